@@ -1,0 +1,37 @@
+//! What the service asks of the runtime beneath it: four things, and nothing of sockets. A connection comes in
+//! as hyper's own `Read` and `Write`.
+
+use std::fs::File;
+use std::io;
+use std::pin::Pin;
+use std::rc::Rc;
+use std::time::Duration;
+
+/// A future that stays on its reactor.
+pub(crate) type LocalBoxFuture<T> = Pin<Box<dyn Future<Output = T>>>;
+
+/// A runtime, as one reactor sees it.
+pub(crate) trait Runtime: Clone + 'static {
+    /// An open file as the runtime reads it.
+    type File: 'static;
+
+    /// Takes over a file that the pool opened.
+    fn adopt(&self, file: File) -> io::Result<Self::File>;
+
+    /// Reads at `offset` into the spare capacity of `buf`, behind what it holds. Returns how much was read, 0 at
+    /// the end of the file, and the buffer, longer by that much.
+    fn read_at(
+        file: Rc<Self::File>,
+        buf: Vec<u8>,
+        offset: u64,
+    ) -> LocalBoxFuture<(io::Result<usize>, Vec<u8>)>;
+
+    /// Runs `job` on the pool. An error means that it did not run to its end: it panicked, or there is no pool.
+    fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> impl Future<Output = io::Result<T>>;
+
+    /// Ends after `duration`.
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+}

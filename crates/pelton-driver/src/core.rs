@@ -1,0 +1,236 @@
+//! What every room works on: the slots, the descriptors, the timers, the pool, and the one way in which
+//! an operation ends.
+
+use std::cell::UnsafeCell;
+use std::collections::VecDeque;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Instant;
+
+use crate::blocking::Replies;
+use crate::counters::Counters;
+use crate::descriptor::{Entry, Table, flags};
+use crate::items::Items;
+use crate::notify::Shared;
+use crate::op::Kind;
+use crate::payload::{Item, Leftover};
+use crate::pool::Pool;
+use crate::scratch::{NO_SCRATCH, Scratch};
+use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits};
+use crate::sys::errno;
+use crate::timer::Wheel;
+
+/// Tells of one completion. The outcome stays in the driver until it is taken with the operation's key.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Completion {
+    /// Which operation.
+    pub id: OpId,
+    /// Whom it is for, as it was said at submission or since.
+    pub token: Token,
+    /// True when the operation is multishot and goes on.
+    pub more: bool,
+}
+
+pub(crate) struct Core {
+    pub(crate) id: u64,
+    pub(crate) start: Instant,
+    pub(crate) arena: Arena,
+    pub(crate) fds: Table,
+    pub(crate) scratch: Scratch,
+    pub(crate) items: Items,
+    pub(crate) wheel: Wheel,
+    pub(crate) pool: Rc<Pool>,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) replies: Arc<Replies>,
+    /// Operations that ended outside a tick's dispatch: their completions are delivered by the next tick,
+    /// never inside the call that ended them.
+    pub(crate) ready: Fifo<OpId>,
+    /// Pooled receives that found no buffer.
+    pub(crate) stalled: SlotList,
+    /// `Wake` operations.
+    pub(crate) wakes: SlotList,
+    /// Closing descriptors on which nothing is in flight any more.
+    pub(crate) closable: Fifo<u32>,
+}
+
+impl Core {
+    #[inline(always)]
+    pub(crate) fn counters(&self) -> &Counters {
+        &self.shared.counters
+    }
+
+    /// The operation that a completion is for, if it is in flight. Counts the completion as stale
+    /// otherwise.
+    #[inline(always)]
+    pub(crate) fn in_flight(&self, user_data: u64) -> Option<&Slot> {
+        let slot = self.arena.find(OpId::from_user_data(user_data)).filter(|slot| {
+            // Exactly these two: a done slot has had its last completion.
+            matches!(slot.state.get(), State::Busy | State::Orphan)
+        });
+        if slot.is_none() {
+            self.counters().stale.add(1);
+        }
+        slot
+    }
+
+    /// The last completion of an operation: the kernel has let go. True when somebody waits to be told;
+    /// an orphan drops what it owns, which runs user code, and is released.
+    #[inline(always)]
+    #[must_use = "tell the holder, now or through `ready`"]
+    pub(crate) fn finish(&self, slot: &Slot, result: i32) -> bool {
+        debug_assert!(!slot.has(bits::LINKED));
+        self.counters().ended(slot.kind.get());
+        if let Some(entry) = self.fds.get(slot.fd.get()) {
+            entry.in_flight.set(entry.in_flight.get() - 1);
+            if entry.in_flight.get() == 0 && entry.has(flags::CLOSING) {
+                self.closable.push(slot.fd.get());
+            }
+        }
+        if slot.state.get() == State::Busy {
+            slot.arg.set(result as u32);
+            slot.state.set(State::Done);
+            true
+        } else {
+            self.finish_orphan(slot);
+            false
+        }
+    }
+
+    #[cold]
+    fn finish_orphan(&self, slot: &Slot) {
+        debug_assert_eq!(slot.state.get(), State::Orphan);
+        self.counters().orphans.sub(1);
+        self.discard(slot);
+    }
+
+    /// Ends an operation outside a tick's dispatch.
+    pub(crate) fn finish_later(&self, slot: &Slot, result: i32) {
+        if self.finish(slot, result) {
+            self.ready.push(self.arena.id(slot));
+        }
+    }
+
+    /// Ends an operation in a tick's dispatch.
+    #[inline(always)]
+    pub(crate) fn finish_now(&self, slot: &Slot, result: i32, on: &mut impl FnMut(Completion)) {
+        let id = self.arena.id(slot);
+        if self.finish(slot, result) {
+            on(Completion { id, token: Token(slot.token.get()), more: false });
+        }
+    }
+
+    /// One of several completions of a multishot operation.
+    pub(crate) fn yielded(&self, slot: &Slot, item: Item, on: &mut impl FnMut(Completion)) {
+        if slot.state.get() == State::Orphan {
+            // Nobody will take it: a connection is closed, a buffer goes back.
+            drop(item);
+            return;
+        }
+        self.items.push(slot, item);
+        on(Completion { id: self.arena.id(slot), token: Token(slot.token.get()), more: true });
+    }
+
+    /// As [`Core::yielded`], outside a tick's dispatch: one notice is on its way at a time.
+    pub(crate) fn yielded_later(&self, slot: &Slot, item: Item) {
+        self.yielded(slot, item, &mut |completion| {
+            if !slot.has(bits::ANNOUNCED) {
+                slot.set(bits::ANNOUNCED);
+                self.ready.push(completion.id);
+            }
+        });
+    }
+
+    /// Drops what a slot owns and releases it, in the order that allows the drop to run the driver.
+    pub(crate) fn discard(&self, slot: &Slot) {
+        let leftover = Leftover::take(slot);
+        let items = slot.kind.get().is_multishot().then(|| self.items.take_all(slot));
+        self.release(slot);
+        drop(leftover);
+        drop(items);
+    }
+
+    /// Releases a slot whose payload has been taken.
+    #[inline(always)]
+    pub(crate) fn release(&self, slot: &Slot) {
+        if uses_scratch(slot.kind.get()) {
+            self.scratch.release(slot.progress.get());
+            slot.progress.set(NO_SCRATCH);
+        }
+        self.arena.release(slot);
+    }
+
+    /// The descriptor of an operation in flight: it cannot be closed before the operation has ended.
+    #[inline(always)]
+    pub(crate) fn entry_of(&self, slot: &Slot) -> Option<&Entry> {
+        self.fds.get(slot.fd.get())
+    }
+
+    /// Parks a pooled receive until a buffer comes back.
+    pub(crate) fn stall(&self, slot: &Slot) {
+        self.counters().stalls.add(1);
+        slot.set(bits::STALLED);
+        self.stalled.push(&self.arena, slot);
+    }
+
+    /// Takes a stalled receive out again, if a buffer may be had.
+    pub(crate) fn unstall(&self) -> Option<&Slot> {
+        let slot = self.stalled.pop(&self.arena)?;
+        slot.unset(bits::STALLED);
+        Some(slot)
+    }
+
+    pub(crate) fn nanos(&self, moment: Instant) -> u64 {
+        u64::try_from(moment.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+    }
+
+    /// Cancels what the driver itself holds: a timer, a wake, a receive without a buffer. True when it was
+    /// one of these, which has then ended.
+    pub(crate) fn cancel_own(&self, slot: &Slot) -> bool {
+        let own = match slot.kind.get() {
+            Kind::Timeout => self.wheel.remove(&self.arena, slot),
+            Kind::Wake => self.wakes.remove(&self.arena, slot),
+            _ if slot.has(bits::STALLED) => {
+                slot.unset(bits::STALLED);
+                self.stalled.remove(&self.arena, slot)
+            }
+            _ => false,
+        };
+        if own {
+            self.finish_later(slot, -errno::ECANCELED);
+        }
+        own
+    }
+}
+
+/// True for the kinds whose `progress` is the number of a scratch block.
+#[inline(always)]
+pub(crate) fn uses_scratch(kind: Kind) -> bool {
+    matches!(kind, Kind::Accept | Kind::Connect | Kind::SendVectored | Kind::RecvVectored)
+}
+
+/// A first-in, first-out queue of plain values for one thread.
+pub(crate) struct Fifo<T>(UnsafeCell<VecDeque<T>>);
+
+impl<T: Copy> Fifo<T> {
+    pub(crate) fn new() -> Fifo<T> {
+        Fifo(UnsafeCell::new(VecDeque::with_capacity(64)))
+    }
+
+    #[inline]
+    pub(crate) fn push(&self, value: T) {
+        // SAFETY: one thread; a `Copy` value runs no code of its own, so no second reference is made.
+        unsafe { &mut *self.0.get() }.push_back(value);
+    }
+
+    #[inline]
+    pub(crate) fn pop(&self) -> Option<T> {
+        // SAFETY: as above.
+        unsafe { &mut *self.0.get() }.pop_front()
+    }
+
+    #[inline]
+    pub(crate) fn len(&self) -> usize {
+        // SAFETY: as above.
+        unsafe { &*self.0.get() }.len()
+    }
+}

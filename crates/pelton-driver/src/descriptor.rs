@@ -1,0 +1,193 @@
+//! The table of descriptors: which the driver owns, what is in flight on each, and what is known of
+//! their readiness.
+//!
+//! An operation names a descriptor by its place in this table and a generation, never by the number
+//! that the system uses again as soon as it is closed. So an operation can neither reach a descriptor
+//! after its close nor the next one that gets the same number: a staged entry, a parked retry or a
+//! stale event finds another generation. A descriptor is closed when nothing is in flight on it any
+//! more; until then its number cannot be reused.
+
+use std::cell::{Cell, UnsafeCell};
+use std::ptr::NonNull;
+
+use crate::slot::{NIL, SlotList};
+use crate::sys::RawDescriptor;
+
+/// A descriptor that a driver owns. Belongs to the driver that attached it; when it has been closed it
+/// names nothing, and operations on it fail with `EBADF`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Fd {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+/// What is known of a descriptor.
+pub(crate) mod flags {
+    /// In use.
+    pub(crate) const OPEN: u16 = 1;
+    /// Closed for new operations, waiting for those in flight.
+    pub(crate) const CLOSING: u16 = 2;
+    /// Known to the readiness selector.
+    pub(crate) const REGISTERED: u16 = 4;
+    /// May be readable: nothing said otherwise since the last edge.
+    pub(crate) const READABLE: u16 = 8;
+    /// May be writable: nothing said otherwise since the last edge.
+    pub(crate) const WRITABLE: u16 = 16;
+    /// The peer has closed or there was an error: readiness is not forgotten after a short receive.
+    pub(crate) const HUNG_UP: u16 = 32;
+    /// A byte stream: a receive that is shorter than its buffer has emptied it.
+    pub(crate) const STREAM: u16 = 64;
+    /// In the list of descriptors that are ready and have operations left to try.
+    pub(crate) const LISTED: u16 = 128;
+    /// Came from the user, who may have duplicates of it: they keep a registration alive after the close.
+    pub(crate) const FOREIGN: u16 = 256;
+}
+
+pub(crate) struct Entry {
+    pub(crate) raw: Cell<RawDescriptor>,
+    pub(crate) generation: Cell<u32>,
+    pub(crate) in_flight: Cell<u32>,
+    /// While closing: the slot of the close operation, or none. While free: the next free entry.
+    pub(crate) closer: Cell<u32>,
+    pub(crate) flags: Cell<u16>,
+    pub(crate) readers: SlotList,
+    pub(crate) writers: SlotList,
+}
+
+impl Entry {
+    #[inline(always)]
+    pub(crate) fn has(&self, flag: u16) -> bool {
+        self.flags.get() & flag != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, flag: u16) {
+        self.flags.set(self.flags.get() | flag);
+    }
+
+    #[inline(always)]
+    pub(crate) fn unset(&self, flag: u16) {
+        self.flags.set(self.flags.get() & !flag);
+    }
+}
+
+const CHUNK: usize = 256;
+
+/// The table: chunks of entries that never move.
+pub(crate) struct Table {
+    chunks: UnsafeCell<Vec<NonNull<[Entry; CHUNK]>>>,
+    free: Cell<u32>,
+    open: Cell<u32>,
+    capacity: u32,
+    first_generation: u32,
+}
+
+impl Table {
+    pub(crate) fn new(capacity: u32, driver: u64) -> Table {
+        Table {
+            chunks: UnsafeCell::new(Vec::new()),
+            free: Cell::new(NIL),
+            open: Cell::new(0),
+            capacity,
+            // Drivers start at different generations, so that a descriptor which is handed to the wrong
+            // driver is refused there instead of naming some other connection.
+            first_generation: (driver as u32).wrapping_mul(0x9E37_79B1),
+        }
+    }
+
+    /// Descriptors that are open or closing.
+    pub(crate) fn open(&self) -> u32 {
+        self.open.get()
+    }
+
+    /// Entries that exist, free ones too.
+    pub(crate) fn len(&self) -> u32 {
+        // SAFETY: see `get`.
+        (unsafe { &*self.chunks.get() }.len() * CHUNK) as u32
+    }
+
+    /// The entry with this number, whether it is in use or not.
+    #[inline(always)]
+    pub(crate) fn get(&self, index: u32) -> Option<&Entry> {
+        // SAFETY: `chunks` is changed by `grow` alone, which holds no reference across user code, on
+        // this one thread (`UnsafeCell` keeps the table from being shared), and the reference to the
+        // vector ends with this statement.
+        let chunk = *unsafe { &*self.chunks.get() }.get(index as usize / CHUNK)?;
+        // SAFETY: chunks are leaked boxes that live until the table is dropped, and nothing ever makes a
+        // `&mut Entry`: all fields are cells.
+        Some(&unsafe { chunk.as_ref() }[index as usize % CHUNK])
+    }
+
+    /// The entry that `fd` names, if it is open and not closing.
+    #[inline(always)]
+    pub(crate) fn find(&self, fd: Fd) -> Option<&Entry> {
+        self.get(fd.index).filter(|entry| {
+            entry.generation.get() == fd.generation
+                && entry.flags.get() & (flags::OPEN | flags::CLOSING) == flags::OPEN
+        })
+    }
+
+    /// Enters a descriptor. None when the table is full.
+    pub(crate) fn insert(&self, raw: RawDescriptor, known: u16) -> Option<Fd> {
+        if self.free.get() == NIL {
+            self.grow()?;
+        }
+        let index = self.free.get();
+        let entry = self.get(index)?;
+        self.free.set(entry.closer.get());
+        entry.raw.set(raw);
+        entry.in_flight.set(0);
+        entry.closer.set(NIL);
+        // Nothing is known yet, so the first operation of each direction tries.
+        entry.flags.set(flags::OPEN | flags::READABLE | flags::WRITABLE | known);
+        self.open.set(self.open.get() + 1);
+        Some(Fd { index, generation: entry.generation.get() })
+    }
+
+    /// Frees an entry whose descriptor is gone or has been given away.
+    pub(crate) fn remove(&self, index: u32) {
+        let Some(entry) = self.get(index) else { return };
+        debug_assert!(entry.readers.is_empty() && entry.writers.is_empty());
+        entry.flags.set(0);
+        entry.generation.set(entry.generation.get().wrapping_add(1));
+        entry.closer.set(self.free.get());
+        self.free.set(index);
+        self.open.set(self.open.get() - 1);
+    }
+
+    #[cold]
+    fn grow(&self) -> Option<()> {
+        let first = self.len();
+        if first + CHUNK as u32 > self.capacity {
+            return None;
+        }
+        let chunk: Box<[Entry; CHUNK]> = (0..CHUNK as u32)
+            .map(|n| Entry {
+                raw: Cell::new(crate::sys::NO_DESCRIPTOR),
+                generation: Cell::new(self.first_generation),
+                in_flight: Cell::new(0),
+                closer: Cell::new(if n + 1 == CHUNK as u32 { NIL } else { first + n + 1 }),
+                flags: Cell::new(0),
+                readers: SlotList::new(),
+                writers: SlotList::new(),
+            })
+            .collect::<Vec<_>>()
+            .try_into()
+            .ok()?;
+        // SAFETY: one thread, and no reference to the vector is alive: `get` and `len` end theirs before
+        // they return, and neither the loop above nor `push` runs user code.
+        unsafe { &mut *self.chunks.get() }.push(NonNull::from(Box::leak(chunk)));
+        self.free.set(first);
+        Some(())
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        for chunk in self.chunks.get_mut().drain(..) {
+            // SAFETY: leaked from a box in `grow` and freed nowhere else; references to entries borrow
+            // the table, so none is left.
+            drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+        }
+    }
+}

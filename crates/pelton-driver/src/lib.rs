@@ -1,0 +1,71 @@
+//! Operations in, completions out: the driver under the [Pelton](https://docs.rs/pelton) runtime, usable
+//! alone, with no executor and no async.
+//!
+//! One closed list of operations ([`Op`]) runs on io_uring and on epoll with one behaviour; the backend is
+//! chosen at run time, and [`Driver::fallback`] says why where it is not the best one. What the kernel
+//! holds nobody else touches: a submission moves its buffer into the driver, and only the operation's last
+//! completion lets go of it. See [`Driver`] to start.
+//!
+//! ```
+//! use pelton_driver::{Config, Driver, Submission, Token};
+//! use std::os::unix::net::UnixStream;
+//!
+//! let driver = Driver::new(Config::default())?;
+//! let (one, other) = UnixStream::pair()?;
+//! let (one, other) = (driver.attach(one.into())?, driver.attach(other.into())?);
+//!
+//! let recv = driver.submit(Submission::recv(other, [0; 16]), Token::NONE).map_err(|r| r.error)?;
+//! let send = driver.submit(Submission::send_all(one, "hello"), Token::NONE).map_err(|r| r.error)?;
+//! while !driver.is_done(&recv) {
+//!     driver.tick(None, |_completion| {})?;
+//! }
+//! let (received, buf) = driver.take(recv).expect("it is done");
+//! assert_eq!(&buf[..received?], b"hello");
+//! # drop(send);
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! # Features
+//! - `bytes`: buffer traits for `bytes::Bytes` and `bytes::BytesMut`.
+//! - `fake-kernel`: `FakeKernel`, a kernel that a test plays.
+
+#![cfg_attr(not(test), warn(clippy::unwrap_used))]
+
+pub mod blocking;
+mod buf;
+mod config;
+mod core;
+mod counters;
+mod descriptor;
+mod driver;
+mod items;
+mod latch;
+mod notify;
+mod op;
+mod payload;
+mod pool;
+pub mod probe;
+mod scratch;
+mod slot;
+mod sys;
+mod timer;
+
+pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
+pub use config::{Backend, Config, ConfigError, Error};
+pub use core::Completion;
+pub use counters::{Count, Counters, Snapshot};
+pub use descriptor::Fd;
+pub use driver::{Driver, Refused, Started, Tick};
+pub use latch::{Raise, WakeLatch};
+pub use notify::Notifier;
+pub use op::{Interest, KINDS, Kind, Op, Submission};
+pub use payload::{
+    Accepted, Accepting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Multishot, Payload,
+    Plain, Sending, SendingAll,
+};
+pub use pool::Lease;
+pub use scratch::MAX_PARTS;
+pub use slot::{Key, OpId, Token};
+#[cfg(any(test, feature = "fake-kernel"))]
+pub use sys::fake::{FakeKernel, Held};
+pub use sys::{OwnedDescriptor, RawDescriptor};

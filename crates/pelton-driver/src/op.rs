@@ -1,0 +1,376 @@
+//! The list of operations: what each takes, owns and returns.
+//!
+//! [`Op`] is plain data and the list is closed. A backend is one room that turns the list into its
+//! kernel's calls (`sys/`). To add an operation:
+//!
+//! 1. add a variant to [`Op`] and its [`Kind`];
+//! 2. add a constructor to [`Submission`], which says what it owns and what its completion yields;
+//! 3. answer wherever the compiler now complains: once per room.
+
+use std::net::SocketAddr;
+use std::time::Instant;
+
+use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
+use crate::descriptor::Fd;
+use crate::payload::{
+    Accepting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Plain, Sending, SendingAll,
+};
+use crate::slot::OpId;
+
+/// One operation as plain data, without its buffer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+#[allow(missing_docs)] // The fields say what they are; each variant says what is done with them.
+pub enum Op {
+    /// Completes at the next tick.
+    Nop,
+    /// Accepts one connection.
+    Accept { fd: Fd },
+    /// Accepts connections until it is cancelled or fails.
+    AcceptMulti { fd: Fd },
+    /// Connects to an address.
+    Connect { fd: Fd, addr: SocketAddr },
+    /// Receives into a buffer that the operation owns.
+    Recv { fd: Fd },
+    /// Receives into a buffer of the pool, chosen when there is something to receive.
+    RecvPooled { fd: Fd },
+    /// Receives into buffers of the pool until it is cancelled, fails or meets the end of the stream.
+    RecvMulti { fd: Fd },
+    /// Receives into several buffers that the operation owns.
+    RecvVectored { fd: Fd },
+    /// Sends from a buffer that the operation owns; with `all`, all of it.
+    Send { fd: Fd, all: bool },
+    /// Sends from several buffers that the operation owns; with `all`, all of them.
+    SendVectored { fd: Fd, all: bool },
+    /// Reads from a file at an offset in bytes.
+    ReadAt { fd: Fd, offset: u64 },
+    /// Writes to a file at an offset in bytes.
+    WriteAt { fd: Fd, offset: u64 },
+    /// Waits until a descriptor is ready.
+    Poll { fd: Fd, interest: Interest },
+    /// Shuts a connection down, one way or both.
+    Shutdown { fd: Fd, how: std::net::Shutdown },
+    /// Closes a descriptor when every operation on it has ended; cancels those.
+    Close { fd: Fd },
+    /// Completes when the clock has reached a moment.
+    Timeout { deadline: Instant },
+    /// Asks to cancel one operation.
+    Cancel { target: OpId },
+    /// Asks to cancel every operation on a descriptor.
+    CancelFd { fd: Fd },
+    /// Completes when another thread notifies the driver.
+    Wake,
+}
+
+/// The kinds of operation, for counters and checks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+#[non_exhaustive]
+#[allow(missing_docs)] // Each is the operation of the same name.
+pub enum Kind {
+    Nop,
+    Accept,
+    AcceptMulti,
+    Connect,
+    Recv,
+    RecvPooled,
+    RecvMulti,
+    RecvVectored,
+    Send,
+    SendVectored,
+    ReadAt,
+    WriteAt,
+    Poll,
+    Shutdown,
+    Close,
+    Timeout,
+    Cancel,
+    CancelFd,
+    Wake,
+}
+
+/// How many kinds of operation there are.
+pub const KINDS: usize = Kind::ALL.len();
+
+impl Kind {
+    /// Every kind, in the order of their numbers.
+    pub const ALL: [Kind; 19] = [
+        Kind::Nop,
+        Kind::Accept,
+        Kind::AcceptMulti,
+        Kind::Connect,
+        Kind::Recv,
+        Kind::RecvPooled,
+        Kind::RecvMulti,
+        Kind::RecvVectored,
+        Kind::Send,
+        Kind::SendVectored,
+        Kind::ReadAt,
+        Kind::WriteAt,
+        Kind::Poll,
+        Kind::Shutdown,
+        Kind::Close,
+        Kind::Timeout,
+        Kind::Cancel,
+        Kind::CancelFd,
+        Kind::Wake,
+    ];
+
+    /// The kind's name, in the spelling of metrics.
+    pub fn name(self) -> &'static str {
+        match self {
+            Kind::Nop => "nop",
+            Kind::Accept => "accept",
+            Kind::AcceptMulti => "accept_multi",
+            Kind::Connect => "connect",
+            Kind::Recv => "recv",
+            Kind::RecvPooled => "recv_pooled",
+            Kind::RecvMulti => "recv_multi",
+            Kind::RecvVectored => "recv_vectored",
+            Kind::Send => "send",
+            Kind::SendVectored => "send_vectored",
+            Kind::ReadAt => "read_at",
+            Kind::WriteAt => "write_at",
+            Kind::Poll => "poll",
+            Kind::Shutdown => "shutdown",
+            Kind::Close => "close",
+            Kind::Timeout => "timeout",
+            Kind::Cancel => "cancel",
+            Kind::CancelFd => "cancel_fd",
+            Kind::Wake => "wake",
+        }
+    }
+
+    /// True for the operations that complete more than once.
+    pub fn is_multishot(self) -> bool {
+        matches!(self, Kind::AcceptMulti | Kind::RecvMulti)
+    }
+}
+
+impl Op {
+    /// The operation's kind.
+    #[inline(always)]
+    pub fn kind(&self) -> Kind {
+        match self {
+            Op::Nop => Kind::Nop,
+            Op::Accept { .. } => Kind::Accept,
+            Op::AcceptMulti { .. } => Kind::AcceptMulti,
+            Op::Connect { .. } => Kind::Connect,
+            Op::Recv { .. } => Kind::Recv,
+            Op::RecvPooled { .. } => Kind::RecvPooled,
+            Op::RecvMulti { .. } => Kind::RecvMulti,
+            Op::RecvVectored { .. } => Kind::RecvVectored,
+            Op::Send { .. } => Kind::Send,
+            Op::SendVectored { .. } => Kind::SendVectored,
+            Op::ReadAt { .. } => Kind::ReadAt,
+            Op::WriteAt { .. } => Kind::WriteAt,
+            Op::Poll { .. } => Kind::Poll,
+            Op::Shutdown { .. } => Kind::Shutdown,
+            Op::Close { .. } => Kind::Close,
+            Op::Timeout { .. } => Kind::Timeout,
+            Op::Cancel { .. } => Kind::Cancel,
+            Op::CancelFd { .. } => Kind::CancelFd,
+            Op::Wake => Kind::Wake,
+        }
+    }
+
+    /// The descriptor that the operation works on, if it works on one.
+    #[inline(always)]
+    pub fn fd(&self) -> Option<Fd> {
+        match *self {
+            Op::Nop | Op::Timeout { .. } | Op::Cancel { .. } | Op::Wake => None,
+            Op::Accept { fd }
+            | Op::AcceptMulti { fd }
+            | Op::Connect { fd, .. }
+            | Op::Recv { fd }
+            | Op::RecvPooled { fd }
+            | Op::RecvMulti { fd }
+            | Op::RecvVectored { fd }
+            | Op::Send { fd, .. }
+            | Op::SendVectored { fd, .. }
+            | Op::ReadAt { fd, .. }
+            | Op::WriteAt { fd, .. }
+            | Op::Poll { fd, .. }
+            | Op::Shutdown { fd, .. }
+            | Op::Close { fd }
+            | Op::CancelFd { fd } => Some(fd),
+        }
+    }
+}
+
+/// What [`Op::Poll`] waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Interest {
+    /// Something can be received or accepted, or the peer has closed, or there is an error to collect.
+    Readable,
+    /// Something can be sent, or a connect has ended, or there is an error to collect.
+    Writable,
+}
+
+/// An operation together with what it owns: the one argument of [`Driver::submit`](crate::Driver::submit).
+///
+/// `P` says what the operation owns while it is in flight and what its completion yields.
+///
+/// ```
+/// use pelton_driver::{Driver, Config, Submission};
+/// let driver = Driver::new(Config::default())?;
+/// let nop = driver.submit(Submission::nop(), std::ptr::null_mut()).map_err(|refused| refused.error)?;
+/// driver.tick(None, |completion| assert_eq!(completion.id, nop.id()))?;
+/// assert_eq!(driver.take(nop).unwrap()?, 0);
+/// # Ok::<(), Box<dyn std::error::Error>>(())
+/// ```
+#[derive(Debug)]
+pub struct Submission<P> {
+    pub(crate) op: Op,
+    pub(crate) payload: P,
+}
+
+impl<P> Submission<P> {
+    /// The operation as plain data.
+    pub fn op(&self) -> Op {
+        self.op
+    }
+}
+
+impl Submission<Plain> {
+    fn plain(op: Op) -> Submission<Plain> {
+        Submission { op, payload: Plain }
+    }
+
+    /// Completes at the next tick with 0.
+    pub fn nop() -> Submission<Plain> {
+        Submission::plain(Op::Nop)
+    }
+
+    /// Connects a socket that was made for the address's family.
+    ///
+    /// Cancelled: the attempt is given up; close the socket then, its state is undefined on some systems.
+    pub fn connect(fd: Fd, addr: SocketAddr) -> Submission<Plain> {
+        Submission::plain(Op::Connect { fd, addr })
+    }
+
+    /// Waits until a descriptor is ready. The level counts, not the edge: a descriptor that is ready
+    /// already completes at once.
+    pub fn poll(fd: Fd, interest: Interest) -> Submission<Plain> {
+        Submission::plain(Op::Poll { fd, interest })
+    }
+
+    /// Shuts a connection down, one way or both.
+    pub fn shutdown(fd: Fd, how: std::net::Shutdown) -> Submission<Plain> {
+        Submission::plain(Op::Shutdown { fd, how })
+    }
+
+    /// Closes a descriptor: from now on the driver refuses operations on it, cancels those in flight,
+    /// and closes it when the last of them has ended. Completes after that. Cannot be cancelled.
+    pub fn close(fd: Fd) -> Submission<Plain> {
+        Submission::plain(Op::Close { fd })
+    }
+
+    /// Completes with 0 when the clock has reached `deadline`, never before, and at most about a
+    /// hundred microseconds later on an idle driver.
+    pub fn timeout(deadline: Instant) -> Submission<Plain> {
+        Submission::plain(Op::Timeout { deadline })
+    }
+
+    /// Asks to cancel one operation, and says with 0 that it was found in flight or with `ENOENT` that
+    /// it was not. The target completes by itself, with `ECANCELED` or with what it did meanwhile.
+    pub fn cancel(target: OpId) -> Submission<Plain> {
+        Submission::plain(Op::Cancel { target })
+    }
+
+    /// Asks to cancel every operation on a descriptor, and says how many were found in flight.
+    pub fn cancel_fd(fd: Fd) -> Submission<Plain> {
+        Submission::plain(Op::CancelFd { fd })
+    }
+
+    /// Completes when another thread has called [`Notifier::notify`](crate::Notifier::notify).
+    pub fn wake() -> Submission<Plain> {
+        Submission::plain(Op::Wake)
+    }
+}
+
+impl Submission<Accepting> {
+    /// Accepts one connection, with the peer's address. A connection that is accepted for nobody,
+    /// because the operation was abandoned, is closed.
+    pub fn accept(fd: Fd) -> Submission<Accepting> {
+        Submission { op: Op::Accept { fd }, payload: Accepting }
+    }
+}
+
+impl Submission<ManyAccepts> {
+    /// Accepts connections until it is cancelled or fails; [`Driver::next`](crate::Driver::next) yields
+    /// them. Nothing asks for the peers' addresses.
+    pub fn accept_multi(fd: Fd) -> Submission<ManyAccepts> {
+        Submission { op: Op::AcceptMulti { fd }, payload: ManyAccepts::new() }
+    }
+}
+
+impl Submission<Leasing> {
+    /// Receives into a buffer of the pool, chosen when there is something to receive; completes with a
+    /// lease on it, or with nothing at the end of the stream. Where no buffer is free the operation
+    /// waits for one.
+    pub fn recv_pooled(fd: Fd) -> Submission<Leasing> {
+        Submission { op: Op::RecvPooled { fd }, payload: Leasing }
+    }
+}
+
+impl Submission<ManyLeases> {
+    /// Receives into buffers of the pool until it is cancelled, fails or meets the end of the stream;
+    /// [`Driver::next`](crate::Driver::next) yields the leases.
+    ///
+    /// It receives whether or not anybody takes: bound it by cancelling, or use
+    /// [`Submission::recv_pooled`], which receives only when asked to.
+    pub fn recv_multi(fd: Fd) -> Submission<ManyLeases> {
+        Submission { op: Op::RecvMulti { fd }, payload: ManyLeases::new() }
+    }
+}
+
+impl<B: IoBufMut> Submission<Filling<B>> {
+    /// Receives once into `buf`. 0 bytes are the end of the stream.
+    pub fn recv(fd: Fd, buf: B) -> Submission<Filling<B>> {
+        Submission { op: Op::Recv { fd }, payload: Filling(buf) }
+    }
+
+    /// Reads once from a file at `offset` bytes. 0 bytes are the end of the file.
+    pub fn read_at(fd: Fd, buf: B, offset: u64) -> Submission<Filling<B>> {
+        Submission { op: Op::ReadAt { fd, offset }, payload: Filling(buf) }
+    }
+}
+
+impl<B: IoBuf> Submission<Sending<B>> {
+    /// Sends some of `buf`, once.
+    pub fn send(fd: Fd, buf: B) -> Submission<Sending<B>> {
+        Submission { op: Op::Send { fd, all: false }, payload: Sending(buf) }
+    }
+
+    /// Sends all of `buf`: fewer bytes are reported only with an error or after a cancel.
+    pub fn send_all(fd: Fd, buf: B) -> Submission<Sending<B>> {
+        Submission { op: Op::Send { fd, all: true }, payload: Sending(buf) }
+    }
+
+    /// Writes once to a file at `offset` bytes.
+    pub fn write_at(fd: Fd, buf: B, offset: u64) -> Submission<Sending<B>> {
+        Submission { op: Op::WriteAt { fd, offset }, payload: Sending(buf) }
+    }
+}
+
+impl<V: IoVectored> Submission<SendingAll<V>> {
+    /// Sends some of several buffers, once. At most [`MAX_PARTS`](crate::MAX_PARTS) of them; the rest
+    /// is left for another submission.
+    pub fn send_vectored(fd: Fd, bufs: V) -> Submission<SendingAll<V>> {
+        Submission { op: Op::SendVectored { fd, all: false }, payload: SendingAll(bufs) }
+    }
+
+    /// Sends all of several buffers, at most [`MAX_PARTS`](crate::MAX_PARTS) of them.
+    pub fn send_vectored_all(fd: Fd, bufs: V) -> Submission<SendingAll<V>> {
+        Submission { op: Op::SendVectored { fd, all: true }, payload: SendingAll(bufs) }
+    }
+}
+
+impl<V: IoVectoredMut> Submission<FillingAll<V>> {
+    /// Receives once into several buffers in order, at most [`MAX_PARTS`](crate::MAX_PARTS) of them.
+    pub fn recv_vectored(fd: Fd, bufs: V) -> Submission<FillingAll<V>> {
+        Submission { op: Op::RecvVectored { fd }, payload: FillingAll(bufs) }
+    }
+}

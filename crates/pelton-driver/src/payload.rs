@@ -1,0 +1,537 @@
+//! What an operation owns while it is in flight, and what its completion yields.
+//!
+//! A slot has 24 bytes for the owner of a buffer. A larger owner, or one that must be aligned to more
+//! than 8 bytes, goes into a box of its own: one allocation. Operations that bring something new (a
+//! connection, a lease) put that into the same place when they complete, so that whoever finds the slot
+//! later, the key's holder or nobody, finds it owned.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::SocketAddr;
+
+use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
+use crate::core::Core;
+use crate::pool::Lease;
+use crate::slot::{PAYLOAD_WORDS, Slot};
+use crate::sys::OwnedDescriptor;
+
+/// A range of memory for the kernel.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Memory {
+    pub(crate) ptr: *mut u8,
+    pub(crate) len: usize,
+}
+
+impl Memory {
+    pub(crate) const NONE: Memory = Memory { ptr: std::ptr::null_mut(), len: 0 };
+}
+
+/// The most bytes that one operation transfers; what Linux itself stops at.
+pub(crate) const MAX_TRANSFER: usize = 0x7FFF_F000;
+
+/// What can be done with a payload whose type has been forgotten.
+pub(crate) struct VTable {
+    /// Drops the payload in place.
+    drop: unsafe fn(*mut u8),
+    /// Asks the payload for its memory once more, for a short send or a retry.
+    memory: unsafe fn(*mut u8) -> Memory,
+}
+
+/// A payload that has been moved out of its slot because nobody will take it. Dropping it runs user code.
+pub(crate) struct Leftover {
+    bytes: MaybeUninit<[u64; PAYLOAD_WORDS]>,
+    vtable: Option<&'static VTable>,
+}
+
+impl Leftover {
+    /// Moves the payload out, so that the slot can be released before the payload is dropped.
+    ///
+    /// The kernel must have let go of the payload.
+    pub(crate) fn take(slot: &Slot) -> Leftover {
+        // SAFETY: the payload's bytes are moved, not copied: with its vtable gone the slot counts as
+        // empty. Reading 24 bytes of `MaybeUninit` is right whatever they hold.
+        let bytes = unsafe { slot.payload().cast::<MaybeUninit<[u64; PAYLOAD_WORDS]>>().read() };
+        Leftover { bytes, vtable: slot.vtable.take() }
+    }
+}
+
+impl Drop for Leftover {
+    fn drop(&mut self) {
+        if let Some(vtable) = self.vtable {
+            // SAFETY: the vtable was set together with a payload of its type, which was moved here.
+            unsafe { (vtable.drop)(self.bytes.as_mut_ptr().cast()) };
+        }
+    }
+}
+
+/// Asks the payload in a slot for its memory once more.
+pub(crate) fn memory_again(slot: &Slot) -> Memory {
+    match slot.vtable.get() {
+        // SAFETY: the vtable was set together with the payload that is still in the slot.
+        Some(vtable) => unsafe { (vtable.memory)(slot.payload()) },
+        None => Memory::NONE,
+    }
+}
+
+/// An owner of type `T` in a slot.
+struct Held<T>(std::marker::PhantomData<T>);
+
+impl<T: 'static> Held<T> {
+    const INLINE: bool = size_of::<T>() <= PAYLOAD_WORDS * 8 && align_of::<T>() <= 8;
+
+    /// Moves `value` into a slot that holds nothing.
+    #[inline(always)]
+    fn put(slot: &Slot, value: T, vtable: &'static VTable) {
+        debug_assert!(slot.vtable.get().is_none());
+        // SAFETY: the slot holds nothing, so nothing is overwritten, and its 24 bytes, aligned to 8,
+        // have room for a `T` where `INLINE` says so and for a pointer otherwise.
+        unsafe {
+            if Self::INLINE {
+                slot.payload().cast::<T>().write(value);
+            } else {
+                slot.payload().cast::<*mut T>().write(Box::into_raw(Box::new(value)));
+            }
+        }
+        slot.vtable.set(Some(vtable));
+    }
+
+    /// Where the owner is.
+    ///
+    /// # Safety
+    /// `payload` holds what `put` put there.
+    #[inline(always)]
+    unsafe fn at(payload: *mut u8) -> *mut T {
+        if Self::INLINE {
+            payload.cast()
+        } else {
+            // SAFETY: the caller says that `put` wrote a pointer here.
+            unsafe { payload.cast::<*mut T>().read() }
+        }
+    }
+
+    /// Moves the owner out.
+    ///
+    /// # Safety
+    /// The slot holds a `T`, and the kernel has let go of it.
+    #[inline(always)]
+    unsafe fn take(slot: &Slot) -> T {
+        slot.vtable.set(None);
+        // SAFETY: the caller says that a `T` is here; with the vtable gone nobody takes it again.
+        unsafe {
+            let at = Self::at(slot.payload());
+            if Self::INLINE { at.read() } else { *Box::from_raw(at) }
+        }
+    }
+
+    unsafe fn drop(payload: *mut u8) {
+        // SAFETY: the caller hands over a payload that holds a `T`, once.
+        unsafe {
+            let at = Self::at(payload);
+            if Self::INLINE { at.drop_in_place() } else { drop(Box::from_raw(at)) }
+        }
+    }
+}
+
+unsafe fn no_memory(_: *mut u8) -> Memory {
+    Memory::NONE
+}
+
+/// What an operation owns and yields. Sealed: the list of operations is closed.
+pub trait Payload: Sealed<Outcome = <Self as Payload>::Output> {
+    /// What [`Driver::take`](crate::Driver::take) returns for it.
+    type Output;
+}
+
+pub(crate) use sealed::Sealed;
+mod sealed {
+    use super::{Core, Memory, Slot, io};
+
+    #[allow(private_interfaces)] // Sealed: the names are for this crate.
+    pub trait Sealed: Sized + 'static {
+        type Outcome;
+
+        /// Moves what the operation owns into its slot and says which memory the kernel may use.
+        /// Runs user code, which may panic: whatever is in the slot then is owned by the slot.
+        fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory>;
+
+        /// Takes the payload back out of a slot that `place` has filled and nothing else has seen.
+        fn unplace(slot: &Slot) -> Self;
+
+        /// Makes the outcome of a slot that is done. Leaves the slot without a payload.
+        fn finish(core: &Core, slot: &Slot) -> Self::Outcome;
+    }
+}
+
+fn outcome(slot: &Slot) -> io::Result<usize> {
+    let result = slot.result();
+    if result >= 0 { Ok(result as usize) } else { Err(io::Error::from_raw_os_error(-result)) }
+}
+
+macro_rules! payload {
+    ([$($generic:tt)*] $payload:ty => $output:ty) => {
+        impl<$($generic)*> Payload for $payload {
+            type Output = $output;
+        }
+    };
+}
+
+/// An operation that owns nothing and yields a number.
+#[derive(Debug)]
+pub struct Plain;
+
+payload!([] Plain => io::Result<usize>);
+
+#[allow(private_interfaces)]
+impl Sealed for Plain {
+    type Outcome = io::Result<usize>;
+
+    #[inline(always)]
+    fn place(self, _: &Core, _: &Slot) -> io::Result<Memory> {
+        Ok(Memory::NONE)
+    }
+
+    fn unplace(_: &Slot) -> Plain {
+        Plain
+    }
+
+    #[inline(always)]
+    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
+        outcome(slot)
+    }
+}
+
+/// An operation that fills a buffer.
+#[derive(Debug)]
+pub struct Filling<B>(pub B);
+
+payload!([B: IoBufMut] Filling<B> => (io::Result<usize>, B));
+
+struct FillingTable<B>(B);
+
+impl<B: IoBufMut> FillingTable<B> {
+    const TABLE: &'static VTable = &VTable { drop: Held::<B>::drop, memory: Self::memory };
+
+    unsafe fn memory(payload: *mut u8) -> Memory {
+        // SAFETY: the payload is a `B` in its slot, which nobody else can reach while the slot is busy.
+        let buf = unsafe { &mut *Held::<B>::at(payload) };
+        let mut spare = buf.spare();
+        Memory { ptr: spare.as_mut_ptr(), len: spare.len().min(MAX_TRANSFER) }
+    }
+}
+
+#[allow(private_interfaces)]
+impl<B: IoBufMut> Sealed for Filling<B> {
+    type Outcome = (io::Result<usize>, B);
+
+    #[inline(always)]
+    fn place(self, _: &Core, slot: &Slot) -> io::Result<Memory> {
+        Held::put(slot, self.0, FillingTable::<B>::TABLE);
+        // SAFETY: a `B` has just been put there.
+        let memory = unsafe { FillingTable::<B>::memory(slot.payload()) };
+        if memory.len == 0 {
+            return Err(no_room());
+        }
+        Ok(memory)
+    }
+
+    fn unplace(slot: &Slot) -> Filling<B> {
+        // SAFETY: `place` put a `B` there, and no kernel has seen it.
+        Filling(unsafe { Held::take(slot) })
+    }
+
+    #[inline(always)]
+    fn finish(_: &Core, slot: &Slot) -> (io::Result<usize>, B) {
+        let result = outcome(slot);
+        // SAFETY: a key of this type was made only for a slot that holds a `B`, and done means that the
+        // kernel has let go.
+        let mut buf: B = unsafe { Held::take(slot) };
+        if let Ok(n) = result {
+            // SAFETY: the kernel, or the room in its place, wrote `n` bytes to the start of the memory
+            // that `spare` gave last, which is the one that `n` was measured against.
+            unsafe { buf.advance(n) };
+        }
+        (result, buf)
+    }
+}
+
+/// An operation that empties a buffer.
+#[derive(Debug)]
+pub struct Sending<B>(pub B);
+
+payload!([B: IoBuf] Sending<B> => (io::Result<usize>, B));
+
+struct SendingTable<B>(B);
+
+impl<B: IoBuf> SendingTable<B> {
+    const TABLE: &'static VTable = &VTable { drop: Held::<B>::drop, memory: Self::memory };
+
+    unsafe fn memory(payload: *mut u8) -> Memory {
+        // SAFETY: the payload is a `B` in its slot; the kernel only reads while the slot is busy.
+        let bytes = unsafe { &*Held::<B>::at(payload) }.as_init();
+        Memory { ptr: bytes.as_ptr().cast_mut(), len: bytes.len().min(MAX_TRANSFER) }
+    }
+}
+
+#[allow(private_interfaces)]
+impl<B: IoBuf> Sealed for Sending<B> {
+    type Outcome = (io::Result<usize>, B);
+
+    #[inline(always)]
+    fn place(self, _: &Core, slot: &Slot) -> io::Result<Memory> {
+        Held::put(slot, self.0, SendingTable::<B>::TABLE);
+        // SAFETY: a `B` has just been put there.
+        Ok(unsafe { SendingTable::<B>::memory(slot.payload()) })
+    }
+
+    fn unplace(slot: &Slot) -> Sending<B> {
+        // SAFETY: `place` put a `B` there, and no kernel has seen it.
+        Sending(unsafe { Held::take(slot) })
+    }
+
+    #[inline(always)]
+    fn finish(_: &Core, slot: &Slot) -> (io::Result<usize>, B) {
+        // SAFETY: as for `Filling`.
+        (outcome(slot), unsafe { Held::take(slot) })
+    }
+}
+
+/// An operation that empties several buffers.
+#[derive(Debug)]
+pub struct SendingAll<V>(pub V);
+
+payload!([V: IoVectored] SendingAll<V> => (io::Result<usize>, V));
+
+struct ManyTable<V>(V);
+
+impl<V: 'static> ManyTable<V> {
+    /// The vectors stand in the scratch block, so that nobody asks the owner for them twice.
+    const TABLE: &'static VTable = &VTable { drop: Held::<V>::drop, memory: no_memory };
+}
+
+#[allow(private_interfaces)]
+impl<V: IoVectored> Sealed for SendingAll<V> {
+    type Outcome = (io::Result<usize>, V);
+
+    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+        slot.progress.set(core.scratch.claim());
+        Held::put(slot, self.0, ManyTable::<V>::TABLE);
+        // SAFETY: a `V` has just been put there, and nobody else can reach it.
+        let bufs = unsafe { &*Held::<V>::at(slot.payload()) };
+        let block = core.scratch.get(slot.progress.get());
+        bufs.each(|part| block.push_part(part.as_ptr().cast_mut(), part.len()));
+        Ok(Memory::NONE)
+    }
+
+    fn unplace(slot: &Slot) -> SendingAll<V> {
+        // SAFETY: `place` put a `V` there, and no kernel has seen it.
+        SendingAll(unsafe { Held::take(slot) })
+    }
+
+    fn finish(_: &Core, slot: &Slot) -> (io::Result<usize>, V) {
+        // SAFETY: as for `Filling`.
+        (outcome(slot), unsafe { Held::take(slot) })
+    }
+}
+
+/// An operation that fills several buffers.
+#[derive(Debug)]
+pub struct FillingAll<V>(pub V);
+
+payload!([V: IoVectoredMut] FillingAll<V> => (io::Result<usize>, V));
+
+#[allow(private_interfaces)]
+impl<V: IoVectoredMut> Sealed for FillingAll<V> {
+    type Outcome = (io::Result<usize>, V);
+
+    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+        slot.progress.set(core.scratch.claim());
+        Held::put(slot, self.0, ManyTable::<V>::TABLE);
+        // SAFETY: a `V` has just been put there, and nobody else can reach it.
+        let bufs = unsafe { &mut *Held::<V>::at(slot.payload()) };
+        let block = core.scratch.get(slot.progress.get());
+        bufs.each_spare(|mut part| block.push_part(part.as_mut_ptr(), part.len()));
+        if block.bytes() == 0 { Err(no_room()) } else { Ok(Memory::NONE) }
+    }
+
+    fn unplace(slot: &Slot) -> FillingAll<V> {
+        // SAFETY: `place` put a `V` there, and no kernel has seen it.
+        FillingAll(unsafe { Held::take(slot) })
+    }
+
+    fn finish(core: &Core, slot: &Slot) -> (io::Result<usize>, V) {
+        let result = outcome(slot);
+        // SAFETY: as for `Filling`.
+        let mut bufs: V = unsafe { Held::take(slot) };
+        let block = core.scratch.get(slot.progress.get());
+        let mut left = *result.as_ref().unwrap_or(&0);
+        for part in 0..block.parts() {
+            // The length is the one that the kernel was given, whatever the owner would say today.
+            let here = left.min(block.part_len(part));
+            if here > 0 {
+                // SAFETY: the kernel filled the parts in order, `left` bytes from here on, and this part
+                // was given to it with at least `here` bytes.
+                unsafe { bufs.advance(part, here) };
+            }
+            left -= here;
+        }
+        (result, bufs)
+    }
+}
+
+/// Accepting one connection.
+#[derive(Debug)]
+pub struct Accepting;
+
+payload!([] Accepting => io::Result<Accepted>);
+
+/// A connection that was accepted. Closed when it is dropped.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The connection.
+    pub descriptor: OwnedDescriptor,
+    /// The peer's address; none for the families that have no IP address, and for multishot accepts.
+    pub peer: Option<SocketAddr>,
+}
+
+const DESCRIPTOR: &VTable = &VTable { drop: Held::<OwnedDescriptor>::drop, memory: no_memory };
+
+/// Puts a descriptor that the kernel has just made into the slot of the operation that made it.
+pub(crate) fn put_descriptor(slot: &Slot, descriptor: OwnedDescriptor) {
+    Held::put(slot, descriptor, DESCRIPTOR);
+}
+
+#[allow(private_interfaces)]
+impl Sealed for Accepting {
+    type Outcome = io::Result<Accepted>;
+
+    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+        slot.progress.set(core.scratch.claim());
+        Ok(Memory::NONE)
+    }
+
+    fn unplace(_: &Slot) -> Accepting {
+        Accepting
+    }
+
+    fn finish(core: &Core, slot: &Slot) -> io::Result<Accepted> {
+        let peer = core.scratch.get(slot.progress.get()).peer();
+        outcome(slot)?;
+        // SAFETY: an accept that is done and did not fail has put its descriptor there.
+        let descriptor = unsafe { Held::take(slot) };
+        Ok(Accepted { descriptor, peer })
+    }
+}
+
+/// Receiving into a buffer of the pool.
+#[derive(Debug)]
+pub struct Leasing;
+
+payload!([] Leasing => io::Result<Option<Lease>>);
+
+const LEASE: &VTable = &VTable { drop: Held::<Lease>::drop, memory: no_memory };
+
+/// Puts a lease into the slot of the operation that received into it.
+#[inline(always)]
+pub(crate) fn put_lease(slot: &Slot, lease: Lease) {
+    Held::put(slot, lease, LEASE);
+}
+
+#[allow(private_interfaces)]
+impl Sealed for Leasing {
+    type Outcome = io::Result<Option<Lease>>;
+
+    #[inline(always)]
+    fn place(self, _: &Core, _: &Slot) -> io::Result<Memory> {
+        Ok(Memory::NONE)
+    }
+
+    fn unplace(_: &Slot) -> Leasing {
+        Leasing
+    }
+
+    #[inline(always)]
+    fn finish(_: &Core, slot: &Slot) -> io::Result<Option<Lease>> {
+        if outcome(slot)? == 0 {
+            return Ok(None);
+        }
+        // SAFETY: a pooled receive that is done with bytes has put its lease there.
+        Ok(Some(unsafe { Held::take(slot) }))
+    }
+}
+
+/// One thing that a multishot operation yields, waiting to be taken. In a list of the driver's, because
+/// a slot has room for one.
+pub(crate) enum Item {
+    Connection(OwnedDescriptor),
+    Lease(Lease),
+}
+
+/// Accepting many connections.
+#[derive(Debug)]
+pub struct ManyAccepts(());
+
+/// Receiving many leases.
+#[derive(Debug)]
+pub struct ManyLeases(());
+
+/// A multishot operation, whose items are taken with [`Driver::next`](crate::Driver::next).
+pub trait Multishot: Payload {
+    /// What it yields.
+    type Item;
+
+    #[doc(hidden)]
+    #[allow(private_interfaces)]
+    fn item(item: Item) -> Option<Self::Item>;
+}
+
+macro_rules! multishot {
+    ($many:ident, $variant:ident, $item:ty) => {
+        impl $many {
+            pub(crate) fn new() -> $many {
+                $many(())
+            }
+        }
+
+        payload!([] $many => io::Result<()>);
+
+        #[allow(private_interfaces)]
+        impl Multishot for $many {
+            type Item = $item;
+
+            fn item(item: Item) -> Option<$item> {
+                match item {
+                    Item::$variant(item) => Some(item),
+                    _ => None,
+                }
+            }
+        }
+
+        #[allow(private_interfaces)]
+        impl Sealed for $many {
+            type Outcome = io::Result<()>;
+
+            fn place(self, _: &Core, slot: &Slot) -> io::Result<Memory> {
+                crate::items::start(slot);
+                Ok(Memory::NONE)
+            }
+
+            fn unplace(_: &Slot) -> $many {
+                $many(())
+            }
+
+            fn finish(_: &Core, slot: &Slot) -> io::Result<()> {
+                outcome(slot).map(drop)
+            }
+        }
+    };
+}
+
+multishot!(ManyAccepts, Connection, OwnedDescriptor);
+multishot!(ManyLeases, Lease, Lease);
+
+fn no_room() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "the buffer has no room: a receive into it would look like the end of the stream (reserve capacity first)",
+    )
+}

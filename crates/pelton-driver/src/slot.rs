@@ -1,0 +1,403 @@
+//! The arena of slots: where an operation lives while the kernel may touch what it owns.
+//!
+//! # Who may touch what, and when
+//!
+//! ```text
+//! free ──submit──▶ busy ──last completion──▶ done ──taken──▶ free
+//!                   │                                          ▲
+//!                   └──abandoned──▶ orphan ──last completion───┘
+//! ```
+//!
+//! - A slot is 64 bytes at an address that never changes while the driver lives. Its number and its
+//!   generation make the `user_data` that the kernel carries; the generation changes when the slot is
+//!   released and at no other time.
+//! - **free**: nobody looks at anything but the link to the next free slot.
+//! - **busy**: the operation is staged, in the kernel, parked in a readiness queue, waiting for a
+//!   buffer, in a timer bucket or with the blocking pool. The payload is the kernel's: the driver
+//!   neither moves nor drops it, and nobody else can reach it. The holder of the [`Key`] may only change
+//!   the token, cancel, or abandon.
+//! - **orphan**: as busy, but the key is gone. Nobody is told of the completion; it drops the payload,
+//!   which closes a descriptor and returns a lease, and releases the slot.
+//! - **done**: the last completion has come. The kernel has let go; the payload waits for the key.
+//! - Only the *last* completion of an operation moves it out of busy or orphan. Cancelling moves nothing.
+//!   A completion for a slot that is free, done, or of another generation is counted as stale and
+//!   dropped: states are matched exactly, because "not busy" would free a done slot twice.
+//! - A busy slot is in at most one list at a time (parked, stalled, timer bucket), by one `link`.
+//! - Payloads are user code: their drop may submit, cancel or drop other things. So a payload is first
+//!   moved out of the slot, then the slot is released, and only then is the payload dropped.
+
+use std::alloc::{self, Layout};
+use std::cell::{Cell, UnsafeCell};
+use std::marker::PhantomData;
+use std::mem::MaybeUninit;
+use std::ptr::NonNull;
+
+use crate::op::Kind;
+use crate::payload::VTable;
+
+/// No slot: the end of a list.
+pub(crate) const NIL: u32 = u32::MAX;
+
+/// Names one operation of one driver, for cancelling and for matching completions. It stays harmless
+/// when the operation has ended: it then names nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct OpId {
+    pub(crate) index: u32,
+    pub(crate) generation: u32,
+}
+
+impl OpId {
+    /// The number that the kernel carries for the operation.
+    #[inline(always)]
+    pub fn user_data(self) -> u64 {
+        (u64::from(self.generation) << 32) | u64::from(self.index)
+    }
+
+    #[inline(always)]
+    pub(crate) fn from_user_data(user_data: u64) -> OpId {
+        OpId { index: user_data as u32, generation: (user_data >> 32) as u32 }
+    }
+}
+
+/// Whom a completion is for: a word of the submitter's, which the driver only carries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Token(pub *mut ());
+
+impl Token {
+    /// No token.
+    pub const NONE: Token = Token(std::ptr::null_mut());
+
+    /// A token that is a number.
+    pub const fn number(n: usize) -> Token {
+        Token(std::ptr::without_provenance_mut(n))
+    }
+
+    /// The token as a number.
+    pub fn as_number(self) -> usize {
+        self.0.addr()
+    }
+}
+
+/// The right to an operation's outcome. There is one for each operation, so an operation whose key lives
+/// keeps its slot until [`Driver::take`](crate::Driver::take) or
+/// [`Driver::abandon`](crate::Driver::abandon) gives it back: a key that is merely dropped holds its slot
+/// until the driver goes.
+#[must_use = "take the outcome or abandon the operation: a key that is dropped keeps its slot"]
+#[derive(Debug)]
+pub struct Key<P> {
+    pub(crate) slot: NonNull<Slot>,
+    pub(crate) id: OpId,
+    pub(crate) driver: u64,
+    pub(crate) payload: PhantomData<fn() -> P>,
+}
+
+impl<P> Key<P> {
+    /// The operation's name.
+    pub fn id(&self) -> OpId {
+        self.id
+    }
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(crate) enum State {
+    Free,
+    Busy,
+    Orphan,
+    Done,
+}
+
+/// Facts about a busy operation, beside its state.
+pub(crate) mod bits {
+    /// Send until everything is sent.
+    pub(crate) const ALL: u8 = 1;
+    /// A cancel has been asked for: nothing is retried any more.
+    pub(crate) const CANCELLED: u8 = 2;
+    /// On the ring the operation is for now a poll, because its descriptor does not block.
+    pub(crate) const POLLING: u8 = 4;
+    /// The slot is in a list through its `link`.
+    pub(crate) const LINKED: u8 = 8;
+    /// The slot is in the list of operations that wait for a pooled buffer.
+    pub(crate) const STALLED: u8 = 16;
+    /// A notice that this multishot operation has something to take is on its way.
+    pub(crate) const ANNOUNCED: u8 = 32;
+}
+
+pub(crate) const PAYLOAD_WORDS: usize = 3;
+
+/// One operation. See the module's essay.
+#[repr(C, align(64))]
+pub(crate) struct Slot {
+    pub(crate) generation: Cell<u32>,
+    pub(crate) state: Cell<State>,
+    pub(crate) kind: Cell<Kind>,
+    pub(crate) bits: Cell<u8>,
+    /// Busy: the kind's parameter (half of an offset, the interest, the number of a scratch block).
+    /// Done: the result.
+    pub(crate) arg: Cell<u32>,
+    /// Busy: the other half of an offset, or the next slot of the list that this one is in.
+    pub(crate) link: Cell<u32>,
+    /// The number of the descriptor in the table.
+    pub(crate) fd: Cell<u32>,
+    /// Bytes that a send has got rid of, or the number of a scratch block.
+    pub(crate) progress: Cell<u32>,
+    /// Free: the next free slot. Else: whom to tell.
+    pub(crate) token: Cell<*mut ()>,
+    pub(crate) vtable: Cell<Option<&'static VTable>>,
+    payload: UnsafeCell<MaybeUninit<[u64; PAYLOAD_WORDS]>>,
+}
+
+const _: () = assert!(size_of::<Slot>() == 64);
+
+impl Slot {
+    #[inline(always)]
+    pub(crate) fn payload(&self) -> *mut u8 {
+        self.payload.get().cast()
+    }
+
+    #[inline(always)]
+    pub(crate) fn has(&self, bit: u8) -> bool {
+        self.bits.get() & bit != 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn set(&self, bit: u8) {
+        self.bits.set(self.bits.get() | bit);
+    }
+
+    #[inline(always)]
+    pub(crate) fn unset(&self, bit: u8) {
+        self.bits.set(self.bits.get() & !bit);
+    }
+
+    #[inline(always)]
+    pub(crate) fn result(&self) -> i32 {
+        self.arg.get() as i32
+    }
+
+    pub(crate) fn offset(&self) -> u64 {
+        (u64::from(self.link.get()) << 32) | u64::from(self.arg.get())
+    }
+
+    pub(crate) fn set_offset(&self, offset: u64) {
+        self.arg.set(offset as u32);
+        self.link.set((offset >> 32) as u32);
+    }
+}
+
+/// All the slots of a driver, in one block of memory that is reserved at the start and touched as it is
+/// used, so that a slot's number is its place.
+pub(crate) struct Arena {
+    base: NonNull<Slot>,
+    capacity: u32,
+    /// Slots that have been used at least once; those above are zeroed memory.
+    used: Cell<u32>,
+    /// Slots that are not free.
+    live: Cell<u32>,
+    free: Cell<*mut ()>,
+}
+
+impl Arena {
+    /// Reserves room for `capacity` operations.
+    pub(crate) fn new(capacity: u32) -> Option<Arena> {
+        let layout = Arena::layout(capacity);
+        // SAFETY: the layout's size is not zero: the configuration demands a capacity of at least one.
+        let base = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?.cast();
+        Some(Arena {
+            base,
+            capacity,
+            used: Cell::new(0),
+            live: Cell::new(0),
+            free: Cell::new(std::ptr::null_mut()),
+        })
+    }
+
+    fn layout(capacity: u32) -> Layout {
+        Layout::array::<Slot>(capacity as usize).expect("u32::MAX slots of 64 bytes fit in 64 bits")
+    }
+
+    /// Slots that are not free.
+    pub(crate) fn live(&self) -> u32 {
+        self.live.get()
+    }
+
+    /// Slots that have been used at least once.
+    pub(crate) fn used(&self) -> u32 {
+        self.used.get()
+    }
+
+    /// The slot with this number, if it has been used at least once.
+    #[inline(always)]
+    pub(crate) fn get(&self, index: u32) -> Option<&Slot> {
+        if index < self.used.get() {
+            // SAFETY: below `used`, which never exceeds `capacity`, memory holds an initialised slot,
+            // and nothing ever makes a `&mut Slot`: all fields are cells.
+            Some(unsafe { &*self.base.as_ptr().add(index as usize) })
+        } else {
+            None
+        }
+    }
+
+    /// The slot that `id` names, if the operation has not been released since.
+    #[inline(always)]
+    pub(crate) fn find(&self, id: OpId) -> Option<&Slot> {
+        self.get(id.index).filter(|slot| slot.generation.get() == id.generation)
+    }
+
+    /// The number of a slot of this arena.
+    #[inline(always)]
+    pub(crate) fn index(&self, slot: &Slot) -> u32 {
+        ((std::ptr::from_ref(slot).addr() - self.base.as_ptr().addr()) / size_of::<Slot>()) as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn id(&self, slot: &Slot) -> OpId {
+        OpId { index: self.index(slot), generation: slot.generation.get() }
+    }
+
+    /// Takes a free slot and makes it busy, with no payload. None when all are taken.
+    #[inline(always)]
+    pub(crate) fn claim(&self, kind: Kind, token: *mut ()) -> Option<&Slot> {
+        let free = self.free.get().cast::<Slot>();
+        let slot = if free.is_null() {
+            self.claim_fresh()?
+        } else {
+            // SAFETY: the free list holds only slots of this arena, put there by `release` with the
+            // arena's own provenance, and shared references to slots are always allowed.
+            let slot = unsafe { &*free };
+            self.free.set(slot.token.get());
+            slot
+        };
+        debug_assert_eq!(slot.state.get(), State::Free);
+        self.live.set(self.live.get() + 1);
+        slot.state.set(State::Busy);
+        slot.kind.set(kind);
+        slot.bits.set(0);
+        slot.progress.set(0);
+        slot.token.set(token);
+        Some(slot)
+    }
+
+    #[cold]
+    fn claim_fresh(&self) -> Option<&Slot> {
+        let index = self.used.get();
+        if index == self.capacity {
+            return None;
+        }
+        // SAFETY: `index < capacity`, so the place lies in the block, and nobody has a reference to it:
+        // it is above `used`. The write makes it a valid slot before `used` lets anyone see it.
+        let slot = unsafe {
+            let place = self.base.as_ptr().add(index as usize);
+            place.write(Slot {
+                generation: Cell::new(1),
+                state: Cell::new(State::Free),
+                kind: Cell::new(Kind::Nop),
+                bits: Cell::new(0),
+                arg: Cell::new(0),
+                link: Cell::new(NIL),
+                fd: Cell::new(NIL),
+                progress: Cell::new(0),
+                token: Cell::new(std::ptr::null_mut()),
+                vtable: Cell::new(None),
+                payload: UnsafeCell::new(MaybeUninit::uninit()),
+            });
+            &*place
+        };
+        self.used.set(index + 1);
+        Some(slot)
+    }
+
+    /// Gives a slot back. Its payload must have been moved out, and it must be in no list.
+    #[inline(always)]
+    pub(crate) fn release(&self, slot: &Slot) {
+        debug_assert_ne!(slot.state.get(), State::Free);
+        debug_assert!(slot.vtable.get().is_none(), "a slot is released with its payload inside");
+        debug_assert!(!slot.has(bits::LINKED), "a slot is released while it is in a list");
+        slot.generation.set(slot.generation.get().wrapping_add(1));
+        slot.state.set(State::Free);
+        slot.token.set(self.free.get());
+        // SAFETY: the index of a slot of this arena lies in the block. The pointer is made from `base`,
+        // whose provenance covers the whole block.
+        let place = unsafe { self.base.as_ptr().add(self.index(slot) as usize) };
+        self.free.set(place.cast());
+        self.live.set(self.live.get() - 1);
+    }
+}
+
+impl Drop for Arena {
+    fn drop(&mut self) {
+        // SAFETY: allocated by `new` with the same layout. The driver drops an arena only when no slot
+        // is busy or an orphan any more; otherwise it leaks the arena.
+        unsafe { alloc::dealloc(self.base.as_ptr().cast(), Arena::layout(self.capacity)) };
+    }
+}
+
+/// A first-in, first-out list of busy slots, through their `link`.
+#[derive(Debug)]
+pub(crate) struct SlotList {
+    head: Cell<u32>,
+    tail: Cell<u32>,
+}
+
+impl SlotList {
+    pub(crate) const fn new() -> SlotList {
+        SlotList { head: Cell::new(NIL), tail: Cell::new(NIL) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.head.get() == NIL
+    }
+
+    #[inline(always)]
+    pub(crate) fn first<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
+        arena.get(self.head.get())
+    }
+
+    pub(crate) fn push(&self, arena: &Arena, slot: &Slot) {
+        assert!(!slot.has(bits::LINKED), "an operation is in one list at a time");
+        slot.set(bits::LINKED);
+        slot.link.set(NIL);
+        let index = arena.index(slot);
+        match arena.get(self.tail.get()) {
+            Some(last) => last.link.set(index),
+            None => self.head.set(index),
+        }
+        self.tail.set(index);
+    }
+
+    pub(crate) fn pop<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
+        let slot = self.first(arena)?;
+        self.head.set(slot.link.get());
+        if self.head.get() == NIL {
+            self.tail.set(NIL);
+        }
+        slot.link.set(NIL);
+        slot.unset(bits::LINKED);
+        Some(slot)
+    }
+
+    /// Takes one slot out of the middle; false when it is not in this list. The lists are short: the
+    /// operations of one kind of readiness on one descriptor, or those that wait for a buffer.
+    pub(crate) fn remove(&self, arena: &Arena, slot: &Slot) -> bool {
+        let index = arena.index(slot);
+        let (mut previous, mut at) = (NIL, self.head.get());
+        while let Some(here) = arena.get(at) {
+            if at == index {
+                match arena.get(previous) {
+                    Some(before) => before.link.set(here.link.get()),
+                    None => self.head.set(here.link.get()),
+                }
+                if self.tail.get() == index {
+                    self.tail.set(previous);
+                }
+                here.link.set(NIL);
+                here.unset(bits::LINKED);
+                return true;
+            }
+            previous = at;
+            at = here.link.get();
+        }
+        false
+    }
+}

@@ -1,0 +1,252 @@
+//! One try of an operation on a descriptor that may be ready: what the readiness rooms have in common.
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::Shutdown;
+
+use super::unix::{OwnedDescriptor, RawDescriptor, borrow, check, errno, own};
+use crate::core::Core;
+use crate::op::{Interest, Kind};
+use crate::payload::{self, Item, Memory};
+use crate::slot::{Slot, bits};
+
+/// How a try went.
+pub(crate) enum Attempt {
+    /// It has ended, with this result.
+    Done(i32),
+    /// It has ended, with this many bytes, and had room for more.
+    Drained(i32),
+    /// It has not, and the descriptor is not ready any more.
+    Again,
+    /// There may be something to receive, but no pooled buffer to receive into.
+    NoBuffer,
+    /// A multishot operation has yielded this and goes on.
+    Yield(Item),
+}
+
+/// Tries a slot's operation once, or for a send of everything as often as it makes progress.
+///
+/// `memory` is what the operation owns, where that is known; otherwise the payload is asked again.
+pub(crate) fn attempt(
+    core: &Core,
+    slot: &Slot,
+    raw: RawDescriptor,
+    memory: Option<Memory>,
+) -> Attempt {
+    loop {
+        let attempt = attempt_once(core, slot, raw, memory);
+        if let Attempt::Done(result) = attempt {
+            if result == -errno::EINTR {
+                continue;
+            }
+            if result == -errno::EAGAIN {
+                return Attempt::Again;
+            }
+        }
+        return attempt;
+    }
+}
+
+fn attempt_once(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
+    let kind = slot.kind.get();
+    match kind {
+        Kind::Recv => {
+            let memory = memory.unwrap_or_else(|| payload::memory_again(slot));
+            received(recv(raw, memory.ptr, memory.len), memory.len)
+        }
+        Kind::RecvPooled | Kind::RecvMulti => recv_pooled(core, slot, raw, kind == Kind::RecvMulti),
+        Kind::Send => send_some(slot, raw, memory),
+        Kind::RecvVectored => {
+            let message = core.scratch.get(slot.progress.get()).message();
+            // SAFETY: the header and its parts stand in the slot's scratch block, and the parts name
+            // memory that the slot owns.
+            Attempt::Done(check(unsafe { libc::recvmsg(raw, message, libc::MSG_DONTWAIT) }))
+        }
+        Kind::SendVectored => send_vectored(core, slot, raw),
+        Kind::Accept => {
+            let block = core.scratch.get(slot.progress.get());
+            let result = accept(raw, block.address.get().cast(), block.address_len.get());
+            match result {
+                Ok(descriptor) => {
+                    payload::put_descriptor(slot, descriptor);
+                    core.counters().accepts.add(1);
+                    Attempt::Done(0)
+                }
+                Err(result) => Attempt::Done(result),
+            }
+        }
+        Kind::AcceptMulti => match accept(raw, std::ptr::null_mut(), std::ptr::null_mut()) {
+            Ok(descriptor) => {
+                core.counters().accepts.add(1);
+                Attempt::Yield(Item::Connection(descriptor))
+            }
+            Err(result) => Attempt::Done(result),
+        },
+        Kind::Connect => connect(core, slot, raw),
+        Kind::Poll => poll_now(slot, raw),
+        other => unreachable!("{other:?} is never tried on readiness"),
+    }
+}
+
+fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
+    // SAFETY: the memory belongs to the operation's slot, or is the unfilled rest of a pooled buffer that
+    // is with this room: nobody else touches it during the call. `MaybeUninit` may hold anything.
+    let memory = unsafe { std::slice::from_raw_parts_mut(ptr.cast::<MaybeUninit<u8>>(), len) };
+    // SAFETY: an operation in flight keeps its descriptor open.
+    let fd = unsafe { borrow(raw) };
+    match rustix::net::recv(fd, memory, rustix::net::RecvFlags::DONTWAIT) {
+        Ok((_, n)) => n.min(len) as i32,
+        Err(error) => -error.raw_os_error(),
+    }
+}
+
+fn recv_pooled(core: &Core, slot: &Slot, raw: RawDescriptor, multi: bool) -> Attempt {
+    let Some((buffer, ptr, room)) = core.pool.pick() else { return Attempt::NoBuffer };
+    let result = recv(raw, ptr, room as usize);
+    if result <= 0 {
+        return Attempt::Done(result);
+    }
+    let lease = core.pool.commit(buffer, result as u32);
+    if multi {
+        return Attempt::Yield(Item::Lease(lease));
+    }
+    payload::put_lease(slot, lease);
+    received(result, room as usize)
+}
+
+#[inline(always)]
+fn received(result: i32, room: usize) -> Attempt {
+    if result > 0 && (result as usize) < room {
+        Attempt::Drained(result)
+    } else {
+        Attempt::Done(result)
+    }
+}
+
+fn send_some(slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
+    let memory = memory.unwrap_or_else(|| payload::memory_again(slot));
+    loop {
+        // Asked again the owner may show less than has been sent already: then there is nothing left.
+        let sent = (slot.progress.get() as usize).min(memory.len);
+        // SAFETY: `sent <= len`, and the bytes belong to the slot's owner, which nobody changes while the
+        // slot is busy. A null pointer stands only for no bytes, which `Vec` and slices never give.
+        let rest = unsafe {
+            let ptr = if memory.ptr.is_null() { std::ptr::dangling_mut() } else { memory.ptr };
+            std::slice::from_raw_parts(ptr.add(sent), memory.len - sent)
+        };
+        // SAFETY: an operation in flight keeps its descriptor open.
+        let fd = unsafe { borrow(raw) };
+        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+        match rustix::net::send(fd, rest, flags) {
+            Ok(n) => {
+                let n = n.min(rest.len());
+                slot.progress.set((sent + n) as u32);
+                if n == rest.len() || !slot.has(bits::ALL) || n == 0 {
+                    return Attempt::Done((sent + n) as i32);
+                }
+            }
+            Err(error) => return Attempt::Done(-error.raw_os_error()),
+        }
+    }
+}
+
+fn send_vectored(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
+    let block = core.scratch.get(slot.progress.get());
+    loop {
+        let message = block.message();
+        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
+        // SAFETY: the header and its parts stand in the slot's scratch block, and the parts name memory
+        // that the slot owns.
+        let result = check(unsafe { libc::sendmsg(raw, message, flags) });
+        if result < 0 {
+            return Attempt::Done(result);
+        }
+        block.skip(result as usize);
+        if block.bytes() == 0 || !slot.has(bits::ALL) || result == 0 {
+            return Attempt::Done(block.skipped() as i32);
+        }
+    }
+}
+
+/// Accepts one connection that neither blocks nor survives an `exec`.
+fn accept(
+    raw: RawDescriptor,
+    address: *mut libc::sockaddr,
+    len: *mut libc::socklen_t,
+) -> Result<OwnedDescriptor, i32> {
+    // SAFETY: the address and its length are null, or stand in the scratch block of the operation.
+    let result = check(unsafe {
+        libc::accept4(raw, address, len, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as isize
+    });
+    if result >= 0 {
+        // SAFETY: the kernel has just made it for us.
+        return Ok(unsafe { own(result) });
+    }
+    if result != -errno::ENOSYS {
+        return Err(result);
+    }
+    // SAFETY: as above.
+    let result = check(unsafe { libc::accept(raw, address, len) as isize });
+    if result < 0 {
+        return Err(result);
+    }
+    // SAFETY: the kernel has just made it for us.
+    let descriptor = unsafe { own(result) };
+    let set = rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)
+        .map_err(io::Error::from)
+        .and_then(|()| super::set_nonblocking(std::os::fd::AsFd::as_fd(&descriptor)));
+    match set {
+        Ok(_) => Ok(descriptor),
+        Err(error) => Err(-error.raw_os_error().unwrap_or(libc::EIO)),
+    }
+}
+
+/// Starts a connect, or looks how it went: a second call on the same socket tells.
+fn connect(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
+    let block = core.scratch.get(slot.progress.get());
+    // SAFETY: the address was written into the block when the operation was started.
+    let result = check(unsafe {
+        libc::connect(raw, block.address.get().cast(), *block.address_len.get()) as isize
+    });
+    match -result {
+        errno::EINPROGRESS | errno::EALREADY => Attempt::Again,
+        // An interrupted connect goes on by itself.
+        errno::EINTR => Attempt::Again,
+        errno::EISCONN if slot.has(bits::POLLING) => Attempt::Done(0),
+        _ => Attempt::Done(result),
+    }
+}
+
+fn poll_now(slot: &Slot, raw: RawDescriptor) -> Attempt {
+    let events = poll_events(slot.arg.get());
+    let mut poll = libc::pollfd { fd: raw, events, revents: 0 };
+    // SAFETY: one valid entry; the call returns at once.
+    let result = check(unsafe { libc::poll(&mut poll, 1, 0) as isize });
+    match result {
+        0 => Attempt::Again,
+        1 => Attempt::Done(i32::from(poll.revents)),
+        error => Attempt::Done(error),
+    }
+}
+
+/// The parameter of a poll in its slot.
+pub(crate) fn interest_arg(interest: Interest) -> u32 {
+    match interest {
+        Interest::Readable => 0,
+        Interest::Writable => 1,
+    }
+}
+
+/// The system's bits for the parameter of a poll.
+pub(crate) fn poll_events(arg: u32) -> i16 {
+    if arg == 0 { libc::POLLIN | libc::POLLRDHUP } else { libc::POLLOUT }
+}
+
+/// The system's number for a direction to shut down.
+pub(crate) fn shutdown_arg(how: Shutdown) -> i32 {
+    match how {
+        Shutdown::Read => libc::SHUT_RD,
+        Shutdown::Write => libc::SHUT_WR,
+        Shutdown::Both => libc::SHUT_RDWR,
+    }
+}

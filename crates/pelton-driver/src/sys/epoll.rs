@@ -1,0 +1,525 @@
+//! The epoll room: try first, wait for an edge.
+//!
+//! # Who knows what, and when
+//!
+//! - A descriptor is registered once, for both directions and for edges, when an operation on it first
+//!   has to wait, and stays registered until it is closed. No operation costs an `epoll_ctl`.
+//! - The table's entry remembers for each direction whether it *may* be ready. It may at the start, and
+//!   after every edge; it is not after a try that found nothing, nor after a receive from a stream that
+//!   was shorter than its buffer: then the stream is empty, and if more comes that makes a new edge.
+//!   After a hang-up nothing is forgotten any more: no further edge would come.
+//! - An operation whose direction may be ready, with no older one waiting, is tried at once. Otherwise it
+//!   is parked in the queue of its direction, in order, and tried when an edge comes.
+//! - An event carries the number and the generation of a table entry, and nothing else, so that one for a
+//!   descriptor that has been closed meanwhile finds nobody.
+//! - A descriptor whose multishot operation has had its share of one tick is listed, and goes on at the
+//!   next one, which does not wait.
+
+use std::cell::{Cell, UnsafeCell};
+use std::io;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
+
+use super::attempt::{Attempt, attempt, interest_arg, shutdown_arg};
+use super::unix::{NO_DESCRIPTOR, borrow, check, errno, last_errno};
+use crate::blocking::{self, FileJob};
+use crate::config::Error;
+use crate::core::{Completion, Core, Fifo};
+use crate::descriptor::{Entry, flags};
+use crate::notify::Notifier;
+use crate::op::{Kind, Op};
+use crate::payload::Memory;
+use crate::slot::{OpId, Slot, SlotList, bits};
+
+/// The event data of the wake source: no table entry has this number.
+const WAKE: u64 = u64::MAX;
+const EVENTS: usize = 256;
+const MOST_EVENTS: usize = 4096;
+/// How many items one multishot operation may yield before others have their turn.
+const SHARE: usize = 16;
+
+pub(crate) struct Epoll {
+    epoll: OwnedFd,
+    events: UnsafeCell<Vec<libc::epoll_event>>,
+    /// How many of `events` the last wait has filled.
+    filled: Cell<usize>,
+    /// Descriptors that may still be ready and have operations left to try.
+    listed: Fifo<u32>,
+    pwait2: Cell<bool>,
+}
+
+impl Epoll {
+    pub(crate) fn new() -> Result<Epoll, Error> {
+        let epoll = create().map_err(|error| Error::Os { what: "epoll_create", error })?;
+        Ok(Epoll {
+            epoll,
+            events: UnsafeCell::new(vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS]),
+            filled: Cell::new(0),
+            listed: Fifo::new(),
+            pwait2: Cell::new(true),
+        })
+    }
+
+    pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
+        let edges = libc::EPOLLIN | libc::EPOLLET;
+        self.control(libc::EPOLL_CTL_ADD, core.shared.wake.watch(), edges, WAKE)
+            .map_err(|error| Error::Os { what: "epoll_ctl for the wake source", error })
+    }
+
+    fn control(&self, what: i32, raw: i32, events: i32, data: u64) -> io::Result<()> {
+        let mut event = libc::epoll_event { events: events as u32, u64: data };
+        // SAFETY: plain arguments; the kernel copies the event.
+        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, raw, &mut event) };
+        if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(last_errno())) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, entry: &Entry, memory: Memory) {
+        match op {
+            Op::Recv { .. }
+            | Op::RecvPooled { .. }
+            | Op::RecvVectored { .. }
+            | Op::Accept { .. } => {
+                self.begin(core, slot, entry, Direction::In, Some(memory));
+            }
+            Op::AcceptMulti { .. } | Op::RecvMulti { .. } => {
+                self.begin(core, slot, entry, Direction::In, None);
+            }
+            Op::Send { .. } | Op::SendVectored { .. } => {
+                self.begin(core, slot, entry, Direction::Out, Some(memory));
+            }
+            Op::Connect { addr, .. } => {
+                core.scratch.get(slot.progress.get()).set_address(&addr);
+                self.connect(core, slot, entry);
+            }
+            Op::Poll { interest, .. } => {
+                slot.arg.set(interest_arg(interest));
+                let direction = Direction::of(slot);
+                // The level counts: ask the kernel, whatever the last edge said.
+                self.tried(
+                    core,
+                    slot,
+                    entry,
+                    direction,
+                    attempt(core, slot, entry.raw.get(), None),
+                );
+            }
+            Op::ReadAt { offset, .. } => self.read_at(core, slot, entry, memory, offset),
+            Op::WriteAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, true),
+            Op::Shutdown { how, .. } => {
+                // SAFETY: plain arguments.
+                let result = unsafe { libc::shutdown(entry.raw.get(), shutdown_arg(how)) };
+                let _ = core.finish(slot, check(result as isize));
+            }
+            Op::Nop
+            | Op::Close { .. }
+            | Op::Timeout { .. }
+            | Op::Cancel { .. }
+            | Op::CancelFd { .. }
+            | Op::Wake => unreachable!("the driver itself answers {op:?}"),
+        }
+    }
+
+    pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
+        let Some(entry) = core.entry_of(slot) else { return };
+        let direction = Direction::of(slot);
+        let id = core.arena.id(slot);
+        self.begin(core, slot, entry, direction, None);
+        if core.arena.find(id).is_some_and(|slot| slot.state.get() == crate::slot::State::Done) {
+            core.ready.push(id);
+        }
+    }
+
+    pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
+        let Some(entry) = core.entry_of(slot) else { return };
+        // An operation that is in no queue is with the blocking pool, and ends when the pool has done it.
+        if slot.has(bits::LINKED) && Direction::of(slot).queue(entry).remove(&core.arena, slot) {
+            core.finish_later(slot, -errno::ECANCELED);
+        }
+    }
+
+    pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
+        for queue in [&entry.readers, &entry.writers] {
+            while let Some(slot) = queue.pop(&core.arena) {
+                core.finish_later(slot, -errno::ECANCELED);
+            }
+        }
+    }
+
+    pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
+        let raw = entry.raw.get();
+        if entry.has(flags::FOREIGN) {
+            // The user may have duplicates, which would keep the registration and its edges alive.
+            self.forget(core, entry);
+        }
+        // SAFETY: the driver owns the descriptor, nothing is in flight on it, and its entry goes now.
+        let result = check(unsafe { libc::close(raw) as isize });
+        entry.raw.set(NO_DESCRIPTOR);
+        core.counters().closes.add(1);
+        if let Some(closer) = closer {
+            // An interrupted close has closed: the number is free again.
+            core.finish_later(closer, if result == -errno::EINTR { 0 } else { result });
+        }
+    }
+
+    pub(crate) fn forget(&self, core: &Core, entry: &Entry) {
+        if entry.has(flags::REGISTERED) {
+            entry.unset(flags::REGISTERED);
+            core.counters().registrations.add(1);
+            let _ = self.control(libc::EPOLL_CTL_DEL, entry.raw.get(), 0, 0);
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_work(&self) -> bool {
+        self.listed.len() > 0
+    }
+
+    pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        core.counters().enters.add(1);
+        // SAFETY: one thread, and no user code runs while this reference lives.
+        let events = unsafe { &mut *self.events.get() };
+        if self.filled.get() == events.len() && events.len() < MOST_EVENTS {
+            events.resize(events.len() * 4, libc::epoll_event { events: 0, u64: 0 });
+        }
+        self.filled.set(0);
+        match self.epoll_wait(events, timeout) {
+            Ok(n) => self.filled.set(n),
+            // The tick goes on with what there is; nothing is lost, edges stay with the kernel.
+            Err(errno::EINTR) => {}
+            Err(error) => return Err(io::Error::from_raw_os_error(error)),
+        }
+        Ok(())
+    }
+
+    fn epoll_wait(
+        &self,
+        events: &mut [libc::epoll_event],
+        timeout: Option<Duration>,
+    ) -> Result<usize, i32> {
+        let (raw, len) = (self.epoll.as_raw_fd(), events.len() as i32);
+        if self.pwait2.get() {
+            let timespec = timeout.map(|timeout| libc::timespec {
+                tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
+                tv_nsec: timeout.subsec_nanos().into(),
+            });
+            let timespec = timespec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+            let no_mask = std::ptr::null::<libc::sigset_t>();
+            // SAFETY: the events are ours to fill, `len` of them; the time is null or lives on.
+            let result = unsafe {
+                libc::syscall(
+                    libc::SYS_epoll_pwait2,
+                    raw,
+                    events.as_mut_ptr(),
+                    len,
+                    timespec,
+                    no_mask,
+                    0,
+                )
+            };
+            if result >= 0 {
+                return Ok(result as usize);
+            }
+            let error = last_errno();
+            // Older than Linux 5.11, or a filter that does not know the call.
+            if error != errno::ENOSYS && error != libc::EPERM {
+                return Err(error);
+            }
+            self.pwait2.set(false);
+        }
+        // Rounded up: a wait that is cut to 0 ms would spin until the timer is due.
+        let millis = timeout.map_or(-1, |timeout| {
+            i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
+        });
+        // SAFETY: as above.
+        let result = unsafe { libc::epoll_wait(raw, events.as_mut_ptr(), len, millis) };
+        if result >= 0 { Ok(result as usize) } else { Err(last_errno()) }
+    }
+
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
+        for _ in 0..self.listed.len() {
+            let Some(index) = self.listed.pop() else { break };
+            let Some(entry) = core.fds.get(index) else { continue };
+            entry.unset(flags::LISTED);
+            self.run(core, index, entry, on);
+        }
+        for at in 0..self.filled.replace(0) {
+            // SAFETY: one thread; the event is copied and the reference ends before user code runs.
+            let event = unsafe { (&*self.events.get())[at] };
+            let (bits, data) = (event.events, event.u64);
+            if data == WAKE {
+                core.shared.wake.drain();
+                continue;
+            }
+            let id = OpId::from_user_data(data);
+            let Some(entry) = core
+                .fds
+                .get(id.index)
+                .filter(|entry| entry.generation.get() == id.generation && entry.has(flags::OPEN))
+            else {
+                core.counters().stale.add(1);
+                continue;
+            };
+            let hung_up = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
+            if bits & (libc::EPOLLIN | hung_up) as u32 != 0 {
+                entry.set(flags::READABLE);
+            }
+            if bits & (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0 {
+                entry.set(flags::WRITABLE);
+            }
+            if bits & hung_up as u32 != 0 {
+                entry.set(flags::HUNG_UP);
+            }
+            self.run(core, id.index, entry, on);
+        }
+    }
+
+    /// Tries what is parked on a descriptor as far as its readiness goes.
+    ///
+    /// User code runs whenever an operation ends. It may cancel what is parked, which empties the queues,
+    /// and close the descriptor, whose entry stays as it is until the driver has finished this tick.
+    #[inline]
+    fn run(&self, core: &Core, index: u32, entry: &Entry, on: &mut impl FnMut(Completion)) {
+        for direction in [Direction::In, Direction::Out] {
+            let queue = direction.queue(entry);
+            let mut share = SHARE;
+            while let Some(slot) = queue.first(&core.arena) {
+                if !entry.has(direction.ready()) {
+                    break;
+                }
+                core.counters().completions.add(1);
+                match attempt(core, slot, entry.raw.get(), None) {
+                    Attempt::Done(result) => {
+                        queue.pop(&core.arena);
+                        core.finish_now(slot, result, on);
+                    }
+                    Attempt::Drained(result) => {
+                        forget_readable(entry);
+                        queue.pop(&core.arena);
+                        core.finish_now(slot, result, on);
+                    }
+                    Attempt::Again => entry.unset(direction.ready()),
+                    Attempt::NoBuffer => {
+                        queue.pop(&core.arena);
+                        core.stall(slot);
+                    }
+                    Attempt::Yield(item) => {
+                        core.yielded(slot, item, on);
+                        share -= 1;
+                        if share == 0 {
+                            self.list(index, entry);
+                            break;
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    fn list(&self, index: u32, entry: &Entry) {
+        if !entry.has(flags::LISTED) {
+            entry.set(flags::LISTED);
+            self.listed.push(index);
+        }
+    }
+
+    #[inline(always)]
+    fn begin(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        entry: &Entry,
+        direction: Direction,
+        memory: Option<Memory>,
+    ) {
+        if !entry.has(direction.ready()) || !direction.queue(entry).is_empty() {
+            return self.park(core, slot, entry, direction);
+        }
+        let attempt = attempt(core, slot, entry.raw.get(), memory);
+        self.tried(core, slot, entry, direction, attempt);
+    }
+
+    #[inline(always)]
+    fn tried(&self, core: &Core, slot: &Slot, entry: &Entry, direction: Direction, first: Attempt) {
+        match first {
+            Attempt::Done(result) => {
+                core.counters().completions.add(1);
+                let _ = core.finish(slot, result);
+            }
+            Attempt::Drained(result) => {
+                forget_readable(entry);
+                core.counters().completions.add(1);
+                let _ = core.finish(slot, result);
+            }
+            Attempt::Again => {
+                entry.unset(direction.ready());
+                self.park(core, slot, entry, direction);
+            }
+            Attempt::NoBuffer => core.stall(slot),
+            Attempt::Yield(item) => {
+                core.yielded_later(slot, item);
+                self.park(core, slot, entry, direction);
+                if slot.has(bits::LINKED) {
+                    // The rest at the next tick, in turn with the others.
+                    self.list(slot.fd.get(), entry);
+                }
+            }
+        }
+    }
+
+    /// Puts an operation into the queue of its direction. The registration reports an edge if the
+    /// descriptor became ready since it was tried.
+    #[inline(always)]
+    fn park(&self, core: &Core, slot: &Slot, entry: &Entry, direction: Direction) {
+        if !entry.has(flags::REGISTERED)
+            && let Err(error) = self.register(core, slot.fd.get(), entry)
+        {
+            let _ = core.finish(slot, -error.raw_os_error().unwrap_or(libc::EIO));
+            return;
+        }
+        direction.queue(entry).push(&core.arena, slot);
+    }
+
+    #[cold]
+    fn register(&self, core: &Core, index: u32, entry: &Entry) -> io::Result<()> {
+        let both = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
+        let data = OpId { index, generation: entry.generation.get() }.user_data();
+        core.counters().registrations.add(1);
+        self.control(libc::EPOLL_CTL_ADD, entry.raw.get(), both, data)?;
+        entry.set(flags::REGISTERED);
+        Ok(())
+    }
+
+    fn connect(&self, core: &Core, slot: &Slot, entry: &Entry) {
+        match attempt(core, slot, entry.raw.get(), None) {
+            Attempt::Done(result) => {
+                let _ = core.finish(slot, result);
+            }
+            _ => {
+                // From now on "already connected" is this operation's success.
+                slot.set(bits::POLLING);
+                entry.unset(flags::WRITABLE);
+                self.park(core, slot, entry, Direction::Out);
+            }
+        }
+    }
+
+    /// What the page cache has is read here and now; the rest is for the blocking pool.
+    fn read_at(&self, core: &Core, slot: &Slot, entry: &Entry, memory: Memory, offset: u64) {
+        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy.
+        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.ptr, memory.len) };
+        let mut parts = [io::IoSliceMut::new(bytes)];
+        // SAFETY: an operation in flight keeps its descriptor open.
+        let fd = unsafe { borrow(entry.raw.get()) };
+        match rustix::io::preadv2(fd, &mut parts, offset, rustix::io::ReadWriteFlags::NOWAIT) {
+            Ok(n) => {
+                core.counters().completions.add(1);
+                let _ = core.finish(slot, n as i32);
+            }
+            Err(_) => self.file_job(core, slot, entry, memory, offset, false),
+        }
+    }
+
+    fn file_job(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        entry: &Entry,
+        memory: Memory,
+        offset: u64,
+        write: bool,
+    ) {
+        let (raw, memory) = (entry.raw.get(), ForThread(memory));
+        let call = move || {
+            // As a whole, so that the closure takes the wrapper and not the pointer in it.
+            let ForThread(memory) = { memory };
+            loop {
+                let Ok(offset) = libc::off_t::try_from(offset) else { return -libc::EINVAL };
+                // SAFETY: the slot that owns the memory and keeps the descriptor open stays busy until
+                // this call's result has come back to the driver, or is leaked.
+                let result = check(unsafe {
+                    if write {
+                        libc::pwrite(raw, memory.ptr.cast(), memory.len, offset)
+                    } else {
+                        libc::pread(raw, memory.ptr.cast(), memory.len, offset)
+                    }
+                });
+                if result != -errno::EINTR {
+                    return result;
+                }
+            }
+        };
+        core.counters().blocking_jobs.add(1);
+        let job = FileJob { call: Box::new(call), user_data: core.arena.id(slot).user_data() };
+        let home = Notifier { shared: core.shared.clone() };
+        if !blocking::submit(job, core.replies.clone(), home) {
+            let _ = core.finish(slot, -libc::EAGAIN);
+        }
+    }
+}
+
+/// Memory of an operation in flight, on its way to a thread of the pool.
+struct ForThread(Memory);
+
+// SAFETY: the memory is the kernel's, as far as the driver is concerned, until the job's result has come
+// home: the thread that runs the job is the only one that touches it.
+unsafe impl Send for ForThread {}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Direction {
+    In,
+    Out,
+}
+
+impl Direction {
+    fn of(slot: &Slot) -> Direction {
+        match slot.kind.get() {
+            Kind::Send | Kind::SendVectored | Kind::Connect => Direction::Out,
+            Kind::Poll if slot.arg.get() != 0 => Direction::Out,
+            _ => Direction::In,
+        }
+    }
+
+    #[inline(always)]
+    fn queue(self, entry: &Entry) -> &SlotList {
+        match self {
+            Direction::In => &entry.readers,
+            Direction::Out => &entry.writers,
+        }
+    }
+
+    #[inline(always)]
+    fn ready(self) -> u16 {
+        match self {
+            Direction::In => flags::READABLE,
+            Direction::Out => flags::WRITABLE,
+        }
+    }
+}
+
+/// A stream that filled less than the buffer is empty: the next receive need not find that out.
+#[inline(always)]
+fn forget_readable(entry: &Entry) {
+    if entry.flags.get() & (flags::STREAM | flags::HUNG_UP) == flags::STREAM {
+        entry.unset(flags::READABLE);
+    }
+}
+
+fn create() -> io::Result<OwnedFd> {
+    use rustix::event::epoll;
+    match epoll::create(epoll::CreateFlags::CLOEXEC) {
+        Ok(epoll) => Ok(epoll),
+        Err(rustix::io::Errno::NOSYS) => {
+            // SAFETY: a plain argument, which must not be 0.
+            let raw = check(unsafe { libc::epoll_create(1) as isize });
+            if raw < 0 {
+                return Err(io::Error::from_raw_os_error(-raw));
+            }
+            // SAFETY: the kernel has just made it for us.
+            let epoll = unsafe { OwnedFd::from_raw_fd(raw) };
+            rustix::io::fcntl_setfd(&epoll, rustix::io::FdFlags::CLOEXEC)?;
+            Ok(epoll)
+        }
+        Err(error) => Err(error.into()),
+    }
+}

@@ -1,0 +1,161 @@
+//! One room per kernel, all with the same surface.
+//!
+//! A room turns the one list of operations ([`Op`](crate::Op)) into its kernel's calls. It gets a slot
+//! that is busy, whose descriptor cannot be closed before the operation ends, and the memory that the
+//! operation owns. It keeps the promise that every operation it was given ends exactly once, through
+//! [`Core::finish`](crate::core::Core::finish), and it never ends one inside the call that started it
+//! other than by leaving the slot done.
+//!
+//! | call | when |
+//! |---|---|
+//! | `start` | an operation was submitted |
+//! | `restart` | one that waited for a pooled buffer may try again |
+//! | `cancel` | one operation is to end soon; it still ends by itself |
+//! | `cancel_fd` | the same for all on one descriptor |
+//! | `close` | nothing is in flight on a descriptor any more |
+//! | `wait` | submit all that is staged and wait: one entry into the kernel |
+//! | `reap` | dispatch what has completed |
+
+use std::time::Duration;
+
+use crate::config::{Backend, Config, Error};
+use crate::core::{Completion, Core};
+use crate::descriptor::Entry;
+use crate::op::Op;
+use crate::payload::Memory;
+use crate::slot::Slot;
+
+mod attempt;
+mod epoll;
+#[cfg(any(test, feature = "fake-kernel"))]
+pub(crate) mod fake;
+mod unix;
+pub(crate) mod uring;
+
+pub(crate) use unix::{
+    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, Part, WakeSource, errno,
+    message_header, own, part, part_len, part_skip, set_nonblocking, socket_address, write_address,
+};
+pub use unix::{OwnedDescriptor, RawDescriptor};
+
+pub(crate) use uring::bufring::BufRing as BufferRing;
+
+/// The kernel that a driver runs on.
+// One per driver, never moved after construction: the size of the largest does not matter.
+#[allow(clippy::large_enum_variant)]
+pub(crate) enum Room {
+    Uring(uring::Uring),
+    Epoll(epoll::Epoll),
+    #[cfg(any(test, feature = "fake-kernel"))]
+    Fake(fake::Fake),
+}
+
+macro_rules! in_room {
+    ($room:expr, $kernel:ident => $call:expr) => {
+        match $room {
+            Room::Uring($kernel) => $call,
+            Room::Epoll($kernel) => $call,
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake($kernel) => $call,
+        }
+    };
+}
+
+impl Room {
+    /// The room that the settings ask for, or the best that works here and why a better one does not.
+    pub(crate) fn choose(config: &Config) -> Result<(Room, Option<String>), Error> {
+        match config.wanted()? {
+            Backend::IoUring => uring::Uring::new(config)
+                .map(|room| (Room::Uring(room), None))
+                .map_err(|reason| Error::Unsupported { backend: Backend::IoUring, reason }),
+            Backend::Epoll => Ok((Room::Epoll(epoll::Epoll::new()?), None)),
+            Backend::Auto => match uring::Uring::new(config) {
+                Ok(room) => Ok((Room::Uring(room), None)),
+                Err(reason) => {
+                    Ok((Room::Epoll(epoll::Epoll::new()?), Some(format!("{reason}; using epoll"))))
+                }
+            },
+        }
+    }
+
+    pub(crate) fn backend(&self) -> Backend {
+        match self {
+            Room::Uring(_) => Backend::IoUring,
+            Room::Epoll(_) => Backend::Epoll,
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => Backend::Auto,
+        }
+    }
+
+    /// True when the room fills one pooled buffer with several receives.
+    pub(crate) fn fills_buffers_piecewise(&self) -> bool {
+        match self {
+            Room::Uring(uring) => uring.fills_buffers_piecewise(),
+            Room::Epoll(_) => true,
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => true,
+        }
+    }
+
+    /// True when descriptors must not block: readiness is tried, not waited for in the kernel.
+    pub(crate) fn wants_nonblocking(&self) -> bool {
+        matches!(self, Room::Epoll(_))
+    }
+
+    pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
+        in_room!(self, kernel => kernel.prepare(core))
+    }
+
+    #[inline(always)]
+    pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, entry: &Entry, memory: Memory) {
+        in_room!(self, kernel => kernel.start(core, slot, op, entry, memory));
+    }
+
+    pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
+        in_room!(self, kernel => kernel.restart(core, slot));
+    }
+
+    pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
+        in_room!(self, kernel => kernel.cancel(core, slot));
+    }
+
+    pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
+        in_room!(self, kernel => kernel.cancel_fd(core, entry));
+    }
+
+    pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
+        in_room!(self, kernel => kernel.close(core, entry, closer));
+    }
+
+    /// A descriptor is given back to the user: nothing is in flight on it.
+    pub(crate) fn forget(&self, core: &Core, entry: &Entry) {
+        if let Room::Epoll(epoll) = self {
+            epoll.forget(core, entry);
+        }
+    }
+
+    /// True when a wait would return at once because there is something to reap.
+    #[inline(always)]
+    pub(crate) fn has_work(&self) -> bool {
+        in_room!(self, kernel => kernel.has_work())
+    }
+
+    /// `Some(ZERO)` does not wait, and need not enter the kernel when there is nothing to submit.
+    #[inline(always)]
+    pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> std::io::Result<()> {
+        in_room!(self, kernel => kernel.wait(core, timeout))
+    }
+
+    #[inline(always)]
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
+        in_room!(self, kernel => kernel.reap(core, on));
+    }
+
+    /// Before the room is dropped with nothing in flight, or leaked with something.
+    pub(crate) fn retire(&self, core: &Core) {
+        if let Room::Uring(_) = self {
+            // The buffers must be out of the kernel's ring before the pool's memory goes.
+            drop(core.pool.detach());
+        }
+    }
+}

@@ -1,0 +1,547 @@
+//! The io_uring room.
+//!
+//! # One entry per tick
+//!
+//! `start` writes an entry straight into the submission queue and makes no call. `wait` enters the kernel
+//! once: that submits whatever is staged, publishes how far completions have been read, and waits. `reap`
+//! dispatches the batch that is there. Only where the submission queue is full in the middle of a tick is
+//! there another entry, which submits and does not wait.
+//!
+//! # Nothing is lost
+//!
+//! Entries that the kernel did not take stay staged. Where the queue is full and a flush makes no room,
+//! entries wait in a backlog, in order, cancels among them. A completion queue that overflows keeps the
+//! rest in the kernel, and a flag in the ring makes the next wait fetch it.
+//!
+//! # What is tried again here
+//!
+//! An operation ends with its last completion, and some of those are not the operation's end: an
+//! interruption; a descriptor that does not block and has nothing (the ring then polls it first); a send
+//! of everything that was cut short; a pooled receive that found no buffer, which waits for one; a
+//! multishot operation that the kernel stopped because its completion queue was full. In all of these the
+//! slot stays busy and is submitted again, unless a cancel was asked for meanwhile or the descriptor is
+//! closing.
+
+use std::cell::{Cell, UnsafeCell};
+use std::collections::VecDeque;
+use std::io;
+use std::time::Duration;
+
+use rustix::io::Errno;
+
+use super::attempt::{interest_arg, poll_events, shutdown_arg};
+use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, own};
+use crate::config::{Config, Error};
+use crate::core::{Completion, Core};
+use crate::descriptor::{Entry, flags};
+use crate::op::{Kind, Op};
+use crate::payload::{self, Item, Memory};
+use crate::slot::{NIL, Slot, State, bits};
+
+pub(crate) mod bufring;
+mod entry;
+pub(crate) mod ring;
+pub(crate) mod setup;
+
+use bufring::BufRing;
+use entry::Sqe;
+use ring::{Cqe, Ring, RingConfig, is_transient};
+
+/// The group of the one pool.
+const GROUP: u16 = 0;
+/// `user_data` of entries that belong to no slot: no slot has the number `NIL`.
+const WAKE: u64 = internal(1);
+const QUIET: u64 = internal(2);
+
+const fn internal(n: u64) -> u64 {
+    (n << 32) | NIL as u64
+}
+
+pub(crate) struct Uring {
+    ring: Ring,
+    /// Entries that found the submission queue full, in order.
+    backlog: UnsafeCell<VecDeque<Sqe>>,
+    /// The poll of the wake source is in the kernel.
+    watching: Cell<bool>,
+    overflows: Cell<u64>,
+}
+
+impl Uring {
+    /// Makes the ring, or says in words why it cannot and what would help.
+    pub(crate) fn new(config: &Config) -> Result<Uring, String> {
+        let sizes =
+            RingConfig { sq_entries: config.ring_entries, cq_entries: config.completion_entries };
+        let ring = Ring::create(&sizes).map_err(|error| error.to_string())?;
+        if !ring.features().pbuf_ring {
+            return Err("this io_uring has no provided-buffer rings: it needs Linux 6.1".into());
+        }
+        Ok(Uring {
+            ring,
+            backlog: UnsafeCell::new(VecDeque::new()),
+            watching: Cell::new(false),
+            overflows: Cell::new(0),
+        })
+    }
+
+    pub(crate) fn fills_buffers_piecewise(&self) -> bool {
+        self.ring.features().pbuf_inc
+    }
+
+    pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
+        let buffers = core.pool.len();
+        let ring = BufRing::register(&self.ring, GROUP, buffers, self.fills_buffers_piecewise())
+            .map_err(|error| Error::Os {
+                what: "registering the ring of provided buffers (lower `pool_buffers` if memory is short)",
+                error: error.into(),
+            })?;
+        core.pool.attach(ring);
+        self.watch(core);
+        Ok(())
+    }
+
+    fn watch(&self, core: &Core) {
+        self.watching.set(true);
+        self.push(core, entry::poll_edges(core.shared.wake.watch(), libc::POLLIN, WAKE));
+    }
+
+    /// Stages an entry. No call, unless the queue is full.
+    #[inline(always)]
+    fn push(&self, core: &Core, sqe: Sqe) {
+        if !self.push_now(sqe) {
+            self.push_full(core, sqe);
+        }
+    }
+
+    #[inline(always)]
+    fn push_now(&self, sqe: Sqe) -> bool {
+        // SAFETY: the entry is written whole, here, and what it points at belongs to a slot that stays
+        // busy until the operation's last completion, or to nobody but the kernel.
+        unsafe {
+            match self.ring.sqe() {
+                Some(place) => {
+                    place.cast::<Sqe>().write(sqe);
+                    true
+                }
+                None => false,
+            }
+        }
+    }
+
+    #[cold]
+    fn push_full(&self, core: &Core, sqe: Sqe) {
+        core.counters().sq_full.add(1);
+        // Submits and does not wait. An error leaves the entries staged, and this one goes behind them.
+        core.counters().enters.add(1);
+        let _ = self.ring.enter(0, None, false);
+        self.unload();
+        // SAFETY: one thread; entries are plain data.
+        let backlog = unsafe { &mut *self.backlog.get() };
+        if !backlog.is_empty() || !self.push_now(sqe) {
+            backlog.push_back(sqe);
+        }
+    }
+
+    /// Moves entries from the backlog to the queue, as far as there is room.
+    fn unload(&self) {
+        // SAFETY: one thread; entries are plain data.
+        let backlog = unsafe { &mut *self.backlog.get() };
+        while let Some(sqe) = backlog.front() {
+            if !self.push_now(*sqe) {
+                break;
+            }
+            backlog.pop_front();
+        }
+    }
+
+    fn has_backlog(&self) -> bool {
+        // SAFETY: one thread; entries are plain data.
+        !unsafe { &*self.backlog.get() }.is_empty()
+    }
+
+    #[inline(always)]
+    pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, entry: &Entry, memory: Memory) {
+        let raw = entry.raw.get();
+        let user_data = core.arena.id(slot).user_data();
+        let sqe = match op {
+            Op::Recv { .. } => entry::recv(raw, memory.ptr, memory.len as u32, user_data),
+            Op::Send { all, .. } => {
+                // Kept to see whether a completion was short.
+                slot.arg.set(memory.len as u32);
+                entry::send(raw, memory.ptr, memory.len as u32, all, user_data)
+            }
+            Op::RecvPooled { .. } => entry::recv_pooled(raw, GROUP, false, user_data),
+            Op::RecvMulti { .. } => entry::recv_pooled(raw, GROUP, true, user_data),
+            Op::ReadAt { offset, .. } => {
+                slot.set_offset(offset);
+                entry::read(raw, memory.ptr, memory.len as u32, offset, user_data)
+            }
+            Op::WriteAt { offset, .. } => {
+                slot.set_offset(offset);
+                entry::write(raw, memory.ptr, memory.len as u32, offset, user_data)
+            }
+            Op::Connect { addr, .. } => {
+                core.scratch.get(slot.progress.get()).set_address(&addr);
+                self.entry_again(core, slot, raw)
+            }
+            Op::Poll { interest, .. } => {
+                slot.arg.set(interest_arg(interest));
+                self.entry_again(core, slot, raw)
+            }
+            Op::Accept { .. }
+            | Op::AcceptMulti { .. }
+            | Op::RecvVectored { .. }
+            | Op::SendVectored { .. } => self.entry_again(core, slot, raw),
+            Op::Shutdown { how, .. } => entry::shutdown(raw, shutdown_arg(how), user_data),
+            Op::Nop
+            | Op::Close { .. }
+            | Op::Timeout { .. }
+            | Op::Cancel { .. }
+            | Op::CancelFd { .. }
+            | Op::Wake => unreachable!("the driver itself answers {op:?}"),
+        };
+        self.push(core, sqe);
+    }
+
+    /// The entry of an operation that is already in its slot.
+    fn entry_again(&self, core: &Core, slot: &Slot, raw: RawDescriptor) -> Sqe {
+        let user_data = core.arena.id(slot).user_data();
+        let block = || core.scratch.get(slot.progress.get());
+        match slot.kind.get() {
+            Kind::Recv => {
+                let memory = payload::memory_again(slot);
+                entry::recv(raw, memory.ptr, memory.len as u32, user_data)
+            }
+            Kind::Send => {
+                // Asked again the owner may show fewer bytes than have been sent: then none are left.
+                let memory = payload::memory_again(slot);
+                let sent = (slot.progress.get() as usize).min(memory.len);
+                let left = (memory.len - sent) as u32;
+                entry::send(
+                    raw,
+                    memory.ptr.wrapping_add(sent),
+                    left,
+                    slot.has(bits::ALL),
+                    user_data,
+                )
+            }
+            Kind::RecvPooled => entry::recv_pooled(raw, GROUP, false, user_data),
+            Kind::RecvMulti => entry::recv_pooled(raw, GROUP, true, user_data),
+            Kind::ReadAt => {
+                let memory = payload::memory_again(slot);
+                entry::read(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
+            }
+            Kind::WriteAt => {
+                let memory = payload::memory_again(slot);
+                entry::write(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
+            }
+            Kind::RecvVectored => entry::recvmsg(raw, block().message(), user_data),
+            Kind::SendVectored => {
+                entry::sendmsg(raw, block().message(), slot.has(bits::ALL), user_data)
+            }
+            Kind::Accept => {
+                let block = block();
+                entry::accept(raw, block.address.get().cast(), block.address_len.get(), user_data)
+            }
+            Kind::AcceptMulti => entry::accept_multi(raw, user_data),
+            Kind::Connect => {
+                let block = block();
+                // SAFETY: the address and its length were written when the operation was started, and no
+                // connect changes them.
+                let len = unsafe { *block.address_len.get() };
+                entry::connect(raw, block.address.get().cast(), len, user_data)
+            }
+            Kind::Poll => entry::poll(raw, poll_events(slot.arg.get()), user_data),
+            other => unreachable!("{other:?} is never submitted again"),
+        }
+    }
+
+    pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
+        let Some(entry) = core.entry_of(slot) else { return };
+        let sqe = self.entry_again(core, slot, entry.raw.get());
+        self.push(core, sqe);
+    }
+
+    pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
+        // Behind the operation's own entry if that is still staged, in the ring or in the backlog.
+        self.push(core, entry::cancel(core.arena.id(slot).user_data(), QUIET));
+    }
+
+    pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
+        self.push(core, entry::cancel_fd(entry.raw.get(), QUIET));
+    }
+
+    pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
+        let user_data = closer.map_or(QUIET, |slot| core.arena.id(slot).user_data());
+        self.push(core, entry::close(entry.raw.get(), user_data, closer.is_none()));
+        core.counters().closes.add(1);
+        // The number stays taken until the kernel has closed it, so nobody can get it meanwhile.
+        entry.raw.set(NO_DESCRIPTOR);
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_work(&self) -> bool {
+        self.ring.cq_ready() > 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        if self.has_backlog() {
+            return self.wait_with_backlog(core);
+        }
+        if timeout == Some(Duration::ZERO) {
+            if self.ring.staged() == 0 && !self.ring.needs_enter() {
+                return Ok(());
+            }
+            return self.enter(core, 0, None);
+        }
+        self.enter(core, 1, timeout)
+    }
+
+    #[cold]
+    fn wait_with_backlog(&self, core: &Core) -> io::Result<()> {
+        // Everything that was submitted must reach the kernel before anybody waits for it. As long as
+        // the kernel takes nothing, what has completed has to be reaped first: no waiting.
+        loop {
+            self.unload();
+            let before = self.ring.staged();
+            self.enter(core, 0, None)?;
+            if !self.has_backlog() || self.ring.staged() == before {
+                return Ok(());
+            }
+        }
+    }
+
+    #[inline(always)]
+    fn enter(&self, core: &Core, wait: u32, timeout: Option<Duration>) -> io::Result<()> {
+        core.counters().enters.add(1);
+        match self.ring.enter(wait, timeout, true) {
+            Ok(_) => Ok(()),
+            // The tick goes on with what there is; entries that were not taken stay staged.
+            Err(error) if is_transient(error) => {
+                if matches!(error, Errno::BUSY | Errno::AGAIN) {
+                    core.counters().busy.add(1);
+                }
+                Ok(())
+            }
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    #[inline(always)]
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
+        // Bounded by what is there now, so that a tick ends.
+        let mut left = self.ring.cq_ready();
+        while left > 0
+            && let Some(cqe) = self.ring.next_cqe()
+        {
+            left -= 1;
+            core.counters().completions.add(1);
+            self.dispatch(core, cqe, on);
+        }
+        self.ring.publish();
+        let overflows = self.ring.cq_overflows();
+        if overflows != self.overflows.get() {
+            core.counters().cq_overflows.add(overflows - self.overflows.replace(overflows));
+        }
+    }
+
+    #[inline(always)]
+    fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl FnMut(Completion)) {
+        if cqe.user_data as u32 == NIL {
+            return self.dispatch_internal(core, cqe);
+        }
+        let Some(slot) = core.in_flight(cqe.user_data) else { return };
+        let result = cqe.res;
+        if slot.has(bits::POLLING) || (result < 0 && try_again(slot, result)) {
+            return self.dispatch_again(core, slot, cqe, on);
+        }
+        match slot.kind.get() {
+            Kind::RecvPooled => {
+                if let Some(buffer) = cqe.buffer() {
+                    let n = result.max(0) as u32;
+                    if let Some(lease) = core.pool.received(buffer, n, cqe.buffer_more()) {
+                        payload::put_lease(slot, lease);
+                    }
+                }
+                core.finish_now(slot, result, on);
+            }
+            Kind::Send
+                if result >= 0 && (result as u32) < slot.arg.get() && slot.has(bits::ALL) =>
+            {
+                self.dispatch_short_send(core, slot, result, on);
+            }
+            Kind::Send => {
+                let sent = slot.progress.get() as i32;
+                core.finish_now(slot, if result < 0 { result } else { sent + result }, on);
+            }
+            Kind::RecvMulti => self.dispatch_recv_multi(core, slot, cqe, on),
+            Kind::Accept => {
+                if result >= 0 {
+                    core.counters().accepts.add(1);
+                    // SAFETY: the kernel has just made it for this operation.
+                    payload::put_descriptor(slot, unsafe { own(result) });
+                }
+                core.finish_now(slot, result.min(0), on);
+            }
+            Kind::AcceptMulti => self.dispatch_accept_multi(core, slot, cqe, on),
+            Kind::SendVectored => self.dispatch_send_vectored(core, slot, result, on),
+            _ => core.finish_now(slot, result, on),
+        }
+    }
+
+    #[cold]
+    fn dispatch_internal(&self, core: &Core, cqe: Cqe) {
+        if cqe.user_data == WAKE {
+            core.shared.wake.drain();
+            if !cqe.more() {
+                self.watching.set(false);
+                self.watch(core);
+            }
+        }
+        // A cancel that found nothing, or a close that failed: nobody waits to hear of it.
+    }
+
+    /// A completion that is not the operation's end.
+    #[cold]
+    fn dispatch_again(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut impl FnMut(Completion)) {
+        if let Some(buffer) = cqe.buffer() {
+            // Nothing was received, so the buffer is still whole.
+            let _ = core.pool.received(buffer, 0, cqe.buffer_more());
+        }
+        let result = cqe.res;
+        if cqe.more() {
+            return;
+        }
+        let polled = slot.has(bits::POLLING);
+        slot.unset(bits::POLLING);
+        if !may_restart(core, slot) {
+            return core.finish_now(slot, if result < 0 { result } else { -errno::ECANCELED }, on);
+        }
+        match -result {
+            errno::ENOBUFS if !polled => core.stall(slot),
+            errno::EAGAIN if !polled => {
+                // A descriptor that does not block makes the ring give up at once: poll it first.
+                slot.set(bits::POLLING);
+                let Some(entry) = core.entry_of(slot) else { return };
+                let events = if sends(slot.kind.get()) { libc::POLLOUT } else { libc::POLLIN };
+                let sqe = entry::poll(entry.raw.get(), events, core.arena.id(slot).user_data());
+                self.push(core, sqe);
+            }
+            error if polled && error > 0 && error != errno::EINTR => {
+                core.finish_now(slot, result, on)
+            }
+            _ => self.restart(core, slot),
+        }
+    }
+
+    #[cold]
+    fn dispatch_short_send(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        result: i32,
+        on: &mut impl FnMut(Completion),
+    ) {
+        let sent = slot.progress.get() + result as u32;
+        slot.progress.set(sent);
+        if result == 0 || !may_restart(core, slot) {
+            return core.finish_now(slot, sent as i32, on);
+        }
+        slot.arg.set(slot.arg.get() - result as u32);
+        self.restart(core, slot);
+    }
+
+    fn dispatch_send_vectored(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        result: i32,
+        on: &mut impl FnMut(Completion),
+    ) {
+        if result < 0 {
+            return core.finish_now(slot, result, on);
+        }
+        let block = core.scratch.get(slot.progress.get());
+        block.skip(result as usize);
+        if result == 0 || block.bytes() == 0 || !slot.has(bits::ALL) || !may_restart(core, slot) {
+            return core.finish_now(slot, block.skipped() as i32, on);
+        }
+        self.restart(core, slot);
+    }
+
+    fn dispatch_recv_multi(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        cqe: Cqe,
+        on: &mut impl FnMut(Completion),
+    ) {
+        let lease = cqe.buffer().and_then(|buffer| {
+            core.pool.received(buffer, cqe.res.max(0) as u32, cqe.buffer_more())
+        });
+        let ended = lease.is_none();
+        if let Some(lease) = lease {
+            core.yielded(slot, Item::Lease(lease), on);
+        }
+        if !cqe.more() {
+            self.end_or_rearm(core, cqe, ended, on);
+        }
+    }
+
+    fn dispatch_accept_multi(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        cqe: Cqe,
+        on: &mut impl FnMut(Completion),
+    ) {
+        let ended = cqe.res < 0;
+        if !ended {
+            core.counters().accepts.add(1);
+            // SAFETY: the kernel has just made it for this operation.
+            core.yielded(slot, Item::Connection(unsafe { own(cqe.res) }), on);
+        }
+        if !cqe.more() {
+            self.end_or_rearm(core, cqe, ended, on);
+        }
+    }
+
+    /// The kernel has let go of a multishot operation: because that has ended, or because there was no
+    /// room to go on. Whoever was told of its last item may have cancelled or abandoned it, but the slot
+    /// stays in flight until this.
+    fn end_or_rearm(&self, core: &Core, cqe: Cqe, ended: bool, on: &mut impl FnMut(Completion)) {
+        let Some(slot) = core.in_flight(cqe.user_data) else { return };
+        if ended {
+            return core.finish_now(slot, cqe.res.min(0), on);
+        }
+        if may_restart(core, slot) {
+            self.restart(core, slot);
+        } else {
+            core.finish_now(slot, -errno::ECANCELED, on);
+        }
+    }
+}
+
+/// True for results that are not the end of this operation.
+#[cold]
+fn try_again(slot: &Slot, result: i32) -> bool {
+    let kind = slot.kind.get();
+    match -result {
+        errno::EINTR => !matches!(kind, Kind::Connect | Kind::Shutdown | Kind::Close),
+        errno::EAGAIN => {
+            !matches!(kind, Kind::ReadAt | Kind::WriteAt | Kind::Shutdown | Kind::Close)
+        }
+        errno::ENOBUFS => matches!(kind, Kind::RecvPooled | Kind::RecvMulti),
+        _ => false,
+    }
+}
+
+fn sends(kind: Kind) -> bool {
+    matches!(kind, Kind::Send | Kind::SendVectored | Kind::Connect)
+}
+
+fn may_restart(core: &Core, slot: &Slot) -> bool {
+    slot.state.get() == State::Busy
+        && !slot.has(bits::CANCELLED)
+        && core.entry_of(slot).is_some_and(|entry| !entry.has(flags::CLOSING))
+}

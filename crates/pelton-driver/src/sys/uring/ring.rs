@@ -1,0 +1,531 @@
+//! The two queues that we share with the kernel.
+//!
+//! # Who writes what
+//! The kernel allocates both queues and the array of submission entries (SQEs), and we map them.
+//! Every word in there has one writer:
+//!
+//! | word                         | writer | read by us with | written by us with |
+//! |------------------------------|--------|-----------------|--------------------|
+//! | submission tail              | we     | a local copy    | Release            |
+//! | submission entries           | we     | –               | plain stores       |
+//! | index array (before 6.6)     | we     | –               | once, at creation  |
+//! | submission head, flags       | kernel | Acquire, Relaxed| –                  |
+//! | completion head              | we     | a local copy    | Release            |
+//! | completion tail              | kernel | Acquire         | –                  |
+//! | completion entries (CQEs)    | kernel | plain loads     | –                  |
+//! | overflow counter             | kernel | Relaxed         | –                  |
+//!
+//! A submission entry belongs to us from the moment the kernel's head has passed it until we
+//! publish a tail beyond it. Nothing polls the queue in the kernel (no SQPOLL), so it reads the
+//! tail inside [`Ring::enter`] only: that is where it is published, and between two entries the
+//! caller fills as many slots as are free. A completion entry belongs to us from the moment the
+//! kernel's tail has passed it until we publish a head beyond it, with [`Ring::publish`] or
+//! `enter`. Releasing the head *before* entering matters: `enter` waits for a number of unreleased
+//! completions, and would return at once on those already taken.
+//!
+//! The indices run freely and wrap; an index is masked only to reach memory. How many entries the
+//! kernel has yet to take is counted from *its* head and never from what a call returned, so an
+//! entry that a short or failed `enter` left behind goes with the next one.
+//!
+//! # A full completion queue loses nothing
+//! The kernel then keeps completions in a list of its own, raises a flag, and moves them over when
+//! it is entered. It counts a completion as dropped ([`Ring::cq_dropped`]) only when it has no
+//! memory for that list.
+//!
+//! # One thread
+//! The kernel lets only the thread that created the ring enter it (`SINGLE_ISSUER`), and a
+//! registered ring is an index into a table of that thread: a ring is neither `Send` nor `Sync`.
+//! Every method takes `&self` and leaves no borrow behind, so a completion's handler may submit,
+//! reap or enter.
+
+use std::cell::Cell;
+use std::ffi::c_void;
+use std::ptr::{self, NonNull};
+use std::rc::Rc;
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::io::Errno;
+use rustix::io_uring::{
+    IORING_CQE_BUFFER_SHIFT, IoringAsyncCancelFlags, IoringCqeFlags, IoringEnterFlags,
+    IoringRegisterOp, IoringSqFlags, Timespec, io_uring_cqe, io_uring_enter, io_uring_enter_arg,
+    io_uring_getevents_arg, io_uring_params, io_uring_ptr, io_uring_register, io_uring_rsrc_update,
+    io_uring_sqe, io_uring_sync_cancel_reg,
+};
+
+use map::{Maps, Word};
+
+use super::bufring::BufRing;
+use super::setup::{self, Environment, Features, SetupError};
+
+mod map;
+#[cfg(test)]
+pub(super) mod tests;
+
+/// The sizes of a ring's two queues: powers of two, validated by the caller.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct RingConfig {
+    /// Entries of the submission queue, at most 32768.
+    pub(crate) sq_entries: u32,
+    /// Entries of the completion queue, at most 65536 and not fewer than submissions.
+    pub(crate) cq_entries: u32,
+}
+
+/// A completion, copied out of the queue.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Cqe {
+    /// What the submission said.
+    pub(crate) user_data: u64,
+    /// The result, or a negated errno.
+    pub(crate) res: i32,
+    /// `IORING_CQE_F_*`.
+    pub(crate) flags: u32,
+}
+
+impl Cqe {
+    /// Whether more completions of the same operation follow.
+    #[inline]
+    pub(crate) fn more(&self) -> bool {
+        self.flags & IoringCqeFlags::MORE.bits() != 0
+    }
+
+    /// Whether this is a zero-copy send letting go of its memory.
+    #[inline]
+    pub(crate) fn notif(&self) -> bool {
+        self.flags & IoringCqeFlags::NOTIF.bits() != 0
+    }
+
+    /// Whether the socket had more to read.
+    #[inline]
+    pub(crate) fn sock_nonempty(&self) -> bool {
+        self.flags & IoringCqeFlags::SOCK_NONEMPTY.bits() != 0
+    }
+
+    /// The provided buffer that was filled.
+    #[inline]
+    pub(crate) fn buffer(&self) -> Option<u16> {
+        let used = self.flags & IoringCqeFlags::BUFFER.bits() != 0;
+        used.then_some((self.flags >> IORING_CQE_BUFFER_SHIFT) as u16)
+    }
+
+    /// Whether the provided buffer has room left, and stays with the kernel.
+    #[inline]
+    pub(crate) fn buffer_more(&self) -> bool {
+        const BUF_MORE: u32 = 1 << 4; // IORING_CQE_F_BUF_MORE, Linux 6.12; rustix has no name for it
+        self.flags & BUF_MORE != 0
+    }
+}
+
+/// Whether an error of [`Ring::enter`] means no more than "reap what there is and enter again".
+pub(crate) fn is_transient(errno: Errno) -> bool {
+    matches!(errno, Errno::TIME | Errno::INTR | Errno::BUSY | Errno::AGAIN)
+}
+
+/// An io_uring instance with its queues mapped.
+pub(crate) struct Ring {
+    sq_head: Word,
+    sq_tail: Word,
+    sq_flags: Word,
+    sqes: NonNull<io_uring_sqe>,
+    sq_mask: u32,
+    sq_entries: u32,
+    /// Where the next entry goes; published as the tail by `enter`.
+    sq_local_tail: Cell<u32>,
+    /// The kernel's head when it was last looked at: it may be further, never behind.
+    sq_seen_head: Cell<u32>,
+
+    cq_head: Word,
+    cq_tail: Word,
+    cq_dropped: Word,
+    cqes: NonNull<io_uring_cqe>,
+    cq_mask: u32,
+    cq_entries: u32,
+    /// The next completion to take; published as the head by `publish`.
+    cq_local_head: Cell<u32>,
+    /// The kernel's tail when it was last looked at.
+    cq_seen_tail: Cell<u32>,
+    cq_overflows: Cell<u64>,
+
+    /// What `enter` passes as its descriptor: the ring's own, or an index with `REGISTERED_RING`.
+    enter_fd: RawFd,
+    enter_flags: IoringEnterFlags,
+    features: Features,
+    /// Fields drop in order: the queues are unmapped before the descriptor is let go.
+    maps: Maps,
+    fd: Rc<RingFd>,
+}
+
+impl Ring {
+    /// Creates a ring that only this thread can use, with every feature that the kernel grants.
+    ///
+    /// May block for 100 ms where memory is short.
+    pub(crate) fn create(config: &RingConfig) -> Result<Ring, SetupError> {
+        setup::check_kernel(setup::running_kernel())?;
+        Ring::create_with(config, setup::kernel_setup)
+    }
+
+    /// [`Ring::create`] with the system call passed in, for tests that refuse a flag.
+    fn create_with(
+        config: &RingConfig,
+        setup: impl FnMut(u32, &mut io_uring_params) -> Result<OwnedFd, Errno>,
+    ) -> Result<Ring, SetupError> {
+        let (fd, params) = setup::negotiate(config, setup, std::thread::sleep)
+            .map_err(|errno| setup::explain(errno, config, &Environment::read()))?;
+        let maps = Maps::new(&fd, &params)
+            .map_err(|(errno, bytes)| setup::explain_mapping(errno, bytes))?;
+        let mut features = Features::granted(&params);
+        features.ops = probe_ops(&fd);
+        let fd = RingFd::new(fd);
+        features.registered_ring = fd.registered.is_some();
+
+        if !features.no_sqarray {
+            // Entry i is submission i, for ever: the indirection is not used.
+            for index in 0..params.sq_entries {
+                maps.sq_word(params.sq_off.array + 4 * index).store(index, Ordering::Relaxed);
+            }
+        }
+        let mut enter_flags = IoringEnterFlags::empty();
+        enter_flags.set(IoringEnterFlags::REGISTERED_RING, features.registered_ring);
+        if features.no_iowait {
+            // IORING_ENTER_NO_IOWAIT, Linux 6.15; rustix has no name for it. A reactor that waits
+            // for its peers is idle, and should not show up as a processor that waits for a disk.
+            enter_flags |= IoringEnterFlags::from_bits_retain(1 << 7);
+        }
+        let mut ring = Ring {
+            sq_head: maps.sq_word(params.sq_off.head),
+            sq_tail: maps.sq_word(params.sq_off.tail),
+            sq_flags: maps.sq_word(params.sq_off.flags),
+            sqes: maps.sqes(),
+            sq_mask: params.sq_entries - 1,
+            sq_entries: params.sq_entries,
+            sq_local_tail: Cell::new(0),
+            sq_seen_head: Cell::new(0),
+            cq_head: maps.cq_word(params.cq_off.head),
+            cq_tail: maps.cq_word(params.cq_off.tail),
+            cq_dropped: maps.cq_word(params.cq_off.overflow),
+            cqes: maps.cqes(&params),
+            cq_mask: params.cq_entries - 1,
+            cq_entries: params.cq_entries,
+            cq_local_head: Cell::new(0),
+            cq_seen_tail: Cell::new(0),
+            cq_overflows: Cell::new(0),
+            enter_fd: fd.registered.map_or(fd.fd.as_raw_fd(), |index| index as RawFd),
+            enter_flags,
+            features,
+            maps,
+            fd: Rc::new(fd),
+        };
+        // Asked for in earnest, with a group that nothing else uses: neither has a feature bit.
+        const PROBED_GROUP: u16 = u16::MAX;
+        ring.features.pbuf_inc = BufRing::register(&ring, PROBED_GROUP, 1, true).is_ok();
+        ring.features.pbuf_ring =
+            ring.features.pbuf_inc || BufRing::register(&ring, PROBED_GROUP, 1, false).is_ok();
+        Ok(ring)
+    }
+
+    /// What the kernel granted.
+    pub(crate) fn features(&self) -> &Features {
+        &self.features
+    }
+
+    /// Entries of the submission queue.
+    pub(crate) fn sq_entries(&self) -> u32 {
+        self.sq_entries
+    }
+
+    /// Entries of the completion queue.
+    pub(crate) fn cq_entries(&self) -> u32 {
+        self.cq_entries
+    }
+
+    /// Bytes of kernel memory that the queues take.
+    pub(crate) fn memory(&self) -> usize {
+        self.maps.len()
+    }
+
+    /// The next free submission entry, staged from now on; `None` when the queue is full, until an
+    /// `enter` has made room. What it contains is left over from an earlier submission.
+    ///
+    /// # Safety
+    /// Before the next `enter`, the caller writes all 64 bytes. It runs nothing in between that can
+    /// unwind or enter, or the kernel executes the leftover. What the entry points at stays valid
+    /// until the operation's last completion.
+    #[inline]
+    pub(crate) unsafe fn sqe(&self) -> Option<*mut io_uring_sqe> {
+        let tail = self.sq_local_tail.get();
+        if tail.wrapping_sub(self.sq_seen_head.get()) == self.sq_entries {
+            self.sq_seen_head.set(self.sq_head.load(Ordering::Acquire));
+            if tail.wrapping_sub(self.sq_seen_head.get()) == self.sq_entries {
+                return None;
+            }
+        }
+        self.sq_local_tail.set(tail.wrapping_add(1));
+        // SAFETY: masked, the index is less than the number of entries, all of which lie in the
+        // mapping that `self.maps` holds.
+        Some(unsafe { self.sqes.as_ptr().add((tail & self.sq_mask) as usize) })
+    }
+
+    /// Submission entries that are free, for chains that must be submitted together.
+    #[inline]
+    pub(crate) fn sq_space(&self) -> u32 {
+        self.sq_entries - self.staged()
+    }
+
+    /// Entries that the kernel has not taken yet.
+    #[inline]
+    pub(crate) fn staged(&self) -> u32 {
+        self.sq_local_tail.get().wrapping_sub(self.sq_head.load(Ordering::Acquire))
+    }
+
+    /// Enters the kernel once: publishes the head and the tail, submits all that is staged, and
+    /// waits until `wait` completions are there that were not taken yet, or `timeout` is over
+    /// (`None`: no limit). With `getevents`, or a wait, the kernel also processes the completions
+    /// that it deferred and moves over those that did not fit.
+    ///
+    /// Returns how many entries the kernel took; an entry that fails completes with its error. When
+    /// it took any, the wait's own end (`ETIME`, `EINTR`) is not reported. When it could not take
+    /// all, it does not wait.
+    ///
+    /// # Errors
+    /// See [`is_transient`] for those that are none. `EBADR`: the kernel dropped completions,
+    /// counted in [`Ring::cq_dropped`]. In every case what was not taken is still staged.
+    #[inline]
+    pub(crate) fn enter(
+        &self,
+        wait: u32,
+        timeout: Option<Duration>,
+        getevents: bool,
+    ) -> Result<u32, Errno> {
+        self.enter_waiting(wait, timeout, 0, getevents)
+    }
+
+    /// [`Ring::enter`], which waits `min_wait` microseconds for `wait` completions and then for one.
+    /// Needs [`Features::min_timeout`]: an older kernel waits for all of them.
+    pub(crate) fn enter_min_wait(
+        &self,
+        wait: u32,
+        timeout: Option<Duration>,
+        min_wait: u32,
+    ) -> Result<u32, Errno> {
+        self.enter_waiting(wait, timeout, min_wait, true)
+    }
+
+    #[inline]
+    fn enter_waiting(
+        &self,
+        wait: u32,
+        timeout: Option<Duration>,
+        min_wait: u32,
+        getevents: bool,
+    ) -> Result<u32, Errno> {
+        self.publish();
+        self.sq_tail.store(self.sq_local_tail.get(), Ordering::Release);
+        let staged = self.staged();
+        let mut flags = self.enter_flags;
+        flags.set(IoringEnterFlags::GETEVENTS, getevents || wait > 0);
+        // SAFETY: with REGISTERED_RING the number is an index into this thread's table of rings,
+        // which nothing here treats as a descriptor; without, it is the ring's own, open as long as
+        // `self.fd`. It is not -1 in either case.
+        let fd = unsafe { BorrowedFd::borrow_raw(self.enter_fd) };
+
+        let result = if timeout.is_none() && min_wait == 0 {
+            // SAFETY: every staged entry was written by the contract of `sqe`.
+            unsafe { io_uring_enter(fd, staged, wait, flags) }
+        } else {
+            // The kernel adds the clock to the timeout without a look at overflow, and would then
+            // return at once. A hundred years are enough.
+            const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+            let timeout = timeout.map(|timeout| {
+                let timeout = timeout.min(LONGEST);
+                Timespec {
+                    tv_sec: timeout.as_secs() as i64,
+                    tv_nsec: timeout.subsec_nanos().into(),
+                }
+            });
+            let arg =
+                io_uring_getevents_arg {
+                    min_wait_usec: min_wait,
+                    ts: io_uring_ptr::new(timeout.as_ref().map_or(ptr::null_mut(), |timeout| {
+                        ptr::from_ref(timeout).cast_mut().cast()
+                    })),
+                    ..Default::default()
+                };
+            flags |= IoringEnterFlags::EXT_ARG;
+            // SAFETY: as above; the kernel reads the argument and the timeout during the call, both
+            // outlive it, and there is no signal mask.
+            unsafe { io_uring_enter_arg(fd, staged, wait, flags, Some(&arg)) }
+        };
+        if self.sq_flags.load(Ordering::Relaxed) & IoringSqFlags::CQ_OVERFLOW.bits() != 0 {
+            self.cq_overflows.set(self.cq_overflows.get() + 1);
+        }
+        result
+    }
+
+    /// Takes the next completion. Its entry goes back to the kernel with the next `publish`.
+    #[inline]
+    pub(crate) fn next_cqe(&self) -> Option<Cqe> {
+        let head = self.cq_local_head.get();
+        if head == self.cq_seen_tail.get() {
+            self.cq_seen_tail.set(self.cq_tail.load(Ordering::Acquire));
+            if head == self.cq_seen_tail.get() {
+                return None;
+            }
+        }
+        self.cq_local_head.set(head.wrapping_add(1));
+        // SAFETY: masked, the index is less than the number of entries, all of which lie in the
+        // mapping that `self.maps` holds. The kernel wrote this one before it moved its tail beyond
+        // it, which was read with Acquire, and leaves it alone until our head is published.
+        let cqe = unsafe { self.cqes.add((head & self.cq_mask) as usize).as_ref() };
+        Some(Cqe { user_data: cqe.user_data.u64_(), res: cqe.res, flags: cqe.flags.bits() })
+    }
+
+    /// Gives the entries of the completions taken so far back to the kernel.
+    #[inline]
+    pub(crate) fn publish(&self) {
+        self.cq_head.store(self.cq_local_head.get(), Ordering::Release);
+    }
+
+    /// Completions that are in the queue and not taken yet.
+    #[inline]
+    pub(crate) fn cq_ready(&self) -> u32 {
+        self.cq_tail.load(Ordering::Acquire).wrapping_sub(self.cq_local_head.get())
+    }
+
+    /// How many times an `enter` returned with more completions than fit into the queue. Nothing
+    /// is lost by it, but the kernel allocates for each: the queue is too small.
+    pub(crate) fn cq_overflows(&self) -> u64 {
+        self.cq_overflows.get()
+    }
+
+    /// The kernel's count of completions that are lost, because it had no memory to keep them.
+    pub(crate) fn cq_dropped(&self) -> u32 {
+        self.cq_dropped.load(Ordering::Relaxed)
+    }
+
+    /// Whether the kernel has completions that only an `enter` with `getevents` brings: deferred
+    /// ones (where `TASKRUN_FLAG` was granted), or those that did not fit.
+    #[inline]
+    pub(crate) fn needs_enter(&self) -> bool {
+        const PENDING: u32 = IoringSqFlags::TASKRUN.bits() | IoringSqFlags::CQ_OVERFLOW.bits();
+        self.sq_flags.load(Ordering::Relaxed) & PENDING != 0
+    }
+
+    /// Asks the kernel to cancel all that it has taken, and returns how many operations it found.
+    /// Their completions come through the queue as ever, and only they give the memory back.
+    ///
+    /// It does not wait: the kernel counts an operation that it can no longer stop, and goes on.
+    /// (The call takes a timeout, which the kernel looks at when asked for *one* operation only.)
+    ///
+    /// # Errors
+    /// Those of a kernel that refuses the call.
+    pub(crate) fn sync_cancel_all(&self) -> Result<u32, Errno> {
+        let mut cancel = io_uring_sync_cancel_reg::default();
+        cancel.fd = -1;
+        cancel.flags = IoringAsyncCancelFlags::ANY | IoringAsyncCancelFlags::ALL;
+        cancel.timeout = Timespec { tv_sec: -1, tv_nsec: -1 }; // none
+        let arg = ptr::from_mut(&mut cancel).cast();
+        // SAFETY: the kernel reads the argument during the call; cancelling frees nothing.
+        match unsafe { self.register(IoringRegisterOp::RegisterSyncCancel, arg, 1) } {
+            Err(Errno::NOENT) => Ok(0),
+            answer => answer,
+        }
+    }
+
+    /// Calls `io_uring_register` on this ring.
+    ///
+    /// # Safety
+    /// `arg` is what `op` demands, and stays valid for as long as `op` makes the kernel use it.
+    pub(crate) unsafe fn register(
+        &self,
+        op: IoringRegisterOp,
+        arg: *mut c_void,
+        count: u32,
+    ) -> Result<u32, Errno> {
+        // SAFETY: the caller vouches for the argument.
+        unsafe { self.fd.register(op, arg, count) }
+    }
+
+    /// A share in the descriptor, for those who must unregister before it is closed.
+    pub(super) fn fd(&self) -> Rc<RingFd> {
+        Rc::clone(&self.fd)
+    }
+}
+
+/// The descriptor of a ring and its place in this thread's table of registered rings.
+///
+/// It is shared with what is registered at the ring ([`BufRing`]), because a number that was closed
+/// may by then belong to somebody else's file.
+pub(super) struct RingFd {
+    fd: OwnedFd,
+    registered: Option<u32>,
+}
+
+impl RingFd {
+    /// Registers the ring, which saves a look-up and a reference count per `enter`. The kernel may
+    /// refuse (the table of a thread has 16 places): then the descriptor is used, and nobody minds.
+    fn new(fd: OwnedFd) -> RingFd {
+        let mut ring = RingFd { fd, registered: None };
+        let mut update = io_uring_rsrc_update::default();
+        update.offset = u32::MAX; // any free place; the kernel writes back which one
+        update.data = io_uring_ptr::new(ptr::without_provenance_mut(ring.fd.as_raw_fd() as usize));
+        let arg = ptr::from_mut(&mut update).cast();
+        // SAFETY: `arg` points to one update, mutable and alive during the call.
+        if unsafe { ring.register(IoringRegisterOp::RegisterRingFds, arg, 1) } == Ok(1) {
+            ring.registered = Some(update.offset);
+        }
+        ring
+    }
+
+    /// # Safety
+    /// That of [`Ring::register`].
+    pub(super) unsafe fn register(
+        &self,
+        op: IoringRegisterOp,
+        arg: *mut c_void,
+        count: u32,
+    ) -> Result<u32, Errno> {
+        // SAFETY: the caller vouches for the argument.
+        unsafe { io_uring_register(self.fd.as_fd(), op, arg, count) }
+    }
+}
+
+impl Drop for RingFd {
+    fn drop(&mut self) {
+        // A registered ring is a reference that closing does not give up: the ring would live on
+        // until the thread ends. This is that thread, since a ring is not `Send`.
+        if let Some(index) = self.registered {
+            let mut update = io_uring_rsrc_update::default();
+            update.offset = index;
+            let arg = ptr::from_mut(&mut update).cast();
+            // SAFETY: `arg` points to one update, alive during the call. The answer does not
+            // matter: a place that is already empty is what we want.
+            let _ = unsafe { self.register(IoringRegisterOp::UnregisterRingFds, arg, 1) };
+        }
+    }
+}
+
+/// Asks which operations the kernel knows, one bit for each code; none where it does not tell.
+fn probe_ops(fd: &OwnedFd) -> [u64; 4] {
+    // `struct io_uring_probe` by hand, since the kernel may report operations that are not in the
+    // enum: 16 bytes of head, of which the second is the length, then 8 bytes for each code, with
+    // the flags in the third and fourth.
+    const CODES: usize = 256;
+    const SUPPORTED: u64 = 1;
+    let mut probe = [0_u64; 2 + CODES];
+    let arg = probe.as_mut_ptr().cast();
+    // SAFETY: the kernel writes at most the 256 entries for which there is room, during the call.
+    let answer = unsafe {
+        io_uring_register(fd.as_fd(), IoringRegisterOp::RegisterProbe, arg, CODES as u32)
+    };
+    let mut ops = [0; 4];
+    if answer.is_ok() {
+        let known = usize::from(probe[0].to_ne_bytes()[1]);
+        for (code, entry) in probe[2..].iter().take(known).enumerate() {
+            let bytes = entry.to_ne_bytes();
+            let flags = u64::from(u16::from_ne_bytes([bytes[2], bytes[3]]));
+            ops[code / 64] |= (flags & SUPPORTED) << (code % 64);
+        }
+    }
+    ops
+}

@@ -1,0 +1,23 @@
+//! Giving way to other tasks.
+
+use std::future::poll_fn;
+use std::task::Poll;
+
+/// Lets the other tasks that are ready run, and the reactor look at its completions, before going on.
+///
+/// The task wakes itself and is polled again after what was queued before it. A task that computes for
+/// long should call this now and then: nothing else on its reactor runs meanwhile.
+///
+/// Cancelling this (dropping the future) does nothing but leave one needless wake behind.
+pub async fn yield_now() {
+    let mut yielded = false;
+    poll_fn(|cx| {
+        if yielded {
+            return Poll::Ready(());
+        }
+        yielded = true;
+        cx.waker().wake_by_ref();
+        Poll::Pending
+    })
+    .await;
+}

@@ -1,0 +1,168 @@
+//! `cargo xtask VERB`: the project's chores, one verb each.
+//!
+//! A verb is one row of [`VERBS`], which is also its help. CONTRIBUTING.md describes the same list,
+//! and a test holds the two together. Nothing here is published; it needs no tool beyond a stable
+//! toolchain, and a verb that wants more says what to install.
+
+mod args;
+mod check;
+mod ci;
+mod floor;
+mod loom;
+mod metadata;
+mod nightly;
+mod no_uring;
+mod run;
+mod seccomp;
+mod suites;
+mod tally;
+mod test;
+
+use std::ffi::OsString;
+use std::process::ExitCode;
+
+use args::Args;
+
+/// What a verb gives back. The error is a sentence for the person who typed the command.
+type Outcome<T = ()> = Result<T, String>;
+
+struct Verb {
+    name: &'static str,
+    usage: &'static str,
+    about: &'static str,
+    run: fn(Args) -> Outcome,
+}
+
+const VERBS: &[Verb] = &[
+    Verb {
+        name: "test",
+        usage: "test [--backend NAME | --all] [-- CARGO-TEST-ARGS…]",
+        about: "every test of the workspace; --all repeats them on epoll and with io_uring refused",
+        run: test::verb,
+    },
+    Verb {
+        name: "check",
+        usage: "check",
+        about: "formatting, lints, documentation, every feature by itself, rust-version",
+        run: check::verb,
+    },
+    Verb {
+        name: "miri",
+        usage: "miri [--require]",
+        about: "the ownership tests under Miri (nightly; skipped where Miri is missing)",
+        run: nightly::miri,
+    },
+    Verb {
+        name: "asan",
+        usage: "asan [--require]",
+        about: "the tests under AddressSanitizer (nightly; skipped where it is missing)",
+        run: nightly::asan,
+    },
+    Verb {
+        name: "tsan",
+        usage: "tsan [--require]",
+        about: "the tests under ThreadSanitizer (nightly with rust-src; skipped where missing)",
+        run: nightly::tsan,
+    },
+    Verb {
+        name: "loom",
+        usage: "loom",
+        about: "the models of what crosses threads, every interleaving, under loom",
+        run: loom::verb,
+    },
+    Verb {
+        name: "no-uring",
+        usage: "no-uring [--errno EPERM|ENOSYS] -- COMMAND…",
+        about: "run a command in a process where the kernel refuses io_uring (Linux)",
+        run: no_uring::verb,
+    },
+    Verb {
+        name: "ci",
+        usage: "ci",
+        about: "everything that .ci/run does, in its order",
+        run: ci::verb,
+    },
+    Verb { name: "help", usage: "help", about: "this list", run: help },
+];
+
+fn main() -> ExitCode {
+    match dispatch(std::env::args_os().skip(1)) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("xtask: {message}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn dispatch(mut words: impl Iterator<Item = OsString>) -> Outcome {
+    let Some(name) = words.next() else {
+        print!("{}", help_text());
+        return Err("which verb?".into());
+    };
+    let name = match name.to_str() {
+        Some("-h" | "--help") => "help",
+        Some(name) => name,
+        None => "",
+    };
+    match VERBS.iter().find(|verb| verb.name == name) {
+        Some(verb) => {
+            let args = Args::parse(words)?;
+            if args.asks_for_help() {
+                println!("cargo xtask {}\n    {}", verb.usage, verb.about);
+                return Ok(());
+            }
+            (verb.run)(args).map_err(|message| format!("{name}: {message}"))
+        }
+        None => Err(format!("no verb `{name}`; `cargo xtask help` lists them")),
+    }
+}
+
+fn help(args: Args) -> Outcome {
+    args.finish()?;
+    print!("{}", help_text());
+    Ok(())
+}
+
+fn help_text() -> String {
+    let mut text = String::from("cargo xtask VERB\n\n");
+    for verb in VERBS {
+        text.push_str(&format!("  {}\n      {}\n", verb.usage, verb.about));
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_verb_is_in_the_table_of_contributing() {
+        let contributing = include_str!("../../CONTRIBUTING.md");
+        for verb in VERBS {
+            let row = format!("| `{}", verb.name);
+            assert!(contributing.contains(&row), "CONTRIBUTING.md has no row for `{}`", verb.name);
+        }
+    }
+
+    #[test]
+    fn help_names_every_verb_with_its_usage() {
+        let text = help_text();
+        for verb in VERBS {
+            assert!(verb.usage.starts_with(verb.name));
+            assert!(text.contains(verb.usage) && text.contains(verb.about));
+        }
+    }
+
+    #[test]
+    fn an_unknown_verb_is_an_error_that_points_to_help() {
+        let error = dispatch(["tset".into()].into_iter()).unwrap_err();
+        assert!(error.contains("tset") && error.contains("cargo xtask help"), "{error}");
+    }
+
+    #[test]
+    fn an_option_that_a_verb_does_not_know_is_an_error_before_anything_runs() {
+        let error = dispatch(["check".into(), "--fast".into()].into_iter()).unwrap_err();
+        assert!(error.contains("--fast"), "{error}");
+    }
+}

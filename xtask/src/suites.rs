@@ -1,0 +1,20 @@
+//! Which tests the slow checkers run. This is the one place to add to.
+//!
+//! A row is the arguments of one `cargo test`. A row that runs no test fails, so that a renamed
+//! module cannot quietly empty a checker.
+
+/// Under Miri: what needs no system call. The fake kernel completes from user space, late, twice
+/// and after a cancel, so the ownership of every slot is exercised without one.
+pub(crate) const MIRI: &[&[&str]] = &[
+    &["-p", "pelton-driver", "--features", "fake-kernel", "--lib"],
+    &["-p", "pelton", "--lib", "task"],
+];
+
+/// Under the sanitizers: everything that runs compiled, against the real kernel. No doctests:
+/// rustdoc would compile them without the sanitizer.
+pub(crate) const SANITIZED: &[&[&str]] =
+    &[&["-p", "pelton-driver", "-p", "pelton", "--all-features", "--tests", "--lib"]];
+
+/// Under loom: the modules that are called `loom`.
+pub(crate) const LOOM: &[&[&str]] =
+    &[&["-p", "pelton-driver", "--lib", "loom"], &["-p", "pelton", "--lib", "loom"]];
