@@ -1,8 +1,9 @@
-//! The access log: one line for each request, in the combined format with the duration in microseconds behind it.
+//! The access log: one line for each request, in the combined format with the duration in
+//! microseconds behind it.
 //!
-//! A reactor must not wait for a disk or for a pipe that nobody reads. It adds its line to a buffer that all share
-//! and goes on; a thread of the log's own writes. When the buffer is full, lines are dropped and counted, and the
-//! count is written as soon as there is room.
+//! A reactor must not wait for a disk or for a pipe that nobody reads. It adds its line to a buffer
+//! that all share and goes on; a thread of the log's own writes. When the buffer is full, lines are
+//! dropped and counted, and the count is written as soon as there is room.
 
 use std::fmt::Write as _;
 use std::fs::File;
@@ -20,7 +21,8 @@ use crate::date::Date;
 /// Beyond this much that is not written yet, lines are dropped.
 const CAPACITY: usize = 4 << 20;
 
-/// How long the writer lets lines gather before it writes them: a busy server wakes it 20 times a second.
+/// How long the writer lets lines gather before it writes them: a busy server wakes it 20 times a
+/// second.
 const GATHER: Duration = Duration::from_millis(50);
 
 /// What a line says of a request.
@@ -154,9 +156,9 @@ impl AccessLog {
         }
     }
 
-    /// Has everything written, and ends the writer. Lines that come later are lost. Waits for the target, but
-    /// not for longer than `limit`: a program must be able to end although nobody reads its output. Returns
-    /// whether all was written.
+    /// Has everything written, and ends the writer. Lines that come later are lost. Waits for the
+    /// target, but not for longer than `limit`: a program must be able to end although nobody reads
+    /// its output. Returns whether all was written.
     pub(crate) fn close(&self, limit: Duration) -> bool {
         let mut pending = lock(&self.shared.pending);
         pending.ending = true;

@@ -1,5 +1,5 @@
-//! The service of one reactor: from a request to a response, with the pool for what blocks and the cache for what
-//! does not have to.
+//! The service of one reactor: from a request to a response, with the pool for what blocks and the
+//! cache for what does not have to.
 
 use std::cell::RefCell;
 use std::future::poll_fn;
@@ -65,10 +65,11 @@ impl<R: Runtime> App<R> {
         &self.tally
     }
 
-    /// Lets go of files that nobody asks for any more. To be called every few seconds while there is traffic, and
-    /// once some time after.
-    pub(crate) fn sweep(&self, now: Instant) {
-        self.cache.borrow_mut().sweep(now);
+    /// Lets go of files that nobody asks for any more. Returns whether there are others.
+    pub(crate) fn sweep(&self, now: Instant) -> bool {
+        let mut cache = self.cache.borrow_mut();
+        cache.sweep(now);
+        cache.len() > 0
     }
 
     /// Answers a request. The exchange ends, and is logged, when the body is dropped.
@@ -366,3 +367,6 @@ fn redirect<R: Runtime>(path: &SitePath, query: Option<&str>) -> Response<Body<R
     response.headers_mut().insert(LOCATION, target);
     response
 }
+
+#[cfg(all(test, unix))]
+mod tests;

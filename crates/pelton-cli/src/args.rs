@@ -57,7 +57,8 @@ pub(crate) struct Serve {
     #[arg(value_name = "DIR", default_value = ".")]
     pub(crate) dir: PathBuf,
 
-    /// Where to listen: ADDRESS:PORT, NAME:PORT, or :PORT for every address. Port 0 takes a free one.
+    /// Where to listen: ADDRESS:PORT, NAME:PORT, or :PORT for every address. Port 0 takes a free
+    /// one.
     #[arg(short, long, value_name = "ADDR", default_value = "127.0.0.1:8080")]
     pub(crate) listen: Listen,
 
@@ -65,8 +66,8 @@ pub(crate) struct Serve {
     #[arg(short, long, value_name = "N|auto", default_value = "auto")]
     pub(crate) reactors: Reactors,
 
-    /// Which backend to use. `auto` takes the best one that works here, or what PELTON_BACKEND names. Any other
-    /// is used or the program ends: there is no silent fallback from a choice.
+    /// Which backend to use. `auto` takes the best one that works here, or what PELTON_BACKEND
+    /// names. Any other is used or the program ends: there is no silent fallback from a choice.
     #[arg(short, long, value_name = "NAME", default_value = "auto")]
     pub(crate) backend: Backend,
 
@@ -74,8 +75,8 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "N", default_value = "10000")]
     pub(crate) max_connections: NonZeroUsize,
 
-    /// Log each request, in the combined format with the duration in microseconds behind it, to a file, to
-    /// stdout (`-`) or not at all (`none`). A file that is renamed away is created anew.
+    /// Log each request, in the combined format with the duration in microseconds behind it, to a
+    /// file, to stdout (`-`) or not at all (`none`). A file that is renamed away is created anew.
     #[arg(long, value_name = "FILE|-|none", default_value = "none")]
     pub(crate) access_log: Log,
 
@@ -192,7 +193,10 @@ impl FromStr for Listen {
             return Ok(Listen(text.to_owned()));
         }
         let (host, port) = text.rsplit_once(':').ok_or(format!("no port in it; write {FORMS}"))?;
-        if port.is_empty() || !port.bytes().all(|b| b.is_ascii_digit()) || port.parse::<u16>().is_err() {
+        if port.is_empty()
+            || !port.bytes().all(|b| b.is_ascii_digit())
+            || port.parse::<u16>().is_err()
+        {
             return Err(format!("`{port}` is no port; write {FORMS}"));
         }
         if host.contains([':', '/', ' ', '[', ']']) {
@@ -274,8 +278,22 @@ mod tests {
     #[test]
     fn options_are_read() {
         let serve = serve(&[
-            "dist", "--listen", ":0", "--reactors", "3", "--backend", "io_uring", "--access-log", "-",
-            "--drain-seconds", "0", "--cache-control", "no-cache", "--max-connections", "5", "--no-admin",
+            "dist",
+            "--listen",
+            ":0",
+            "--reactors",
+            "3",
+            "--backend",
+            "io_uring",
+            "--access-log",
+            "-",
+            "--drain-seconds",
+            "0",
+            "--cache-control",
+            "no-cache",
+            "--max-connections",
+            "5",
+            "--no-admin",
         ])
         .unwrap();
         assert_eq!(serve.dir, PathBuf::from("dist"));
@@ -290,7 +308,22 @@ mod tests {
     #[test]
     fn bad_values_are_refused_with_the_name_of_their_option() {
         let table: &[(&str, &[&str])] = &[
-            ("--listen", &["8080", "", ":", ":x", ":99999", "127.0.0.1", "127.0.0.1:", "::1:80x", "a b:80", "http://x:80", ":+80"]),
+            (
+                "--listen",
+                &[
+                    "8080",
+                    "",
+                    ":",
+                    ":x",
+                    ":99999",
+                    "127.0.0.1",
+                    "127.0.0.1:",
+                    "::1:80x",
+                    "a b:80",
+                    "http://x:80",
+                    ":+80",
+                ],
+            ),
             ("--reactors", &["0", "-1", "many", "1025", "", "1.5"]),
             ("--backend", &["kqueue", "", "EPOLL "]),
             ("--max-connections", &["0", "x"]),
@@ -314,11 +347,9 @@ mod tests {
 
     #[test]
     fn addresses_of_every_form_are_understood() {
-        for (text, want) in [
-            ("0.0.0.0:80", "0.0.0.0:80"),
-            ("[::1]:8080", "[::1]:8080"),
-            (":8080", "[::]:8080"),
-        ] {
+        for (text, want) in
+            [("0.0.0.0:80", "0.0.0.0:80"), ("[::1]:8080", "[::1]:8080"), (":8080", "[::]:8080")]
+        {
             let listen: Listen = text.parse().unwrap();
             assert_eq!(listen.resolve(), Ok(want.parse().unwrap()), "{text}");
         }

@@ -16,15 +16,15 @@ use crate::exchange::Exchange;
 use crate::response::Part;
 use crate::runtime::{LocalBoxFuture, Runtime};
 
-/// How much of a file is read at once. Large enough that the cost of a read is lost in that of its bytes, small
-/// enough that ten thousand slow downloads do not fill the memory.
+/// How much of a file is read at once. Large enough that the cost of a read is lost in that of its
+/// bytes, small enough that ten thousand slow downloads do not fill the memory.
 pub(crate) const CHUNK: u64 = 64 * 1024;
 
 /// A read that is under way.
 type Read = LocalBoxFuture<(io::Result<usize>, Vec<u8>)>;
 
-/// A body with a known length. Reports to its [`Exchange`] what was handed out; the exchange ends when the body is
-/// dropped, sent or not.
+/// A body with a known length. Reports to its [`Exchange`] what was handed out; the exchange ends
+/// when the body is dropped, sent or not.
 pub(crate) struct Body<R: Runtime> {
     parts: VecDeque<Part>,
     content: Option<Content<R::File>>,
@@ -72,7 +72,8 @@ impl<R: Runtime> Body<R> {
         Some(Ok(Frame::data(bytes)))
     }
 
-    /// After an error there is no more to come: the length that was announced cannot be kept, and hyper closes.
+    /// After an error there is no more to come: the length that was announced cannot be kept, and
+    /// hyper closes.
     fn fail(&mut self, error: io::Error) -> Option<Result<Frame<Bytes>, io::Error>> {
         self.parts.clear();
         self.content = None;

@@ -1,9 +1,10 @@
 //! The files that a reactor holds open, so that a hot one costs no system call.
 //!
-//! An entry answers for [`FRESH`] without a question. After that the first request that meets it looks at the
-//! file again, on the pool, and the others go on with what is there: a hot file is looked at once a second and
-//! never by a herd. What a client sees is therefore at most a second old, plus the time that one look takes.
-//! A look that is given up (its client left) leaves the entry stale, and the next request takes over.
+//! An entry answers for [`FRESH`] without a question. After that the first request that meets it
+//! looks at the file again, on the pool, and the others go on with what is there: a hot file is
+//! looked at once a second and never by a herd. What a client sees is therefore at most a second
+//! old, plus the time that one look takes. A look that is given up (its client left) leaves the
+//! entry stale, and the next request takes over.
 //!
 //! Time is an argument everywhere, so that tests own it.
 
@@ -102,8 +103,8 @@ pub(crate) struct Cache<F> {
     limits: Limits,
     places: HashMap<Rc<Key>, usize>,
     entries: Vec<Entry<F>>,
-    /// Where the search for something to let go continues (the clock algorithm: an entry that was asked for
-    /// since the last round is passed over once).
+    /// Where the search for something to let go continues (the clock algorithm: an entry that was
+    /// asked for since the last round is passed over once).
     hand: usize,
     bytes: usize,
     bodies: usize,
@@ -131,7 +132,8 @@ impl<F> Cache<F> {
         entry.used = now;
         let file = Rc::clone(&entry.file);
         let fresh = now.saturating_duration_since(entry.checked) < FRESH;
-        // A look that takes longer than it should is not waited for by the whole world: another may try.
+        // A look that takes longer than it should is not waited for by the whole world: another may
+        // try.
         let looked_at =
             entry.looking.is_some_and(|since| now.saturating_duration_since(since) < FRESH);
         if fresh || looked_at {
@@ -161,7 +163,8 @@ impl<F> Cache<F> {
             || self.bodies + bodies > limits.bodies
             || self.descriptors + descriptors > limits.descriptors
         {
-            // Only what frees the thing that is short: bodies are no help to one that needs a descriptor.
+            // Only what frees the thing that is short: bodies are no help to one that needs a
+            // descriptor.
             self.let_one_go(descriptors > 0);
         }
         self.bytes += bytes;
@@ -193,7 +196,8 @@ impl<F> Cache<F> {
         }
     }
 
-    /// Lets go what nobody asked for since [`IDLE`]. Costs a walk over all entries: for once in a while.
+    /// Lets go what nobody asked for since [`IDLE`]. Costs a walk over all entries: for once in a
+    /// while.
     pub(crate) fn sweep(&mut self, now: Instant) {
         let mut place = 0;
         while let Some(entry) = self.entries.get(place) {
@@ -234,13 +238,11 @@ impl<F> Cache<F> {
                 self.hand = 0;
             }
             let entry = &mut self.entries[self.hand];
-            if matches!(entry.file.content, Content::File(_)) != with_descriptor {
-                self.hand += 1;
-            } else if std::mem::take(&mut entry.touched) {
-                self.hand += 1;
-            } else {
+            let of_this_kind = matches!(entry.file.content, Content::File(_)) == with_descriptor;
+            if of_this_kind && !std::mem::take(&mut entry.touched) {
                 return self.remove_at(self.hand);
             }
+            self.hand += 1;
         }
     }
 
@@ -442,7 +444,7 @@ mod tests {
                 2 => cache.insert(path, large(), now),
                 3 => cache.remove(&path),
                 4 => cache.confirm(&path, now),
-                5 if draw % 50 == 0 => cache.sweep(now),
+                5 if draw.is_multiple_of(50) => cache.sweep(now),
                 _ => drop(cache.get(&path, now)),
             }
             check(&cache);

@@ -50,7 +50,8 @@ pub(crate) fn evaluate(headers: &HeaderMap, of: Validators<'_>) -> Verdict {
     Verdict::Proceed
 }
 
-/// Whether a `Range` header may be honoured: there is no `If-Range`, or it names exactly this representation.
+/// Whether a `Range` header may be honoured: there is no `If-Range`, or it names exactly this
+/// representation.
 pub(crate) fn range_applies(headers: &HeaderMap, of: Validators<'_>, now: SystemTime) -> bool {
     let mut lines = headers.get_all(IF_RANGE).iter();
     let value = match (lines.next(), lines.next()) {
@@ -71,8 +72,8 @@ pub(crate) fn range_applies(headers: &HeaderMap, of: Validators<'_>, now: System
 /// Whether any tag of a list satisfies `matches`; `*` stands for any representation.
 fn any_tag(headers: &HeaderMap, name: HeaderName, matches: impl Fn(&str) -> bool) -> bool {
     headers.get_all(name).iter().any(|line| {
-        // A tag may hold bytes above 0x7f, which `to_str` would refuse. Ours never does, so a list in a
-        // strange charset cannot match, but its other elements can.
+        // A tag may hold bytes above 0x7f, which `to_str` would refuse. Ours never does, so a list
+        // in a strange charset cannot match, but its other elements can.
         let line = String::from_utf8_lossy(line.as_bytes());
         line.trim() == "*" || tags(&line).any(&matches)
     })

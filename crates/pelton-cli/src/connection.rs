@@ -1,4 +1,5 @@
-//! The future of one connection: hyper, the verdicts of the watch, and a little patience at the end.
+//! The future of one connection: hyper, the verdicts of the watch, and a little patience at the
+//! end.
 
 use std::future::poll_fn;
 use std::net::SocketAddr;
@@ -37,8 +38,8 @@ where
     let io = Watched { io, vitals: Rc::clone(&vitals) };
     let mut connection = http1::Builder::new()
         .max_buf_size(MAX_HEAD)
-        // Ours are kept by the watch. The limit on the number of headers stays hyper's own, 100: to set it
-        // costs an allocation for each request.
+        // Ours are kept by the watch. The limit on the number of headers stays hyper's own, 100: to
+        // set it costs an allocation for each request.
         .header_read_timeout(None)
         .serve_connection(io, service);
 
@@ -52,7 +53,8 @@ where
             }
             _ => {}
         }
-        // Errors are the client's: it left, or what it sent was no HTTP. hyper has answered what can be.
+        // Errors are the client's: it left, or what it sent was no HTTP. hyper has answered what
+        // can be.
         Pin::new(&mut connection).poll(cx).map(|result| match result {
             Ok(()) => Ended::Done,
             Err(_) => Ended::Broken,
@@ -79,8 +81,9 @@ where
                 Poll::Ready(Ok(())) => closed = true,
             }
         }
-        // To close a socket that holds unread bytes resets the connection, and the reset can overtake our
-        // answer. So what was refused is read until the peer has seen the answer and closes.
+        // To close a socket that holds unread bytes resets the connection, and the reset can
+        // overtake our answer. So what was refused is read until the peer has seen the answer and
+        // closes.
         while linger && left > 0 {
             let mut space = [0; 4096];
             let mut buf = ReadBuf::new(&mut space);

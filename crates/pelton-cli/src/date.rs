@@ -1,4 +1,5 @@
-//! Calendar dates in UTC, for the listing and the access log. HTTP's own dates come from `httpdate`.
+//! Calendar dates in UTC, for the listing and the access log. HTTP's own dates come from
+//! `httpdate`.
 
 use std::time::SystemTime;
 
@@ -28,8 +29,8 @@ impl Date {
         };
         let (days, clock) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
 
-        // Years that begin in March put the leap day at the end, so that a month's first day is a linear
-        // function of its number, and 400 of them are always 146 097 days.
+        // Years that begin in March put the leap day at the end, so that a month's first day is a
+        // linear function of its number, and 400 of them are always 146 097 days.
         let days = days + 719_468;
         let (era, day_of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
         let year_of_era =

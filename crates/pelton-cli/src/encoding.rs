@@ -1,5 +1,5 @@
-//! `Accept-Encoding` (RFC 9110 §12.5.3): which of the codings that lie beside a file a client would take, best
-//! first.
+//! `Accept-Encoding` (RFC 9110 §12.5.3): which of the codings that lie beside a file a client would
+//! take, best first.
 
 use http::HeaderMap;
 use http::header::ACCEPT_ENCODING;
@@ -42,7 +42,8 @@ impl Coding {
     }
 }
 
-/// The codings that a client takes, best first. Nothing stands behind the identity: every file has that one.
+/// The codings that a client takes, best first. Nothing stands behind the identity: every file has
+/// that one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Preference {
     order: [Coding; 4],
@@ -76,11 +77,12 @@ impl Preference {
                 () if name.eq_ignore_ascii_case("identity") => &mut named[3],
                 () => continue,
             };
-            // Of two statements the first counts, so that nothing behind can turn a coding on again.
+            // Of two statements the first counts, so that nothing behind can turn a coding on
+            // again.
             place.get_or_insert(weight);
         }
-        // What nobody mentioned is refused, but for the identity, which is then taken before nothing at all.
-        // Weights are doubled to leave a place for it beneath the smallest.
+        // What nobody mentioned is refused, but for the identity, which is then taken before
+        // nothing at all. Weights are doubled to leave a place for it beneath the smallest.
         let weights: [u16; 4] = std::array::from_fn(|at| match (named[at].or(others), at) {
             (Some(weight), _) => weight * 2,
             (None, 3) => 1,

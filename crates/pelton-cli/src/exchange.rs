@@ -1,5 +1,5 @@
-//! One request and its response, from the moment the head is read to the moment the last byte is handed over, and
-//! the numbers that a reactor keeps of them.
+//! One request and its response, from the moment the head is read to the moment the last byte is
+//! handed over, and the numbers that a reactor keeps of them.
 
 use std::rc::Rc;
 use std::sync::Arc;
@@ -9,7 +9,8 @@ use std::time::Instant;
 use crate::access_log::{AccessLog, Record};
 use crate::watch::Vitals;
 
-/// Ends when dropped: then the numbers are written, the line is logged and the connection is idle again.
+/// Ends when dropped: then the numbers are written, the line is logged and the connection is idle
+/// again.
 pub(crate) struct Exchange {
     pub(crate) started: Instant,
     /// The status that was answered.
@@ -79,6 +80,8 @@ tally! {
     cache_checks,
     /// Connections closed because they were idle, slow to send a head, or stuck.
     timeouts,
+    /// Connections closed as they came because there were `--max-connections` already.
+    refused,
 }
 
 /// Adds, from the one thread that writes: a load and a store are enough.
@@ -111,8 +114,12 @@ impl Tally {
         add(&self.cache_checks, 1);
     }
 
-    pub(crate) fn timed_out(&self) {
-        add(&self.timeouts, 1);
+    pub(crate) fn timed_out(&self, n: u64) {
+        add(&self.timeouts, n);
+    }
+
+    pub(crate) fn refused(&self) {
+        add(&self.refused, 1);
     }
 
     fn answered(&self, status: u16, sent: u64) {

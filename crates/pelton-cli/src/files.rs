@@ -1,5 +1,5 @@
-//! The blocking part of an answer: to find what a path names, with its best twin, and to read it where it is
-//! small. Runs on the pool; everything that comes back from here is `Send`.
+//! The blocking part of an answer: to find what a path names, with its best twin, and to read it
+//! where it is small. Runs on the pool; everything that comes back from here is `Send`.
 
 use std::fs::{File, Metadata};
 use std::io::{self, Read, Seek};
@@ -42,8 +42,8 @@ pub(crate) struct Stamp {
 #[derive(Clone, Debug)]
 pub(crate) struct Meta {
     pub(crate) stamp: Stamp,
-    /// False for a file that changed so short a time before it was looked at that the next change may carry the
-    /// same time. Such a stamp proves nothing.
+    /// False for a file that changed so short a time before it was looked at that the next change
+    /// may carry the same time. Such a stamp proves nothing.
     pub(crate) settled: bool,
     pub(crate) etag: HeaderValue,
     pub(crate) last_modified: HeaderValue,
@@ -164,8 +164,8 @@ fn take(
     known: Option<Stamp>,
     now: SystemTime,
 ) -> Result<Found, Missing> {
-    /// A writer may be at work between the look at the length and the read. Once more is mostly enough;
-    /// otherwise the file is sent as it is then, and cut off if it shrinks.
+    /// A writer may be at work between the look at the length and the read. Once more is mostly
+    /// enough; otherwise the file is sent as it is then, and cut off if it shrinks.
     const TRIES: usize = 2;
 
     let content_type = content_type(path.name());
@@ -221,7 +221,8 @@ fn modified(metadata: &Metadata) -> SystemTime {
     metadata.modified().unwrap_or(SystemTime::UNIX_EPOCH)
 }
 
-/// The type of a file from its name. Text is declared as UTF-8: without a declaration browsers guess.
+/// The type of a file from its name. Text is declared as UTF-8: without a declaration browsers
+/// guess.
 pub(crate) fn content_type(name: &[u8]) -> HeaderValue {
     let name = String::from_utf8_lossy(name);
     let guess = match mime_guess::from_path(&*name).first_raw() {

@@ -26,7 +26,8 @@ pub(crate) enum EntryKind {
     File(u64),
 }
 
-/// Folders first, then by name without regard to case; equal ones by their bytes, so that the order is total.
+/// Folders first, then by name without regard to case; equal ones by their bytes, so that the order
+/// is total.
 pub(crate) fn sort(entries: &mut [Entry]) {
     fn compare(a: &Entry, b: &Entry) -> Ordering {
         let is_file = |entry: &Entry| matches!(entry.kind, EntryKind::File(_));
@@ -39,7 +40,8 @@ pub(crate) fn sort(entries: &mut [Entry]) {
     entries.sort_by(compare);
 }
 
-/// The page. `path` is the folder's decoded path, `/` or `/a/b`; `more` is how many entries are left out.
+/// The page. `path` is the folder's decoded path, `/` or `/a/b`; `more` is how many entries are
+/// left out.
 pub(crate) fn page(path: &str, entries: &[Entry], more: usize) -> String {
     let mut html = String::with_capacity(2_048 + entries.len() * 160);
     let title = escape(path);
@@ -63,7 +65,7 @@ pub(crate) fn page(path: &str, entries: &[Entry], more: usize) -> String {
         "<table>\n<thead><tr><th scope=\"col\">Name</th><th scope=\"col\">Size</th>\
          <th scope=\"col\">Changed (UTC)</th></tr></thead>\n<tbody>\n",
     );
-    if path.trim_matches('/') != "" {
+    if !path.trim_matches('/').is_empty() {
         html.push_str("<tr class=\"d\"><td><a href=\"../\">..</a></td><td></td><td></td></tr>\n");
     }
     for entry in entries {
@@ -104,7 +106,8 @@ pub(crate) fn escape(text: &str) -> String {
             '>' => out.push_str("&gt;"),
             '"' => out.push_str("&quot;"),
             '\'' => out.push_str("&#39;"),
-            // Control characters have no place in HTML, and a line break in a name would look like two names.
+            // Control characters have no place in HTML, and a line break in a name would look like
+            // two names.
             c if c.is_control() => out.push('\u{fffd}'),
             c => out.push(c),
         }
@@ -122,7 +125,8 @@ fn row(html: &mut String, entry: &Entry) {
         EntryKind::Folder => ("d", "/", String::new()),
         EntryKind::File(bytes) => ("f", "", size(bytes)),
     };
-    // Isolated, so that a name in a script that runs from right to left does not turn its neighbours around.
+    // Isolated, so that a name in a script that runs from right to left does not turn its
+    // neighbours around.
     let _ = write!(
         html,
         "<tr class=\"{class}\"><td><a href=\"./{href}{slash}\"><bdi>{name}</bdi>{slash}</a></td><td>{size}</td><td>"

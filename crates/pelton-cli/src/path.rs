@@ -1,8 +1,10 @@
-//! From the path of a request target to a relative path that is safe to hand to [`crate::root::Root`].
+//! From the path of a request target to a relative path that is safe to hand to
+//! [`crate::root::Root`].
 //!
-//! The target is split at its slashes first and each segment is percent-decoded once, so that an encoded slash
-//! can never become a separator and `%252e` is a file whose name contains a percent sign. What is left here
-//! holds no `..`, no NUL and no separator of any system; links that lead out are the root's business.
+//! The target is split at its slashes first and each segment is percent-decoded once, so that an
+//! encoded slash can never become a separator and `%252e` is a file whose name contains a percent
+//! sign. What is left here holds no `..`, no NUL and no separator of any system; links that lead
+//! out are the root's business.
 
 use std::path::PathBuf;
 
@@ -60,7 +62,8 @@ impl SitePath {
                 name => hidden |= is_hidden(name),
             }
         }
-        // Told only now: a target that is malformed further on is malformed, whatever its first name.
+        // Told only now: a target that is malformed further on is malformed, whatever its first
+        // name.
         if hidden { Err(PathError::Hidden) } else { Ok(SitePath { relative, folder }) }
     }
 
@@ -106,8 +109,9 @@ impl SitePath {
         self.relative.rsplit(|b| *b == b'/').next().unwrap_or(b"")
     }
 
-    /// The target of this path as a folder, encoded again. Built from the decoded names, never from what the
-    /// client wrote: `//elsewhere.example/x` would otherwise come back as a redirect to another host.
+    /// The target of this path as a folder, encoded again. Built from the decoded names, never from
+    /// what the client wrote: `//elsewhere.example/x` would otherwise come back as a redirect to
+    /// another host.
     pub(crate) fn folder_target(&self) -> String {
         let mut target = String::from("/");
         for name in self.relative.split(|b| *b == b'/').filter(|name| !name.is_empty()) {
@@ -154,7 +158,8 @@ fn decode(segment: &str, out: &mut Vec<u8>) -> Result<(), PathError> {
     Ok(())
 }
 
-/// Windows reads more into a name than its bytes: streams behind a colon, devices, ends that it drops.
+/// Windows reads more into a name than its bytes: streams behind a colon, devices, ends that it
+/// drops.
 fn fit_for_windows(name: &[u8]) -> bool {
     const DEVICES: [&str; 6] = ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$"];
     let Ok(name) = std::str::from_utf8(name) else { return false };
@@ -186,7 +191,8 @@ mod tests {
     #[test]
     fn a_target_becomes_a_relative_path_or_nothing() {
         use PathError::{Hidden, Malformed};
-        let table: &[(&str, Result<(&str, bool), PathError>)] = &[
+        type Row = (&'static str, Result<(&'static str, bool), PathError>);
+        let table: &[Row] = &[
             ("/", Ok(("", true))),
             ("/a", Ok(("a", false))),
             ("/a/", Ok(("a", true))),

@@ -5,8 +5,8 @@ use std::ops::Range;
 use http::HeaderMap;
 use http::header::RANGE;
 
-/// More ranges than this in one request and the header is ignored: nobody who means well asks for so many,
-/// and each costs a part header that is longer than the bytes asked for.
+/// More ranges than this in one request and the header is ignored: nobody who means well asks for
+/// so many, and each costs a part header that is longer than the bytes asked for.
 pub(crate) const MAX_RANGES: usize = 32;
 
 /// What a `Range` header asks of a representation.
@@ -14,7 +14,8 @@ pub(crate) const MAX_RANGES: usize = 32;
 pub(crate) enum Ranges {
     /// No header, or one that a server must or may ignore: send everything.
     Whole,
-    /// At least one range, none empty, none overlapping or touching another, in the order of the request.
+    /// At least one range, none empty, none overlapping or touching another, in the order of the
+    /// request.
     Some(Vec<Range<u64>>),
     /// A valid header of which nothing lies inside the representation: 416.
     Unsatisfiable,

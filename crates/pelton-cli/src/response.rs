@@ -1,4 +1,5 @@
-//! From a request and a file to the head of a response and the parts of its body. Nothing here reads anything.
+//! From a request and a file to the head of a response and the parts of its body. Nothing here
+//! reads anything.
 
 use std::hash::{BuildHasher, RandomState};
 use std::ops::Range;
@@ -33,7 +34,8 @@ impl Part {
     }
 }
 
-/// What to send. The head has its `Content-Length` already; for HEAD, `parts` is empty nevertheless.
+/// What to send. The head has its `Content-Length` already; for HEAD, `parts` is empty
+/// nevertheless.
 #[derive(Debug)]
 pub(crate) struct Plan {
     pub(crate) head: Response<()>,

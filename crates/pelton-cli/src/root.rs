@@ -1,11 +1,12 @@
 //! The folder that is served, and opening what lies beneath it and nothing else.
 //!
-//! A path that is clean in itself can still lead out through a link. On Linux one call asks the kernel to
-//! resolve beneath the root (`openat2`). Where that call is missing or forbidden (old kernels, strict
-//! sandboxes, other Unix systems) the path is walked here, name by name, each opened relative to the folder
-//! before it without following links, and links are followed by hand. Both have the same rules: a link may
-//! point anywhere beneath the root by a relative path; an absolute link, and one that climbs over the root, are
-//! refused. Neither can be raced: no path is ever resolved twice.
+//! A path that is clean in itself can still lead out through a link. On Linux one call asks the
+//! kernel to resolve beneath the root (`openat2`). Where that call is missing or forbidden (old
+//! kernels, strict sandboxes, other Unix systems) the path is walked here, name by name, each
+//! opened relative to the folder before it without following links, and links are followed by hand.
+//! Both have the same rules: a link may point anywhere beneath the root by a relative path; an
+//! absolute link, and one that climbs over the root, are refused. Neither can be raced: no path is
+//! ever resolved twice.
 
 use std::fs::File;
 use std::io;
@@ -33,8 +34,8 @@ impl Root {
         &self.path
     }
 
-    /// Opens a file or a folder for reading. `relative` is empty for the root itself. Neither a fifo nor a
-    /// terminal makes this wait; what kind of file it is, is for the caller to ask.
+    /// Opens a file or a folder for reading. `relative` is empty for the root itself. Neither a
+    /// fifo nor a terminal makes this wait; what kind of file it is, is for the caller to ask.
     ///
     /// # Errors
     /// `CrossesDevices` where a link leads out of the root, and what the system reports.
@@ -104,8 +105,9 @@ mod sys {
             for _ in 0..TRIES {
                 match openat2(&self.dir, relative, READ, Mode::empty(), resolve) {
                     Err(Errno::AGAIN | Errno::INTR) => {}
-                    // A kernel before 5.6 says NOSYS and a sandbox may. Others say PERM, which a file can
-                    // say too: the walk tells, and only the call itself is given up for good.
+                    // A kernel before 5.6 says NOSYS and a sandbox may. Others say PERM, which a
+                    // file can say too: the walk tells, and only the call itself is given up for
+                    // good.
                     Err(Errno::NOSYS) => {
                         self.by_hand.store(true, Relaxed);
                         return None;
@@ -118,8 +120,8 @@ mod sys {
         }
     }
 
-    /// Resolves `relative` beneath `root` name by name. The folders entered stay open on a stack: `..` in a link
-    /// goes back to the folder that was really passed, and never above the first.
+    /// Resolves `relative` beneath `root` name by name. The folders entered stay open on a stack:
+    /// `..` in a link goes back to the folder that was really passed, and never above the first.
     pub(super) fn walk(root: BorrowedFd<'_>, relative: &Path) -> rustix::io::Result<OwnedFd> {
         let mut entered: Vec<OwnedFd> = Vec::new();
         // What is still to be walked, the next name last.
@@ -162,8 +164,8 @@ mod sys {
             }
         }
         match entered.pop() {
-            // A folder that was passed on the way down and is the end of the way after all (`a/b/..`) may be
-            // open without the right to read it.
+            // A folder that was passed on the way down and is the end of the way after all
+            // (`a/b/..`) may be open without the right to read it.
             Some(end) => reopen(end),
             None => openat(root, ".", READ | OFlags::DIRECTORY, Mode::empty()),
         }
@@ -209,8 +211,8 @@ mod sys {
             Ok(Root { path: path.to_owned() })
         }
 
-        /// Here the path is resolved twice: who can replace a folder by a link between the two can lead this
-        /// out. On such a system serve only what nobody else writes to.
+        /// Here the path is resolved twice: who can replace a folder by a link between the two can
+        /// lead this out. On such a system serve only what nobody else writes to.
         pub(super) fn open_beneath(&self, relative: &Path) -> io::Result<File> {
             let path = std::fs::canonicalize(self.path.join(relative))?;
             if !path.starts_with(&self.path) {

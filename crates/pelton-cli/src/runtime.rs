@@ -1,8 +1,9 @@
-//! What the service asks of the runtime beneath it: four things, and nothing of sockets. A connection comes in
-//! as hyper's own `Read` and `Write`.
+//! What the server asks of the runtime beneath it: six things. The rest of the program is written
+//! against these two traits, and its tests run on an implementation of a few lines.
 
 use std::fs::File;
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::time::Duration;
@@ -18,15 +19,16 @@ pub(crate) trait Runtime: Clone + 'static {
     /// Takes over a file that the pool opened.
     fn adopt(&self, file: File) -> io::Result<Self::File>;
 
-    /// Reads at `offset` into the spare capacity of `buf`, behind what it holds. Returns how much was read, 0 at
-    /// the end of the file, and the buffer, longer by that much.
+    /// Reads at `offset` into the spare capacity of `buf`, behind what it holds. Returns how much
+    /// was read, 0 at the end of the file, and the buffer, longer by that much.
     fn read_at(
         file: Rc<Self::File>,
         buf: Vec<u8>,
         offset: u64,
     ) -> LocalBoxFuture<(io::Result<usize>, Vec<u8>)>;
 
-    /// Runs `job` on the pool. An error means that it did not run to its end: it panicked, or there is no pool.
+    /// Runs `job` on the pool. An error means that it did not run to its end: it panicked, or there
+    /// is no pool.
     fn blocking<T: Send + 'static>(
         &self,
         job: impl FnOnce() -> T + Send + 'static,
@@ -34,4 +36,20 @@ pub(crate) trait Runtime: Clone + 'static {
 
     /// Ends after `duration`.
     fn sleep(&self, duration: Duration) -> impl Future<Output = ()>;
+
+    /// Runs a future on this reactor. That it panics must not harm anyone else.
+    fn spawn(&self, future: impl Future<Output = ()> + 'static);
+}
+
+/// A socket that connections come from.
+pub(crate) trait Listener {
+    /// A connection, as hyper reads and writes it.
+    type Io: hyper::rt::Read + hyper::rt::Write + Unpin + 'static;
+
+    /// The next connection. Dropping the future loses none.
+    ///
+    /// # Errors
+    /// What concerns the listener; what concerns a single connection is passed over, and while
+    /// descriptors are short this waits.
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>>;
 }

@@ -1,7 +1,21 @@
 //! What several tests need.
 
+use std::cell::{Cell, RefCell};
+use std::collections::VecDeque;
+use std::fs::File;
+use std::future::poll_fn;
+use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
+use std::pin::Pin;
+use std::rc::Rc;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
+use std::task::{Context, Poll, Wake, Waker};
+use std::time::Duration;
+
+use hyper::rt::ReadBufCursor;
+
+use crate::runtime::{LocalBoxFuture, Runtime};
 
 /// A folder of its own for one test, removed when dropped.
 pub(crate) struct Folder(PathBuf);
@@ -37,5 +51,202 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         let _ = std::fs::remove_dir_all(&self.0);
+    }
+}
+
+/// A runtime without a reactor: everything is done at once, and time passes only when a test says
+/// so.
+#[cfg(unix)]
+#[derive(Clone, Default)]
+pub(crate) struct Inline {
+    state: Rc<InlineState>,
+}
+
+#[cfg(unix)]
+#[derive(Default)]
+struct InlineState {
+    time_is_up: Cell<bool>,
+    pool_hangs: Cell<bool>,
+    jobs: Cell<usize>,
+    tasks: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
+}
+
+#[cfg(unix)]
+impl Inline {
+    /// From now on every sleep is over.
+    pub(crate) fn let_time_pass(&self) {
+        self.state.time_is_up.set(true);
+    }
+
+    /// Whether jobs for the pool are begun and never finished.
+    pub(crate) fn let_the_pool_hang(&self, hangs: bool) {
+        self.state.pool_hangs.set(hangs);
+    }
+
+    /// How many jobs the pool was given.
+    pub(crate) fn jobs(&self) -> usize {
+        self.state.jobs.get()
+    }
+
+    /// Polls what was spawned until nothing moves any more. Returns how many tasks are left.
+    pub(crate) fn run(&self) -> usize {
+        let woken = Arc::new(Woken::default());
+        let waker = Waker::from(Arc::clone(&woken));
+        let mut cx = Context::from_waker(&waker);
+        // Three rounds at least: what a test changed from outside has woken nobody.
+        let mut quiet = 0;
+        while quiet < 3 {
+            let mut tasks = self.state.tasks.take();
+            let before = tasks.len();
+            tasks.retain_mut(|task| task.as_mut().poll(&mut cx).is_pending());
+            let ended = tasks.len() < before;
+            let mut new = self.state.tasks.borrow_mut();
+            let moved = ended || !new.is_empty() || woken.0.swap(false, Relaxed);
+            quiet = if moved { 0 } else { quiet + 1 };
+            tasks.append(&mut new);
+            *new = tasks;
+        }
+        self.state.tasks.borrow().len()
+    }
+}
+
+/// Whether anyone was woken since the last look.
+#[derive(Default)]
+struct Woken(AtomicBool);
+
+impl Wake for Woken {
+    fn wake(self: Arc<Self>) {
+        self.0.store(true, Relaxed);
+    }
+}
+
+#[cfg(unix)]
+impl Runtime for Inline {
+    type File = File;
+
+    fn adopt(&self, file: File) -> io::Result<File> {
+        Ok(file)
+    }
+
+    fn read_at(
+        file: Rc<File>,
+        mut buf: Vec<u8>,
+        offset: u64,
+    ) -> LocalBoxFuture<(io::Result<usize>, Vec<u8>)> {
+        use std::os::unix::fs::FileExt;
+        Box::pin(async move {
+            let held = buf.len();
+            buf.resize(buf.capacity(), 0);
+            let result = file.read_at(&mut buf[held..], offset);
+            buf.truncate(held + result.as_ref().map_or(0, |n| *n));
+            (result, buf)
+        })
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> io::Result<T> {
+        self.state.jobs.set(self.jobs() + 1);
+        if self.state.pool_hangs.get() {
+            std::future::pending::<()>().await;
+        }
+        Ok(job())
+    }
+
+    fn sleep(&self, _duration: Duration) -> impl Future<Output = ()> {
+        let mut first = true;
+        poll_fn(move |_| match self.state.time_is_up.get() {
+            // Not at once, so that what sleeps in a loop lets others run.
+            true if !std::mem::take(&mut first) => Poll::Ready(()),
+            _ => Poll::Pending,
+        })
+    }
+
+    fn spawn(&self, future: impl Future<Output = ()> + 'static) {
+        self.state.tasks.borrow_mut().push(Box::pin(future));
+    }
+}
+
+/// A connection in memory: a test writes what the client says and reads what the server answered.
+#[derive(Clone, Default)]
+pub(crate) struct Pipe(Rc<RefCell<PipeState>>);
+
+#[derive(Default)]
+struct PipeState {
+    input: VecDeque<u8>,
+    input_ended: bool,
+    output: Vec<u8>,
+    output_ended: bool,
+}
+
+impl Pipe {
+    pub(crate) fn say(&self, bytes: impl AsRef<[u8]>) {
+        self.0.borrow_mut().input.extend(bytes.as_ref());
+    }
+
+    pub(crate) fn hang_up(&self) {
+        self.0.borrow_mut().input_ended = true;
+    }
+
+    /// What was answered since the last call.
+    pub(crate) fn hear(&self) -> Vec<u8> {
+        std::mem::take(&mut self.0.borrow_mut().output)
+    }
+
+    /// How much of what was said has not been read.
+    pub(crate) fn unread(&self) -> usize {
+        self.0.borrow().input.len()
+    }
+
+    /// Whether the server has closed its side.
+    pub(crate) fn is_closed(&self) -> bool {
+        self.0.borrow().output_ended
+    }
+}
+
+impl hyper::rt::Read for Pipe {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        mut buf: ReadBufCursor<'_>,
+    ) -> Poll<io::Result<()>> {
+        let mut state = self.0.borrow_mut();
+        if state.input.is_empty() && !state.input_ended {
+            return Poll::Pending;
+        }
+        let n = state.input.len().min(buf.remaining());
+        let bytes: Vec<u8> = state.input.drain(..n).collect();
+        buf.put_slice(&bytes);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl hyper::rt::Write for Pipe {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        _: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.0.borrow_mut().output.extend_from_slice(buf);
+        Poll::Ready(Ok(buf.len()))
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.0.borrow_mut().output_ended = true;
+        Poll::Ready(Ok(()))
+    }
+}
+
+/// The result of a future that never has to wait.
+pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
+    let mut future = std::pin::pin!(future);
+    match future.as_mut().poll(&mut Context::from_waker(Waker::noop())) {
+        Poll::Ready(value) => value,
+        Poll::Pending => panic!("the future waits"),
     }
 }

@@ -1,11 +1,12 @@
 //! The time limits of connections, and their end.
 //!
-//! A timer for each connection would be armed and disarmed with each request. Instead a connection notes when it
-//! last did something, which costs a store, and a reactor looks through all of them once a second. A limit is
-//! therefore kept to about a second, which is enough for limits of many seconds.
+//! A timer for each connection would be armed and disarmed with each request. Instead a connection
+//! notes when it last did something, which costs a store, and a reactor looks through all of them
+//! once a second. A limit is therefore kept to about a second, which is enough for limits of many
+//! seconds.
 //!
-//! Everything here belongs to one reactor. A connection's own future is the only one that ends it: a verdict is
-//! left in its [`Vitals`] and its future is woken.
+//! Everything here belongs to one reactor. A connection's own future is the only one that ends it:
+//! a verdict is left in its [`Vitals`] and its future is woken.
 
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
@@ -20,7 +21,8 @@ use hyper::rt::{Read, ReadBufCursor, Write};
 /// How long a connection may take over what.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
-    /// From the first byte of a request, or from the start of the connection, to the end of the head.
+    /// From the first byte of a request, or from the start of the connection, to the end of the
+    /// head.
     pub(crate) head: Duration,
     /// Between two requests.
     pub(crate) idle: Duration,
@@ -87,8 +89,8 @@ impl Vitals {
         match self.phase.get() {
             Phase::Busy => self.since.set(now),
             Phase::Idle if inwards => self.enter(Phase::Head, now),
-            // The limit of a head is for the whole head, and that of lingering for the whole of it: a byte now
-            // and then extends neither.
+            // The limit of a head is for the whole head, and that of lingering for the whole of it:
+            // a byte now and then extends neither.
             Phase::Head | Phase::Lingering | Phase::Idle => {}
         }
     }
@@ -105,7 +107,8 @@ impl Vitals {
         }
     }
 
-    /// Whether to read on for a while after the end, so that the peer sees the answer and not a reset.
+    /// Whether to read on for a while after the end, so that the peer sees the answer and not a
+    /// reset.
     pub(crate) fn lingers(&self) -> bool {
         self.linger.get()
     }
@@ -167,7 +170,10 @@ pub(crate) struct Connections {
     open: RefCell<HashMap<u64, Rc<Vitals>>>,
     next: Cell<u64>,
     draining: Cell<bool>,
+    /// Who waits for the last one to leave.
     empty: RefCell<Option<Waker>>,
+    /// Who waits for one to come.
+    any: RefCell<Option<Waker>>,
 }
 
 /// A place among the [`Connections`], given back when dropped.
@@ -194,7 +200,8 @@ impl Drop for Place {
         }
         let empty = open.is_empty();
         drop(open);
-        if empty && let Some(waker) = self.connections.empty.borrow_mut().take() {
+        let waker = if empty { self.connections.empty.borrow_mut().take() } else { None };
+        if let Some(waker) = waker {
             waker.wake();
         }
     }
@@ -217,6 +224,10 @@ impl Connections {
         }
         let number = self.next.replace(self.next.get() + 1);
         self.open.borrow_mut().insert(number, Rc::clone(&vitals));
+        let waker = self.any.borrow_mut().take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
         Some(Place { connections: Rc::clone(self), number, vitals })
     }
 
@@ -249,6 +260,15 @@ impl Connections {
             return Poll::Ready(());
         }
         *self.empty.borrow_mut() = Some(cx.waker().clone());
+        Poll::Pending
+    }
+
+    /// Ready when a connection is open.
+    pub(crate) fn poll_any(&self, cx: &mut Context<'_>) -> Poll<()> {
+        if !self.open.borrow().is_empty() {
+            return Poll::Ready(());
+        }
+        *self.any.borrow_mut() = Some(cx.waker().clone());
         Poll::Pending
     }
 
@@ -423,7 +443,10 @@ mod tests {
         let waker = Waker::from(Arc::clone(&count));
         let mut cx = Context::from_waker(&waker);
         assert!(connections.poll_empty(&mut cx).is_ready());
+        assert!(connections.poll_any(&mut cx).is_pending());
         let (a, b) = (connections.enter(9, now).unwrap(), connections.enter(9, now).unwrap());
+        assert_eq!(count.0.swap(0, Relaxed), 1, "one has come");
+        assert!(connections.poll_any(&mut cx).is_ready());
         assert!(connections.poll_empty(&mut cx).is_pending());
         drop(a);
         assert_eq!(count.0.load(Relaxed), 0);

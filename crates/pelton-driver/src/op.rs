@@ -213,9 +213,9 @@ pub enum Interest {
 /// `P` says what the operation owns while it is in flight and what its completion yields.
 ///
 /// ```
-/// use pelton_driver::{Driver, Config, Submission};
+/// use pelton_driver::{Config, Driver, Submission, Token};
 /// let driver = Driver::new(Config::default())?;
-/// let nop = driver.submit(Submission::nop(), std::ptr::null_mut()).map_err(|refused| refused.error)?;
+/// let nop = driver.submit(Submission::nop(), Token::NONE).map_err(|refused| refused.error)?;
 /// driver.tick(None, |completion| assert_eq!(completion.id, nop.id()))?;
 /// assert_eq!(driver.take(nop).unwrap()?, 0);
 /// # Ok::<(), Box<dyn std::error::Error>>(())

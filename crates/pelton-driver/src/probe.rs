@@ -40,6 +40,8 @@ pub struct Diagnosis {
 pub struct IoUring {
     /// Whether a ring of the default size can be created.
     pub works: bool,
+    /// The number of the error that the kernel refused it with, where the kernel was asked.
+    pub errno: Option<i32>,
     /// Why not.
     pub reason: Option<String>,
     /// What to do about it.
@@ -124,7 +126,7 @@ pub struct Advice {
 }
 
 /// Looks at the kernel, the container and the limits that this process runs under, and tries what a
-/// driver would use. It changes nothing; where memory is short it takes up to a tenth of a second.
+/// driver would use. It changes nothing; where memory is short it takes up to a quarter of a second.
 ///
 /// ```
 /// let diagnosis = pelton_driver::probe::diagnose();
@@ -225,16 +227,15 @@ fn advise(
     if let (true, Some(limit), Some(ring)) =
         (io_uring.works, ring_memory_limit, io_uring.ring_bytes)
     {
-        let fit = limit / ring;
-        if fit < diagnosis.usable_cpus as u64 {
+        let needed = ring * diagnosis.usable_cpus as u64;
+        if needed > limit {
             advise(
                 Severity::Warning,
                 format!(
-                    "RLIMIT_MEMLOCK is {} KiB for all processes of this user together, which is \
-                     enough for {fit} rings: one reactor on each of {} CPUs needs {} KiB",
+                    "RLIMIT_MEMLOCK is {} KiB for all processes of this user together: a reactor \
+                     on each CPU locks {} KiB",
                     limit / 1024,
-                    diagnosis.usable_cpus,
-                    (ring * diagnosis.usable_cpus as u64).div_ceil(1024)
+                    needed.div_ceil(1024)
                 ),
                 "raise it (`ulimit -l`, LimitMEMLOCK= of the systemd unit, `--ulimit memlock=` of \
                  the container), or lower `ring_entries` and `completion_entries`"
@@ -291,7 +292,7 @@ fn advise(
 
 impl fmt::Display for Diagnosis {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "system    {}, {} CPUs", self.system, self.cpus)?;
+        writeln!(f, "system    {}, CPUs: {}", self.system, self.cpus)?;
         if self.usable_cpus < self.cpus {
             writeln!(f, "          {} of them by quota", self.usable_cpus)?;
         }
@@ -397,6 +398,7 @@ mod system {
                 IoUring { works: true, features, ring_bytes, ..IoUring::default() }
             }
             Err(error) => IoUring {
+                errno: error.errno.map(|errno| errno.raw_os_error()),
                 reason: Some(error.reason),
                 cure: Some(error.cure),
                 ring_bytes,
@@ -524,7 +526,7 @@ mod tests {
     fn limits_that_are_too_low_are_named_with_their_cure() {
         let (severity, text) = only(&well(), Some(700 << 10));
         assert_eq!(severity, Severity::Warning);
-        for word in ["RLIMIT_MEMLOCK is 700 KiB", "enough for 3 rings", "800 KiB", "ulimit -l"] {
+        for word in ["RLIMIT_MEMLOCK is 700 KiB", "locks 800 KiB", "ulimit -l"] {
             assert!(text.contains(word), "{text}");
         }
         for (hard, cure) in [

@@ -1,5 +1,5 @@
-//! What the server says of itself: `/_pelton` for people, `/_pelton/counters.json` for that page, and
-//! `/_pelton/metrics` for Prometheus.
+//! What the server says of itself: `/_pelton` for people, `/_pelton/counters.json` for that page,
+//! and `/_pelton/metrics` for Prometheus.
 
 pub(crate) mod metrics;
 
@@ -78,7 +78,8 @@ impl fmt::Debug for Admin {
 
 const PAGE: &str = include_str!("page.html");
 
-/// What the page polls. Numbers beyond 2^53 lose digits in a browser, which no rate on a page shows.
+/// What the page polls. Numbers beyond 2^53 lose digits in a browser, which no rate on a page
+/// shows.
 fn counters(reports: &[ReactorReport], uptime_seconds: u64) -> Value {
     let numbers = |counters: &[Counter]| -> Map<String, Value> {
         counters.iter().map(|(name, value, _)| ((*name).to_owned(), json!(value))).collect()

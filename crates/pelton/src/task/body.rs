@@ -64,7 +64,12 @@ impl Body {
     {
         let typed = Typed {
             prefix: Prefix {
-                vtable: &Vtable { poll: poll::<F>, cancel: cancel::<F>, take: take::<F>, free: free::<F> },
+                vtable: &Vtable {
+                    poll: poll::<F>,
+                    cancel: cancel::<F>,
+                    take: take::<F>,
+                    free: free::<F>,
+                },
             },
             stage: Stage { future: ManuallyDrop::new(future) },
         };
@@ -202,7 +207,9 @@ unsafe fn take<F: Future>(body: NonNull<Prefix>, output: *mut ()) {
     // SAFETY: the body holds the output; it is moved to the caller's place, which has its type, and the
     // box is freed without dropping it.
     unsafe {
-        output.cast::<Result<F::Output, JoinError>>().write(stage.cast::<Result<F::Output, JoinError>>().read());
+        output
+            .cast::<Result<F::Output, JoinError>>()
+            .write(stage.cast::<Result<F::Output, JoinError>>().read());
         free_box::<F>(body);
     }
 }

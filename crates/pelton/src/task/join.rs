@@ -239,7 +239,9 @@ impl fmt::Display for JoinError {
                 Some(message) => write!(f, "the task panicked: {message}"),
                 None => f.write_str("the task panicked"),
             },
-            Kind::Taken => f.write_str("the task's output was delivered before: await a handle once"),
+            Kind::Taken => {
+                f.write_str("the task's output was delivered before: await a handle once")
+            }
         }
     }
 }

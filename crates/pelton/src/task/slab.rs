@@ -22,11 +22,11 @@ const LARGEST_CHUNK: usize = 1024;
 pub(super) struct Slab {
     free: Cell<Option<HeaderRef>>,
     zombies: Cell<Option<HeaderRef>>,
-    /// Zombies that outlived the last scan, and headers taken from fresh memory since. The next scan
-    /// waits until they are even: each look at a zombie is paid for by a death or by a fresh header, and
-    /// the slab grows by no more than there are zombies before it looks again.
+    /// Zombies that outlived the last scan, and new zombies and fresh headers since. The next scan waits
+    /// until the second number has reached the first: so each look at a zombie is paid for by a death or
+    /// by a fresh header, and what could be taken back is never much more than what could not.
     survivors: Cell<usize>,
-    fresh: Cell<usize>,
+    credit: Cell<usize>,
     /// The part of the last chunk that was never handed out.
     unused: Cell<*mut Header>,
     end: Cell<*mut Header>,
@@ -45,7 +45,7 @@ impl Slab {
             free: Cell::new(None),
             zombies: Cell::new(None),
             survivors: Cell::new(0),
-            fresh: Cell::new(0),
+            credit: Cell::new(0),
             unused: Cell::new(ptr::null_mut()),
             end: Cell::new(ptr::null_mut()),
             chunks: RefCell::new(Vec::new()),
@@ -71,7 +71,7 @@ impl Slab {
 
     #[cold]
     fn take_slow(&self, core: NonNull<Core>) -> HeaderRef {
-        if self.zombies.get().is_some() && self.fresh.get() >= self.survivors.get() {
+        if self.zombies.get().is_some() && self.credit.get() >= self.survivors.get() {
             self.scan();
             if let Some(header) = self.take_free() {
                 return header;
@@ -80,7 +80,7 @@ impl Slab {
         if self.unused.get() == self.end.get() {
             self.grow();
         }
-        self.fresh.set(self.fresh.get() + 1);
+        self.credit.set(self.credit.get() + 1);
         let place = self.unused.get();
         // SAFETY: between `unused` and `end` is memory of the last chunk that was never initialised.
         unsafe {
@@ -95,8 +95,12 @@ impl Slab {
     pub(super) fn bury(&self, header: HeaderRef) {
         // Acquire: all that was done through the references that are gone comes before the next use.
         // With the task dead, nobody can make a reference out of nothing, so zero stays zero.
-        let list = if header.word.load(Ordering::Acquire) == 0 { &self.free } else { &self.zombies };
-        header.next.set(list.replace(Some(header)));
+        if header.word.load(Ordering::Acquire) == 0 {
+            header.next.set(self.free.replace(Some(header)));
+        } else {
+            self.credit.set(self.credit.get() + 1);
+            header.next.set(self.zombies.replace(Some(header)));
+        }
     }
 
     fn scan(&self) {
@@ -108,7 +112,7 @@ impl Slab {
             survivors += usize::from(self.zombies.get() == Some(header));
         }
         self.survivors.set(survivors);
-        self.fresh.set(0);
+        self.credit.set(0);
     }
 
     fn grow(&self) {

@@ -90,18 +90,6 @@ impl Cqe {
         self.flags & IoringCqeFlags::MORE.bits() != 0
     }
 
-    /// Whether this is a zero-copy send letting go of its memory.
-    #[inline]
-    pub(crate) fn notif(&self) -> bool {
-        self.flags & IoringCqeFlags::NOTIF.bits() != 0
-    }
-
-    /// Whether the socket had more to read.
-    #[inline]
-    pub(crate) fn sock_nonempty(&self) -> bool {
-        self.flags & IoringCqeFlags::SOCK_NONEMPTY.bits() != 0
-    }
-
     /// The provided buffer that was filled.
     #[inline]
     pub(crate) fn buffer(&self) -> Option<u16> {
@@ -137,10 +125,10 @@ pub(crate) struct Ring {
 
     cq_head: Word,
     cq_tail: Word,
+    #[allow(dead_code, reason = "read by `cq_dropped`")]
     cq_dropped: Word,
     cqes: NonNull<io_uring_cqe>,
     cq_mask: u32,
-    cq_entries: u32,
     /// The next completion to take; published as the head by `publish`.
     cq_local_head: Cell<u32>,
     /// The kernel's tail when it was last looked at.
@@ -151,15 +139,15 @@ pub(crate) struct Ring {
     enter_fd: RawFd,
     enter_flags: IoringEnterFlags,
     features: Features,
-    /// Fields drop in order: the queues are unmapped before the descriptor is let go.
-    maps: Maps,
+    /// Held, not used. Fields drop in order: the queues are unmapped before the descriptor is let go.
+    _maps: Maps,
     fd: Rc<RingFd>,
 }
 
 impl Ring {
     /// Creates a ring that only this thread can use, with every feature that the kernel grants.
     ///
-    /// May block for 100 ms where memory is short.
+    /// May block for a quarter of a second where memory is short.
     pub(crate) fn create(config: &RingConfig) -> Result<Ring, SetupError> {
         setup::check_kernel(setup::running_kernel())?;
         Ring::create_with(config, setup::kernel_setup)
@@ -206,14 +194,13 @@ impl Ring {
             cq_dropped: maps.cq_word(params.cq_off.overflow),
             cqes: maps.cqes(&params),
             cq_mask: params.cq_entries - 1,
-            cq_entries: params.cq_entries,
             cq_local_head: Cell::new(0),
             cq_seen_tail: Cell::new(0),
             cq_overflows: Cell::new(0),
             enter_fd: fd.registered.map_or(fd.fd.as_raw_fd(), |index| index as RawFd),
             enter_flags,
             features,
-            maps,
+            _maps: maps,
             fd: Rc::new(fd),
         };
         // Asked for in earnest, with a group that nothing else uses: neither has a feature bit.
@@ -227,21 +214,6 @@ impl Ring {
     /// What the kernel granted.
     pub(crate) fn features(&self) -> &Features {
         &self.features
-    }
-
-    /// Entries of the submission queue.
-    pub(crate) fn sq_entries(&self) -> u32 {
-        self.sq_entries
-    }
-
-    /// Entries of the completion queue.
-    pub(crate) fn cq_entries(&self) -> u32 {
-        self.cq_entries
-    }
-
-    /// Bytes of kernel memory that the queues take.
-    pub(crate) fn memory(&self) -> usize {
-        self.maps.len()
     }
 
     /// The next free submission entry, staged from now on; `None` when the queue is full, until an
@@ -262,14 +234,8 @@ impl Ring {
         }
         self.sq_local_tail.set(tail.wrapping_add(1));
         // SAFETY: masked, the index is less than the number of entries, all of which lie in the
-        // mapping that `self.maps` holds.
+        // mapping that this ring holds.
         Some(unsafe { self.sqes.as_ptr().add((tail & self.sq_mask) as usize) })
-    }
-
-    /// Submission entries that are free, for chains that must be submitted together.
-    #[inline]
-    pub(crate) fn sq_space(&self) -> u32 {
-        self.sq_entries - self.staged()
     }
 
     /// Entries that the kernel has not taken yet.
@@ -302,6 +268,7 @@ impl Ring {
 
     /// [`Ring::enter`], which waits `min_wait` microseconds for `wait` completions and then for one.
     /// Needs [`Features::min_timeout`]: an older kernel waits for all of them.
+    #[allow(dead_code, reason = "for a driver that is told to batch; nothing tells it yet")]
     pub(crate) fn enter_min_wait(
         &self,
         wait: u32,
@@ -374,7 +341,7 @@ impl Ring {
         }
         self.cq_local_head.set(head.wrapping_add(1));
         // SAFETY: masked, the index is less than the number of entries, all of which lie in the
-        // mapping that `self.maps` holds. The kernel wrote this one before it moved its tail beyond
+        // mapping that this ring holds. The kernel wrote this one before it moved its tail beyond
         // it, which was read with Acquire, and leaves it alone until our head is published.
         let cqe = unsafe { self.cqes.add((head & self.cq_mask) as usize).as_ref() };
         Some(Cqe { user_data: cqe.user_data.u64_(), res: cqe.res, flags: cqe.flags.bits() })
@@ -399,6 +366,7 @@ impl Ring {
     }
 
     /// The kernel's count of completions that are lost, because it had no memory to keep them.
+    #[allow(dead_code, reason = "tells a loss from an overflow")]
     pub(crate) fn cq_dropped(&self) -> u32 {
         self.cq_dropped.load(Ordering::Relaxed)
     }
@@ -419,6 +387,7 @@ impl Ring {
     ///
     /// # Errors
     /// Those of a kernel that refuses the call.
+    #[allow(dead_code, reason = "for a shutdown that has no room to stage a cancel")]
     pub(crate) fn sync_cancel_all(&self) -> Result<u32, Errno> {
         let mut cancel = io_uring_sync_cancel_reg::default();
         cancel.fd = -1;

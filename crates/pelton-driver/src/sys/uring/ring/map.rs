@@ -59,11 +59,6 @@ impl Maps {
         self.cq().at(params.cq_off.cqes as usize, len).cast()
     }
 
-    /// Bytes in all.
-    pub(super) fn len(&self) -> usize {
-        self.sq.len + self.cq.as_ref().map_or(0, |map| map.len) + self.sqes.len
-    }
-
     fn cq(&self) -> &Map {
         self.cq.as_ref().unwrap_or(&self.sq)
     }

@@ -63,7 +63,7 @@ fn a_nop_comes_back_with_its_user_data() {
     let Some(ring) = ring_or_skip(8, 16) else { return };
     assert!(ring.features().supports(IoringOp::Nop));
     stage(&ring, entry(IoringOp::Nop, u64::MAX - 1));
-    assert_eq!((ring.staged(), ring.sq_space()), (1, 7));
+    assert_eq!(ring.staged(), 1);
     assert_eq!(ring.enter(1, None, false), Ok(1));
     assert_eq!((ring.staged(), ring.cq_ready()), (0, 1));
     let cqe = ring.next_cqe().unwrap();
@@ -175,7 +175,7 @@ fn entries_of_a_refused_enter_stay_staged() {
     stage_nops(&ring, 0..4);
     for _ in 0..3 {
         assert_eq!(ring.enter(0, None, true), Err(Errno::BADFD));
-        assert_eq!((ring.staged(), ring.sq_space()), (4, 0));
+        assert_eq!(ring.staged(), 4);
     }
     // SAFETY: this operation has no argument.
     unsafe { ring.register(IoringRegisterOp::RegisterEnableRings, ptr::null_mut(), 0) }.unwrap();
