@@ -105,9 +105,9 @@ mod sys {
             for _ in 0..TRIES {
                 match openat2(&self.dir, relative, READ, Mode::empty(), resolve) {
                     Err(Errno::AGAIN | Errno::INTR) => {}
-                    // A kernel before 5.6 says NOSYS and a sandbox may. Others say PERM, which a
-                    // file can say too: the walk tells, and only the call itself is given up for
-                    // good.
+                    // A kernel before 5.6 says NOSYS, and so does a sandbox of today. An older
+                    // one says PERM, which a file can say as well: this time the walk tells, and
+                    // the next time the kernel is asked again.
                     Err(Errno::NOSYS) => {
                         self.by_hand.store(true, Relaxed);
                         return None;

@@ -577,14 +577,15 @@ impl Driver {
         let ticking = Ticking { driver: self };
         let core = &**self.core;
         core.counters().ticks.add(1);
-        let mut completions = 0;
+        let completions = Cell::new(0);
         let mut on = |completion| {
-            completions += 1;
+            completions.set(completions.get() + 1);
             on(completion);
         };
         self.deliver_ready(&mut on);
         self.restart_stalled();
-        let timeout = if core.ready.len() > 0 || self.room.has_work() {
+        // Whoever has been told of something must get to act on it: no waiting then.
+        let timeout = if completions.get() > 0 || core.ready.len() > 0 || self.room.has_work() {
             Some(Duration::ZERO)
         } else {
             self.until_next_timer(timeout)
@@ -603,7 +604,7 @@ impl Driver {
         }
         drop(ticking);
         self.settle();
-        waited.map(|()| Tick { completions, woken })
+        waited.map(|()| Tick { completions: completions.get(), woken })
     }
 
     #[inline(always)]

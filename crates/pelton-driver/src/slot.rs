@@ -26,12 +26,12 @@
 //! - Payloads are user code: their drop may submit, cancel or drop other things. So a payload is first
 //!   moved out of the slot, then the slot is released, and only then is the payload dropped.
 
-use std::alloc::{self, Layout};
 use std::cell::{Cell, UnsafeCell};
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::ptr::NonNull;
 
+use crate::memory::Zeroed;
 use crate::op::Kind;
 use crate::payload::VTable;
 
@@ -188,6 +188,7 @@ impl Slot {
 /// All the slots of a driver, in one block of memory that is reserved at the start and touched as it is
 /// used, so that a slot's number is its place.
 pub(crate) struct Arena {
+    _memory: Zeroed,
     base: NonNull<Slot>,
     capacity: u32,
     /// Slots that have been used at least once; those above are zeroed memory.
@@ -200,20 +201,16 @@ pub(crate) struct Arena {
 impl Arena {
     /// Reserves room for `capacity` operations.
     pub(crate) fn new(capacity: u32) -> Option<Arena> {
-        let layout = Arena::layout(capacity);
-        // SAFETY: the layout's size is not zero: the configuration demands a capacity of at least one.
-        let base = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?.cast();
+        let memory = Zeroed::new(capacity as usize * size_of::<Slot>(), align_of::<Slot>())?;
+        let base = memory.start().cast();
         Some(Arena {
+            _memory: memory,
             base,
             capacity,
             used: Cell::new(0),
             live: Cell::new(0),
             free: Cell::new(std::ptr::null_mut()),
         })
-    }
-
-    fn layout(capacity: u32) -> Layout {
-        Layout::array::<Slot>(capacity as usize).expect("u32::MAX slots of 64 bytes fit in 64 bits")
     }
 
     /// Slots that are not free.
@@ -321,14 +318,6 @@ impl Arena {
         let place = unsafe { self.base.as_ptr().add(self.index(slot) as usize) };
         self.free.set(place.cast());
         self.live.set(self.live.get() - 1);
-    }
-}
-
-impl Drop for Arena {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new` with the same layout. The driver drops an arena only when no slot
-        // is busy or an orphan any more; otherwise it leaks the arena.
-        unsafe { alloc::dealloc(self.base.as_ptr().cast(), Arena::layout(self.capacity)) };
     }
 }
 
