@@ -40,6 +40,7 @@ mod descriptor;
 mod driver;
 mod items;
 mod latch;
+mod memory;
 mod notify;
 mod op;
 mod payload;

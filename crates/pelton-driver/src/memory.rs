@@ -24,8 +24,9 @@ impl Zeroed {
         let layout = Layout::from_size_align(len.checked_add(align)?, NATURAL).ok()?;
         // SAFETY: the layout's size is not zero.
         let block = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
-        // SAFETY: the offset is at most `align`, by which the block is longer than `len`.
-        let start = unsafe { block.add(block.as_ptr().align_offset(align)) };
+        let address = block.as_ptr().addr();
+        // SAFETY: the offset is less than `align`, by which the block is longer than `len`.
+        let start = unsafe { block.add(address.next_multiple_of(align) - address) };
         Some(Zeroed { block, layout, start })
     }
 

@@ -13,7 +13,6 @@
 //! An operation that finds no buffer is parked, not failed; a lease that is dropped makes the driver try
 //! it again at its next tick.
 
-use std::alloc::{self, Layout};
 use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
@@ -22,6 +21,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::buf::IoBuf;
+use crate::memory::Zeroed;
 use crate::notify::Shared;
 use crate::sys::BufferRing;
 
@@ -36,8 +36,7 @@ struct Buffer {
 }
 
 pub(crate) struct Pool {
-    memory: NonNull<u8>,
-    layout: Layout,
+    memory: Zeroed,
     buffer_len: u32,
     buffers: Box<[Cell<Buffer>]>,
     /// Buffers that are offered.
@@ -55,14 +54,10 @@ pub(crate) struct Pool {
 impl Pool {
     /// Makes a pool. None when there is no memory for it.
     pub(crate) fn new(buffers: u16, buffer_len: u32, shared: Arc<Shared>) -> Option<Pool> {
-        let layout =
-            Layout::from_size_align(usize::from(buffers) * buffer_len as usize, 4096).ok()?;
-        // SAFETY: the configuration demands at least one buffer of at least 64 bytes.
-        let memory = NonNull::new(unsafe { alloc::alloc_zeroed(layout) })?;
+        let memory = Zeroed::new(usize::from(buffers) * buffer_len as usize, 4096)?;
         shared.counters.buffers_total.set(u64::from(buffers));
         Some(Pool {
             memory,
-            layout,
             buffer_len,
             buffers: (0..buffers)
                 .map(|_| Cell::new(Buffer { offered: true, ..Buffer::default() }))
@@ -105,7 +100,7 @@ impl Pool {
 
     fn address(&self, id: u16) -> *mut u8 {
         // SAFETY: `id` is below the number of buffers, so the buffer lies in the block.
-        unsafe { self.memory.as_ptr().add(usize::from(id) * self.buffer_len as usize) }
+        unsafe { self.memory.start().as_ptr().add(usize::from(id) * self.buffer_len as usize) }
     }
 
     /// For a room without a ring: the buffer to fill next, where to write, and how much fits.
@@ -195,14 +190,6 @@ impl Pool {
         self.leased.set(self.leased.get().wrapping_add_signed(by));
         self.shared.counters.buffers_in_use.set(u64::from(self.leased.get()));
         self.shared.counters.buffers_high_water.raise_to(u64::from(self.leased.get()));
-    }
-}
-
-impl Drop for Pool {
-    fn drop(&mut self) {
-        // SAFETY: allocated by `new` with this layout. The last owner goes: no lease is left, and a driver
-        // that could not drain the kernel has leaked its share of the pool.
-        unsafe { alloc::dealloc(self.memory.as_ptr(), self.layout) };
     }
 }
 

@@ -234,11 +234,11 @@ fn a_foreign_waker_that_panics_is_contained() {
     assert_eq!(join(&tasks, woken).unwrap(), 1);
 
     let hostile: Waker = Arc::new(Hostile).into();
-    let mut dropped = tasks.spawn(async { 2 });
-    assert!(poll_once(&mut dropped, &hostile).is_pending());
-    std::mem::forget(hostile.clone());
-    drop(dropped);
+    let mut handle = tasks.spawn(async { 2 });
+    assert!(poll_once(&mut handle, &hostile).is_pending());
+    drop(hostile);
+    // The handle's is the last.
+    drop(handle);
     run(&tasks);
     assert_eq!(tasks.live(), 0);
-    std::mem::forget(hostile);
 }
