@@ -13,7 +13,7 @@ use crate::descriptor::{Entry, Table, flags};
 use crate::items::Items;
 use crate::notify::Shared;
 use crate::op::Kind;
-use crate::payload::{Item, Leftover};
+use crate::payload::{self, Item, Leftover, Memory};
 use crate::pool::Pool;
 use crate::scratch::{NO_SCRATCH, Scratch};
 use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits};
@@ -106,6 +106,15 @@ impl Core {
     /// Ends an operation outside a tick's dispatch.
     pub(crate) fn finish_later(&self, slot: &Slot, result: i32) {
         if self.finish(slot, result) {
+            self.announce(slot);
+        }
+    }
+
+    /// Lets the next tick tell of a slot, once however often this is called before.
+    #[inline(always)]
+    pub(crate) fn announce(&self, slot: &Slot) {
+        if !slot.has(bits::ANNOUNCED) {
+            slot.set(bits::ANNOUNCED);
             self.ready.push(self.arena.id(slot));
         }
     }
@@ -115,6 +124,8 @@ impl Core {
     pub(crate) fn finish_now(&self, slot: &Slot, result: i32, on: &mut impl FnMut(Completion)) {
         let id = self.arena.id(slot);
         if self.finish(slot, result) {
+            // A notice of an item may be on its way: it must not tell of the end a second time.
+            slot.unset(bits::ANNOUNCED);
             on(Completion { id, token: Token(slot.token.get()), more: false });
         }
     }
@@ -132,12 +143,35 @@ impl Core {
 
     /// As [`Core::yielded`], outside a tick's dispatch: one notice is on its way at a time.
     pub(crate) fn yielded_later(&self, slot: &Slot, item: Item) {
-        self.yielded(slot, item, &mut |completion| {
-            if !slot.has(bits::ANNOUNCED) {
-                slot.set(bits::ANNOUNCED);
-                self.ready.push(completion.id);
-            }
-        });
+        self.yielded(slot, item, &mut |_| self.announce(slot));
+    }
+
+    /// Asks an operation's owner for its memory once more: for a retry, or for the rest of a send. None
+    /// when nobody wants the operation any more: end it with [`Core::cancelled`].
+    ///
+    /// The owner is user code. It may cancel or abandon this very operation, or close its descriptor,
+    /// which must neither move nor drop the owner while it answers: so they are only noted.
+    #[inline(always)]
+    pub(crate) fn memory_again(&self, slot: &Slot) -> Option<Memory> {
+        slot.set(bits::ASKED);
+        let asking = Asking { core: self, slot };
+        let memory = payload::memory_again(slot);
+        std::mem::forget(asking);
+        slot.unset(bits::ASKED);
+        let wanted = slot.state.get() == State::Busy
+            && !slot.has(bits::CANCELLED)
+            && self.entry_of(slot).is_some_and(|entry| !entry.has(flags::CLOSING));
+        wanted.then_some(memory)
+    }
+
+    /// What an operation that is cancelled ends with: what it has done already, or `ECANCELED`.
+    pub(crate) fn cancelled(&self, slot: &Slot) -> i32 {
+        let done = match slot.kind.get() {
+            Kind::Send => slot.progress.get() as i32,
+            Kind::SendVectored => self.scratch.get(slot.progress.get()).skipped() as i32,
+            _ => 0,
+        };
+        if done > 0 { done } else { -errno::ECANCELED }
     }
 
     /// Drops what a slot owns and releases it, in the order that allows the drop to run the driver.
@@ -199,6 +233,26 @@ impl Core {
             self.finish_later(slot, -errno::ECANCELED);
         }
         own
+    }
+}
+
+/// An owner that is being asked for its memory: where it panics its operation ends, because nothing
+/// would ever complete it.
+struct Asking<'a> {
+    core: &'a Core,
+    slot: &'a Slot,
+}
+
+impl Drop for Asking<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        let (core, slot) = (self.core, self.slot);
+        slot.unset(bits::ASKED);
+        if let Some(entry) = core.entry_of(slot).filter(|_| slot.has(bits::LINKED)) {
+            let _ = entry.readers.remove(&core.arena, slot)
+                || entry.writers.remove(&core.arena, slot);
+        }
+        core.finish_later(slot, core.cancelled(slot));
     }
 }
 

@@ -27,6 +27,9 @@ use crate::slot::{Arena, Key, NIL, OpId, Slot, SlotList, State, Token, bits};
 use crate::sys::{OwnedDescriptor, Room, WakeSource, errno, own, set_nonblocking};
 use crate::timer::Wheel;
 
+/// How many items of a multishot operation may wait to be taken before it is cancelled.
+pub const MOST_WAITING: u32 = 128;
+
 static NEXT_ID: AtomicU64 = AtomicU64::new(1);
 
 /// Operations in, completions out, on one thread.
@@ -70,6 +73,13 @@ pub struct Refused<P> {
     pub error: io::Error,
     /// What the submission owned: nothing is lost.
     pub payload: P,
+}
+
+impl<P: Payload> Refused<P> {
+    /// The refusal as the operation's outcome: the error, with the buffer if there was one.
+    pub fn into_output(self) -> P::Output {
+        self.payload.refuse(self.error)
+    }
 }
 
 impl<P> fmt::Debug for Refused<P> {
@@ -578,9 +588,12 @@ impl Driver {
         let core = &**self.core;
         core.counters().ticks.add(1);
         let completions = Cell::new(0);
-        let mut on = |completion| {
+        let mut on = |completion: Completion| {
             completions.set(completions.get() + 1);
             on(completion);
+            if completion.more {
+                self.bound_multishot(completion.id);
+            }
         };
         self.deliver_ready(&mut on);
         self.restart_stalled();
@@ -616,6 +629,17 @@ impl Driver {
             timeout
         };
         self.room.wait(core, timeout)
+    }
+
+    /// A multishot operation whose items nobody takes is cancelled, so that it hoards neither connections
+    /// nor buffers.
+    fn bound_multishot(&self, id: OpId) {
+        if let Some(slot) = self.core.arena.find(id)
+            && slot.state.get() == State::Busy
+            && crate::items::waiting(slot) >= MOST_WAITING
+        {
+            self.cancel_slot(slot);
+        }
     }
 
     fn deliver_ready(&self, on: &mut impl FnMut(Completion)) {

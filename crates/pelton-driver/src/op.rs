@@ -231,6 +231,15 @@ impl<P> Submission<P> {
     pub fn op(&self) -> Op {
         self.op
     }
+
+    /// The outcome of a submission that somebody refuses instead of submitting it: the error, with the
+    /// buffer if there is one.
+    pub fn refuse(self, error: std::io::Error) -> P::Output
+    where
+        P: crate::Payload,
+    {
+        self.payload.refuse(error)
+    }
 }
 
 impl Submission<Plain> {
@@ -300,7 +309,8 @@ impl Submission<Accepting> {
 
 impl Submission<ManyAccepts> {
     /// Accepts connections until it is cancelled or fails; [`Driver::next`](crate::Driver::next) yields
-    /// them. Nothing asks for the peers' addresses.
+    /// them. Nothing asks for the peers' addresses. When [`MOST_WAITING`](crate::MOST_WAITING) of them wait
+    /// to be taken it ends as if cancelled; submit another one when they have been taken.
     pub fn accept_multi(fd: Fd) -> Submission<ManyAccepts> {
         Submission { op: Op::AcceptMulti { fd }, payload: ManyAccepts::new() }
     }
@@ -319,8 +329,8 @@ impl Submission<ManyLeases> {
     /// Receives into buffers of the pool until it is cancelled, fails or meets the end of the stream;
     /// [`Driver::next`](crate::Driver::next) yields the leases.
     ///
-    /// It receives whether or not anybody takes: bound it by cancelling, or use
-    /// [`Submission::recv_pooled`], which receives only when asked to.
+    /// It receives whether or not anybody takes. When [`MOST_WAITING`](crate::MOST_WAITING) leases wait to
+    /// be taken it ends as if cancelled. [`Submission::recv_pooled`] receives only when asked to.
     pub fn recv_multi(fd: Fd) -> Submission<ManyLeases> {
         Submission { op: Op::RecvMulti { fd }, payload: ManyLeases::new() }
     }

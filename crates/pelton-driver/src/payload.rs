@@ -154,6 +154,9 @@ mod sealed {
         /// Runs user code, which may panic: whatever is in the slot then is owned by the slot.
         fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory>;
 
+        /// The outcome of a submission that was refused.
+        fn refuse(self, error: io::Error) -> Self::Outcome;
+
         /// Takes the payload back out of a slot that `place` has filled and nothing else has seen.
         fn unplace(slot: &Slot) -> Self;
 
@@ -188,6 +191,10 @@ impl Sealed for Plain {
     #[inline(always)]
     fn place(self, _: &Core, _: &Slot) -> io::Result<Memory> {
         Ok(Memory::NONE)
+    }
+
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        Err(error)
     }
 
     fn unplace(_: &Slot) -> Plain {
@@ -232,6 +239,10 @@ impl<B: IoBufMut> Sealed for Filling<B> {
             return Err(no_room());
         }
         Ok(memory)
+    }
+
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        (Err(error), self.0)
     }
 
     fn unplace(slot: &Slot) -> Filling<B> {
@@ -283,6 +294,10 @@ impl<B: IoBuf> Sealed for Sending<B> {
         Ok(unsafe { SendingTable::<B>::memory(slot.payload()) })
     }
 
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        (Err(error), self.0)
+    }
+
     fn unplace(slot: &Slot) -> Sending<B> {
         // SAFETY: `place` put a `B` there, and no kernel has seen it.
         Sending(unsafe { Held::take(slot) })
@@ -322,6 +337,10 @@ impl<V: IoVectored> Sealed for SendingAll<V> {
         Ok(Memory::NONE)
     }
 
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        (Err(error), self.0)
+    }
+
     fn unplace(slot: &Slot) -> SendingAll<V> {
         // SAFETY: `place` put a `V` there, and no kernel has seen it.
         SendingAll(unsafe { Held::take(slot) })
@@ -351,6 +370,10 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
         let block = core.scratch.get(slot.progress.get());
         bufs.each_spare(|mut part| block.push_part(part.as_mut_ptr(), part.len()));
         if block.bytes() == 0 { Err(no_room()) } else { Ok(Memory::NONE) }
+    }
+
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        (Err(error), self.0)
     }
 
     fn unplace(slot: &Slot) -> FillingAll<V> {
@@ -409,15 +432,24 @@ impl Sealed for Accepting {
         Ok(Memory::NONE)
     }
 
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        Err(error)
+    }
+
     fn unplace(_: &Slot) -> Accepting {
         Accepting
     }
 
     fn finish(core: &Core, slot: &Slot) -> io::Result<Accepted> {
-        let peer = core.scratch.get(slot.progress.get()).peer();
         outcome(slot)?;
-        // SAFETY: an accept that is done and did not fail has put its descriptor there.
+        if slot.vtable.get().is_none() {
+            return Err(nothing_there());
+        }
+        // SAFETY: the only thing that an accept's slot ever holds is the descriptor it brought, and it
+        // holds something.
         let descriptor = unsafe { Held::take(slot) };
+        // Only now: where the accept failed nobody has written an address.
+        let peer = core.scratch.get(slot.progress.get()).peer();
         Ok(Accepted { descriptor, peer })
     }
 }
@@ -445,6 +477,10 @@ impl Sealed for Leasing {
         Ok(Memory::NONE)
     }
 
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        Err(error)
+    }
+
     fn unplace(_: &Slot) -> Leasing {
         Leasing
     }
@@ -454,7 +490,11 @@ impl Sealed for Leasing {
         if outcome(slot)? == 0 {
             return Ok(None);
         }
-        // SAFETY: a pooled receive that is done with bytes has put its lease there.
+        if slot.vtable.get().is_none() {
+            return Err(nothing_there());
+        }
+        // SAFETY: the only thing that a pooled receive's slot ever holds is its lease, and it holds
+        // something.
         Ok(Some(unsafe { Held::take(slot) }))
     }
 }
@@ -515,6 +555,10 @@ macro_rules! multishot {
                 Ok(Memory::NONE)
             }
 
+            fn refuse(self, error: io::Error) -> Self::Outcome {
+                Err(error)
+            }
+
             fn unplace(_: &Slot) -> $many {
                 $many(())
             }
@@ -528,6 +572,12 @@ macro_rules! multishot {
 
 multishot!(ManyAccepts, Connection, OwnedDescriptor);
 multishot!(ManyLeases, Lease, Lease);
+
+/// The kernel said that it brought something and named nothing that is ours.
+#[cold]
+fn nothing_there() -> io::Error {
+    io::Error::other("the kernel completed an operation without what it was to bring")
+}
 
 fn no_room() -> io::Error {
     io::Error::new(

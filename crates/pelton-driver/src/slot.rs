@@ -119,8 +119,10 @@ pub(crate) mod bits {
     pub(crate) const LINKED: u8 = 8;
     /// The slot is in the list of operations that wait for a pooled buffer.
     pub(crate) const STALLED: u8 = 16;
-    /// A notice that this multishot operation has something to take is on its way.
+    /// The slot is in the queue of those that the next tick tells of, and has not been told of.
     pub(crate) const ANNOUNCED: u8 = 32;
+    /// The owner is being asked for its memory once more: it stays where it is until it has answered.
+    pub(crate) const ASKED: u8 = 64;
 }
 
 pub(crate) const PAYLOAD_WORDS: usize = 3;

@@ -1,1 +1,62 @@
-//! pelton
+//! **Pelton**: a completion-based, thread-per-core I/O runtime. One list of operations on io_uring and on
+//! epoll, with one behaviour; the backend is chosen at run time.
+//!
+//! ```
+//! use pelton::net::{TcpListener, TcpStream};
+//!
+//! #[pelton::main]
+//! async fn main() -> std::io::Result<()> {
+//!     let listener = TcpListener::bind("127.0.0.1:0").await?;
+//!     let client = pelton::spawn(TcpStream::connect(listener.local_addr()?));
+//!
+//!     let (stream, _peer) = listener.accept().await?;
+//!     pelton::spawn(async move {
+//!         while let Some(chunk) = stream.recv().await? {
+//!             stream.send_all(chunk).await?; // a lease on a pooled buffer: no copy
+//!         }
+//!         std::io::Result::Ok(())
+//!     })
+//!     .detach();
+//!
+//!     let client = client.await??;
+//!     client.send_all("hello").await?;
+//!     assert_eq!(&*client.recv().await?.expect("an echo"), b"hello");
+//!     Ok(())
+//! }
+//! ```
+//!
+//! - A [`Runtime`] is one reactor on the calling thread; a [`Fleet`] is one per core.
+//! - Tasks stay on their reactor: they need not be `Send`, and whatever wakes them, they resume there.
+//!   [`Handle`] reaches a reactor from other threads.
+//! - Any future can be dropped at any moment: what the kernel holds stays in the reactor until the kernel
+//!   has let go.
+//! - [`driver`] is the layer below, usable without any of this.
+//!
+//! # Features
+//! - `bytes`: buffer traits for `bytes::Bytes` and `bytes::BytesMut`.
+
+pub use pelton_driver as driver;
+pub use pelton_driver::{Backend, Lease};
+pub use pelton_macros::{main, test};
+
+mod blocking;
+mod fault;
+mod fleet;
+pub mod fs;
+mod handle;
+pub mod io;
+pub mod net;
+mod operation;
+mod reactor;
+mod runtime;
+pub mod signal;
+mod socket;
+mod task;
+pub mod time;
+
+pub use blocking::spawn_blocking;
+pub use fault::Fault;
+pub use fleet::{Drain, Fleet, FleetBuilder, FleetError, Member};
+pub use handle::{Closed, Handle, RemoteJoinHandle};
+pub use runtime::{Builder, Dispatch, Runtime, block_on, shutdown_requested, spawn};
+pub use task::{JoinError, JoinHandle, yield_now};

@@ -51,11 +51,13 @@ fn attempt_once(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Mem
     let kind = slot.kind.get();
     match kind {
         Kind::Recv => {
-            let memory = memory.unwrap_or_else(|| payload::memory_again(slot));
+            let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
+                return Attempt::Done(core.cancelled(slot));
+            };
             received(recv(raw, memory.ptr, memory.len), memory.len)
         }
         Kind::RecvPooled | Kind::RecvMulti => recv_pooled(core, slot, raw, kind == Kind::RecvMulti),
-        Kind::Send => send_some(slot, raw, memory),
+        Kind::Send => send_some(core, slot, raw, memory),
         Kind::RecvVectored => {
             let message = core.scratch.get(slot.progress.get()).message();
             // SAFETY: the header and its parts stand in the slot's scratch block, and the parts name
@@ -123,8 +125,10 @@ fn received(result: i32, room: usize) -> Attempt {
     }
 }
 
-fn send_some(slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
-    let memory = memory.unwrap_or_else(|| payload::memory_again(slot));
+fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
+    let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
+        return Attempt::Done(core.cancelled(slot));
+    };
     loop {
         // Asked again the owner may show less than has been sent already: then there is nothing left.
         let sent = (slot.progress.get() as usize).min(memory.len);

@@ -21,7 +21,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::attempt::{Attempt, attempt, interest_arg, shutdown_arg};
-use super::unix::{NO_DESCRIPTOR, borrow, check, errno, last_errno};
+use super::unix::{NO_DESCRIPTOR, check, errno, last_errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
 use crate::core::{Completion, Core, Fifo};
@@ -29,7 +29,7 @@ use crate::descriptor::{Entry, flags};
 use crate::notify::Notifier;
 use crate::op::{Kind, Op};
 use crate::payload::Memory;
-use crate::slot::{OpId, Slot, SlotList, bits};
+use crate::slot::{OpId, Slot, SlotList, State, bits};
 
 /// The event data of the wake source: no table entry has this number.
 const WAKE: u64 = u64::MAX;
@@ -41,8 +41,9 @@ const SHARE: usize = 16;
 pub(crate) struct Epoll {
     epoll: OwnedFd,
     events: UnsafeCell<Vec<libc::epoll_event>>,
-    /// How many of `events` the last wait has filled.
+    /// How many of `events` the last wait has filled, and how many of those have been dispatched.
     filled: Cell<usize>,
+    dispatched: Cell<usize>,
     /// Descriptors that may still be ready and have operations left to try.
     listed: Fifo<u32>,
     pwait2: Cell<bool>,
@@ -55,6 +56,7 @@ impl Epoll {
             epoll,
             events: UnsafeCell::new(vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS]),
             filled: Cell::new(0),
+            dispatched: Cell::new(0),
             listed: Fifo::new(),
             pwait2: Cell::new(true),
         })
@@ -123,10 +125,9 @@ impl Epoll {
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
         let Some(entry) = core.entry_of(slot) else { return };
         let direction = Direction::of(slot);
-        let id = core.arena.id(slot);
         self.begin(core, slot, entry, direction, None);
-        if core.arena.find(id).is_some_and(|slot| slot.state.get() == crate::slot::State::Done) {
-            core.ready.push(id);
+        if slot.state.get() == State::Done {
+            core.announce(slot);
         }
     }
 
@@ -134,14 +135,19 @@ impl Epoll {
         let Some(entry) = core.entry_of(slot) else { return };
         // An operation that is in no queue is with the blocking pool, and ends when the pool has done it.
         if slot.has(bits::LINKED) && Direction::of(slot).queue(entry).remove(&core.arena, slot) {
-            core.finish_later(slot, -errno::ECANCELED);
+            core.finish_later(slot, core.cancelled(slot));
         }
     }
 
     pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
         for queue in [&entry.readers, &entry.writers] {
             while let Some(slot) = queue.pop(&core.arena) {
-                core.finish_later(slot, -errno::ECANCELED);
+                if slot.has(bits::ASKED) {
+                    // Its owner is asked for its memory right now, and whoever asks ends it.
+                    slot.set(bits::CANCELLED);
+                } else {
+                    core.finish_later(slot, core.cancelled(slot));
+                }
             }
         }
     }
@@ -172,10 +178,14 @@ impl Epoll {
 
     #[inline(always)]
     pub(crate) fn has_work(&self) -> bool {
-        self.listed.len() > 0
+        self.listed.len() > 0 || self.dispatched.get() < self.filled.get()
     }
 
     pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        if self.dispatched.get() < self.filled.get() {
+            // A callback panicked in the middle of the last batch: its edges come only once.
+            return Ok(());
+        }
         core.counters().enters.add(1);
         // SAFETY: one thread, and no user code runs while this reference lives.
         let events = unsafe { &mut *self.events.get() };
@@ -183,6 +193,7 @@ impl Epoll {
             events.resize(events.len() * 4, libc::epoll_event { events: 0, u64: 0 });
         }
         self.filled.set(0);
+        self.dispatched.set(0);
         match self.epoll_wait(events, timeout) {
             Ok(n) => self.filled.set(n),
             // The tick goes on with what there is; nothing is lost, edges stay with the kernel.
@@ -243,7 +254,9 @@ impl Epoll {
             entry.unset(flags::LISTED);
             self.run(core, index, entry, on);
         }
-        for at in 0..self.filled.replace(0) {
+        while self.dispatched.get() < self.filled.get() {
+            let at = self.dispatched.get();
+            self.dispatched.set(at + 1);
             // SAFETY: one thread; the event is copied and the reference ends before user code runs.
             let event = unsafe { (&*self.events.get())[at] };
             let (bits, data) = (event.events, event.u64);
@@ -280,6 +293,7 @@ impl Epoll {
     /// and close the descriptor, whose entry stays as it is until the driver has finished this tick.
     #[inline]
     fn run(&self, core: &Core, index: u32, entry: &Entry, on: &mut impl FnMut(Completion)) {
+        let unfinished = Unfinished { room: self, index, entry };
         for direction in [Direction::In, Direction::Out] {
             let queue = direction.queue(entry);
             let mut share = SHARE;
@@ -290,7 +304,10 @@ impl Epoll {
                 core.counters().completions.add(1);
                 match attempt(core, slot, entry.raw.get(), None) {
                     Attempt::Done(result) => {
-                        queue.pop(&core.arena);
+                        // Its owner, asked for its memory, may have closed the descriptor.
+                        if slot.has(bits::LINKED) {
+                            queue.pop(&core.arena);
+                        }
                         core.finish_now(slot, result, on);
                     }
                     Attempt::Drained(result) => {
@@ -314,6 +331,7 @@ impl Epoll {
                 }
             }
         }
+        std::mem::forget(unfinished);
     }
 
     fn list(&self, index: u32, entry: &Entry) {
@@ -406,18 +424,20 @@ impl Epoll {
 
     /// What the page cache has is read here and now; the rest is for the blocking pool.
     fn read_at(&self, core: &Core, slot: &Slot, entry: &Entry, memory: Memory, offset: u64) {
-        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy.
-        let bytes = unsafe { std::slice::from_raw_parts_mut(memory.ptr, memory.len) };
-        let mut parts = [io::IoSliceMut::new(bytes)];
-        // SAFETY: an operation in flight keeps its descriptor open.
-        let fd = unsafe { borrow(entry.raw.get()) };
-        match rustix::io::preadv2(fd, &mut parts, offset, rustix::io::ReadWriteFlags::NOWAIT) {
-            Ok(n) => {
-                core.counters().completions.add(1);
-                let _ = core.finish(slot, n as i32);
-            }
-            Err(_) => self.file_job(core, slot, entry, memory, offset, false),
+        let (raw, part) = (entry.raw.get(), super::part(memory.ptr, memory.len));
+        let (low, high) = (offset as libc::c_ulong, (offset >> 32) as libc::c_ulong);
+        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, and such an
+        // operation keeps its descriptor open. The kernel takes the offset in two words, and on a 64-bit
+        // machine only the first of them.
+        let result = check(unsafe {
+            libc::syscall(libc::SYS_preadv2, raw, &raw const part, 1, low, high, libc::RWF_NOWAIT)
+                as isize
+        });
+        if result < 0 {
+            return self.file_job(core, slot, entry, memory, offset, false);
         }
+        core.counters().completions.add(1);
+        let _ = core.finish(slot, result);
     }
 
     fn file_job(
@@ -455,6 +475,21 @@ impl Epoll {
         if !blocking::submit(job, core.replies.clone(), home) {
             let _ = core.finish(slot, -libc::EAGAIN);
         }
+    }
+}
+
+/// A descriptor whose queues are being tried: where user code panics they go on at the next tick,
+/// because no further edge comes for what is ready already.
+struct Unfinished<'a> {
+    room: &'a Epoll,
+    index: u32,
+    entry: &'a Entry,
+}
+
+impl Drop for Unfinished<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        self.room.list(self.index, self.entry);
     }
 }
 

@@ -27,6 +27,17 @@ use super::waker;
 ///
 /// A handle may outlive its reactor. A task that had finished by then still delivers; every other has
 /// been cancelled.
+///
+/// ```
+/// pelton::block_on(async {
+///     let seven = pelton::spawn(async { 7 });
+///     assert_eq!(seven.await.unwrap(), 7);
+///
+///     let endless = pelton::spawn(std::future::pending::<()>());
+///     endless.abort();
+///     assert!(endless.await.unwrap_err().is_cancelled());
+/// });
+/// ```
 pub struct JoinHandle<T> {
     task: Task,
     output: PhantomData<fn() -> T>,
@@ -168,6 +179,15 @@ impl<T> fmt::Debug for JoinHandle<T> {
 }
 
 /// Why a task has no output.
+///
+/// ```
+/// pelton::block_on(async {
+///     let broken = pelton::spawn(async { panic!("of no use") });
+///     let error: pelton::JoinError = broken.await.map(|(): ()| ()).unwrap_err();
+///     assert!(error.is_panic());
+///     assert_eq!(error.to_string(), "the task panicked: of no use");
+/// });
+/// ```
 pub struct JoinError {
     kind: Kind,
 }
@@ -195,7 +215,7 @@ impl Payload {
 }
 
 impl JoinError {
-    pub(super) fn cancelled() -> JoinError {
+    pub(crate) fn cancelled() -> JoinError {
         JoinError { kind: Kind::Cancelled }
     }
 

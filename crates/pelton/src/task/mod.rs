@@ -261,8 +261,8 @@ impl Tasks {
     }
 
     /// Tasks whose future exists.
-    #[inline]
-    pub(crate) fn live(&self) -> usize {
+    #[cfg(test)]
+    fn live(&self) -> usize {
         self.core().local.live.get()
     }
 

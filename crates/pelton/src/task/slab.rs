@@ -30,6 +30,7 @@ pub(super) struct Slab {
     /// The part of the last chunk that was never handed out.
     unused: Cell<*mut Header>,
     end: Cell<*mut Header>,
+    used: Cell<usize>,
     chunks: RefCell<Vec<Chunk>>,
 }
 
@@ -48,6 +49,7 @@ impl Slab {
             credit: Cell::new(0),
             unused: Cell::new(ptr::null_mut()),
             end: Cell::new(ptr::null_mut()),
+            used: Cell::new(0),
             chunks: RefCell::new(Vec::new()),
         }
     }
@@ -81,6 +83,7 @@ impl Slab {
             self.grow();
         }
         self.credit.set(self.credit.get() + 1);
+        self.used.set(self.used.get() + 1);
         let place = self.unused.get();
         // SAFETY: between `unused` and `end` is memory of the last chunk that was never initialised.
         unsafe {
@@ -129,8 +132,9 @@ impl Slab {
     }
 
     /// Headers that were ever handed out.
+    #[inline]
     pub(super) fn used(&self) -> usize {
-        (0..).map_while(|index| self.chunk(index)).map(|chunk| chunk.len).sum()
+        self.used.get()
     }
 
     /// Visits every header that was ever handed out. `visit` may run user code; headers that are taken

@@ -9,6 +9,20 @@ use std::task::Poll;
 /// long should call this now and then: nothing else on its reactor runs meanwhile.
 ///
 /// Cancelling this (dropping the future) does nothing but leave one needless wake behind.
+///
+/// ```
+/// use std::{cell::RefCell, rc::Rc};
+///
+/// pelton::block_on(async {
+///     let order = Rc::new(RefCell::new(Vec::new()));
+///     let inner = order.clone();
+///     let other = pelton::spawn(async move { inner.borrow_mut().push("other") });
+///     pelton::yield_now().await;
+///     order.borrow_mut().push("this");
+///     assert_eq!(*order.borrow(), ["other", "this"]);
+///     other.await.unwrap();
+/// });
+/// ```
 pub async fn yield_now() {
     let mut yielded = false;
     poll_fn(|cx| {

@@ -181,16 +181,16 @@ impl Uring {
             }
             Op::Connect { addr, .. } => {
                 core.scratch.get(slot.progress.get()).set_address(&addr);
-                self.entry_again(core, slot, raw)
+                return self.push_again(core, slot, raw);
             }
             Op::Poll { interest, .. } => {
                 slot.arg.set(interest_arg(interest));
-                self.entry_again(core, slot, raw)
+                return self.push_again(core, slot, raw);
             }
             Op::Accept { .. }
             | Op::AcceptMulti { .. }
             | Op::RecvVectored { .. }
-            | Op::SendVectored { .. } => self.entry_again(core, slot, raw),
+            | Op::SendVectored { .. } => return self.push_again(core, slot, raw),
             Op::Shutdown { how, .. } => entry::shutdown(raw, shutdown_arg(how), user_data),
             Op::Nop
             | Op::Close { .. }
@@ -202,18 +202,27 @@ impl Uring {
         self.push(core, sqe);
     }
 
-    /// The entry of an operation that is already in its slot.
-    fn entry_again(&self, core: &Core, slot: &Slot, raw: RawDescriptor) -> Sqe {
+    /// Stages the entry of an operation that is already in its slot.
+    fn push_again(&self, core: &Core, slot: &Slot, raw: RawDescriptor) {
+        match self.entry_again(core, slot, raw) {
+            Some(sqe) => self.push(core, sqe),
+            // Its owner, asked for its memory, had the operation cancelled. The cancel that the kernel
+            // would get for it would come before the operation, and find nothing.
+            None => core.finish_later(slot, core.cancelled(slot)),
+        }
+    }
+
+    fn entry_again(&self, core: &Core, slot: &Slot, raw: RawDescriptor) -> Option<Sqe> {
         let user_data = core.arena.id(slot).user_data();
         let block = || core.scratch.get(slot.progress.get());
-        match slot.kind.get() {
+        Some(match slot.kind.get() {
             Kind::Recv => {
-                let memory = payload::memory_again(slot);
+                let memory = core.memory_again(slot)?;
                 entry::recv(raw, memory.ptr, memory.len as u32, user_data)
             }
             Kind::Send => {
                 // Asked again the owner may show fewer bytes than have been sent: then none are left.
-                let memory = payload::memory_again(slot);
+                let memory = core.memory_again(slot)?;
                 let sent = (slot.progress.get() as usize).min(memory.len);
                 let left = (memory.len - sent) as u32;
                 entry::send(
@@ -227,11 +236,11 @@ impl Uring {
             Kind::RecvPooled => entry::recv_pooled(raw, GROUP, false, user_data),
             Kind::RecvMulti => entry::recv_pooled(raw, GROUP, true, user_data),
             Kind::ReadAt => {
-                let memory = payload::memory_again(slot);
+                let memory = core.memory_again(slot)?;
                 entry::read(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
             }
             Kind::WriteAt => {
-                let memory = payload::memory_again(slot);
+                let memory = core.memory_again(slot)?;
                 entry::write(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
             }
             Kind::RecvVectored => entry::recvmsg(raw, block().message(), user_data),
@@ -252,13 +261,12 @@ impl Uring {
             }
             Kind::Poll => entry::poll(raw, poll_events(slot.arg.get()), user_data),
             other => unreachable!("{other:?} is never submitted again"),
-        }
+        })
     }
 
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
         let Some(entry) = core.entry_of(slot) else { return };
-        let sqe = self.entry_again(core, slot, entry.raw.get());
-        self.push(core, sqe);
+        self.push_again(core, slot, entry.raw.get());
     }
 
     pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
@@ -372,7 +380,12 @@ impl Uring {
             }
             Kind::Send => {
                 let sent = slot.progress.get() as i32;
-                core.finish_now(slot, if result < 0 { result } else { sent + result }, on);
+                let result = match result {
+                    _ if result >= 0 => sent + result,
+                    _ if result == -errno::ECANCELED => core.cancelled(slot),
+                    error => error,
+                };
+                core.finish_now(slot, result, on);
             }
             Kind::RecvMulti => self.dispatch_recv_multi(core, slot, cqe, on),
             Kind::Accept => {
@@ -415,7 +428,9 @@ impl Uring {
         let polled = slot.has(bits::POLLING);
         slot.unset(bits::POLLING);
         if !may_restart(core, slot) {
-            return core.finish_now(slot, if result < 0 { result } else { -errno::ECANCELED }, on);
+            // "Try again" is no outcome.
+            let real = polled && result < 0 && result != -errno::EINTR;
+            return core.finish_now(slot, if real { result } else { core.cancelled(slot) }, on);
         }
         match -result {
             errno::ENOBUFS if !polled => core.stall(slot),
@@ -458,6 +473,9 @@ impl Uring {
         result: i32,
         on: &mut impl FnMut(Completion),
     ) {
+        if result == -errno::ECANCELED {
+            return core.finish_now(slot, core.cancelled(slot), on);
+        }
         if result < 0 {
             return core.finish_now(slot, result, on);
         }

@@ -389,6 +389,39 @@ fn the_drop_of_an_output_may_spawn_and_wake() {
 }
 
 #[test]
+fn the_drop_of_an_output_may_run_the_queue_that_links_its_own_task() {
+    for (detached, clear) in [(true, true), (true, false), (false, true), (false, false)] {
+        let tasks = Rc::new(tasks());
+        let (inner, ran) = (tasks.clone(), counter());
+        let count = ran.clone();
+        let mut output = Some(OnDrop(move || {
+            count.set(count.get() + 1);
+            if clear {
+                inner.clear();
+            } else {
+                assert_eq!(inner.run_queued(usize::MAX), 0);
+            }
+        }));
+        let handle = tasks.spawn(std::future::poll_fn(move |cx| {
+            cx.waker().wake_by_ref();
+            Poll::Ready(output.take())
+        }));
+        if detached {
+            drop(handle);
+            tasks.run_queued(usize::MAX);
+        } else {
+            tasks.run_queued(usize::MAX);
+            assert!(tasks.has_queued());
+            drop(handle);
+        }
+        assert_eq!((ran.get(), tasks.live(), tasks.has_queued()), (1, 0, false));
+        let roots = [tasks.root(), tasks.root()];
+        assert_ne!(tasks.token(roots[0].waker()), tasks.token(roots[1].waker()), "buried once");
+        assert_eq!(tasks.counts().headers, 2);
+    }
+}
+
+#[test]
 fn errors_say_what_happened_and_travel() {
     let tasks = tasks();
     let aborted = || {

@@ -118,6 +118,7 @@ fn a_stale_token_of_a_task_is_harmless_for_a_root() {
 #[test]
 fn zombies_are_taken_back_before_the_slab_grows() {
     let tasks = tasks();
+    let many = if cfg!(miri) { 20 } else { 200 };
     let zombies = |count: usize| -> Vec<Waker> {
         let gates: Vec<_> = (0..count).map(|_| Gate::new()).collect();
         let handles: Vec<_> = gates.iter().map(|gate| tasks.spawn(gate.pass())).collect();
@@ -125,19 +126,19 @@ fn zombies_are_taken_back_before_the_slab_grows() {
         handles.iter().for_each(JoinHandle::abort);
         gates.iter().map(|gate| gate.waker()).collect()
     };
-    let wakers = zombies(200);
-    assert_eq!(tasks.core().local.slab.zombies(), 200);
-    assert_eq!(tasks.counts().headers, 200);
+    let wakers = zombies(many);
+    assert_eq!(tasks.core().local.slab.zombies(), many);
+    assert_eq!(tasks.counts().headers, many);
     drop(wakers);
     for _ in 0..10 {
-        drop(zombies(200));
-        assert_eq!(tasks.counts().headers, 200);
+        drop(zombies(many));
+        assert_eq!(tasks.counts().headers, many);
     }
     // With zombies that stay, the slab grows by no more than what is alive.
-    let pinned = zombies(200);
+    let pinned = zombies(many);
     for _ in 0..10 {
-        drop(zombies(200));
-        assert_eq!(tasks.counts().headers, 400);
+        drop(zombies(many));
+        assert_eq!(tasks.counts().headers, 2 * many);
     }
     drop(pinned);
 }
@@ -146,7 +147,7 @@ fn zombies_are_taken_back_before_the_slab_grows() {
 fn a_few_tasks_among_many_pinned_headers_do_not_grow_the_slab_for_ever() {
     let tasks = tasks();
     let gate = Gate::new();
-    let pinned_count = if cfg!(miri) { 20 } else { 300 };
+    let pinned_count = if cfg!(miri) { 5 } else { 300 };
     let mut pinned = Vec::new();
     let turn = |gate: &Rc<Gate>| {
         let handle = tasks.spawn(gate.pass());
@@ -168,7 +169,7 @@ fn a_few_tasks_among_many_pinned_headers_do_not_grow_the_slab_for_ever() {
 #[test]
 fn many_tasks_at_once_span_many_chunks() {
     let tasks = tasks();
-    let count = if cfg!(miri) { 200 } else { 5000 };
+    let count = if cfg!(miri) { 70 } else { 5000 };
     let handles: Vec<_> = (0..count).map(|value| tasks.spawn(async move { value })).collect();
     assert_eq!((tasks.live(), tasks.counts().headers), (count, count));
     run(&tasks);

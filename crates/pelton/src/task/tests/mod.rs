@@ -5,6 +5,7 @@ mod end;
 mod handle;
 mod header;
 mod panics;
+mod random;
 mod run;
 mod threads;
 

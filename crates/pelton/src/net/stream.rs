@@ -1,0 +1,282 @@
+//! A TCP connection.
+
+use std::fmt;
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::rc::Rc;
+use std::time::Duration;
+
+use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Slice, Submission};
+
+use super::address::ToSocketAddrs;
+use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+use crate::reactor::Reactor;
+use crate::socket::Socket;
+
+/// A TCP connection of this thread's reactor.
+///
+/// Every call takes `&self`: a connection may be read and written at the same time. Dropping it closes the
+/// connection; operations in flight on it are cancelled.
+pub struct TcpStream {
+    pub(crate) socket: Socket,
+}
+
+impl TcpStream {
+    /// Connects to an address; of several, to the first that answers.
+    ///
+    /// Cancelled: the attempt is given up.
+    ///
+    /// # Errors
+    /// What the last attempt failed with; the name could not be looked up; or no reactor runs on this
+    /// thread.
+    pub async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
+        let reactor = Reactor::here()?;
+        let mut last = None;
+        for address in address.to_addresses().resolve().await? {
+            match TcpStream::connect_to(&reactor, address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = Some(error),
+            }
+        }
+        Err(last.unwrap_or_else(|| {
+            io::Error::new(io::ErrorKind::InvalidInput, "there is no address to connect to")
+        }))
+    }
+
+    async fn connect_to(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<TcpStream> {
+        let socket = Socket::open(reactor, address)?;
+        let socket = Socket::new_stream(reactor.clone(), socket.into())?;
+        socket.operation(Submission::connect(socket.fd, address)).await?;
+        Ok(TcpStream { socket })
+    }
+
+    /// Takes over a connection of the standard library's.
+    ///
+    /// # Errors
+    /// No reactor runs on this thread, or its table of descriptors is full.
+    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
+        let socket = Socket::attach(Reactor::here()?, stream.into())?;
+        Ok(TcpStream { socket })
+    }
+
+    /// Receives into a buffer of the reactor's pool, leased until the lease is dropped; nothing at the end
+    /// of the stream. An idle connection holds no buffer. Where no buffer is free it waits for one.
+    ///
+    /// Cancelled: what was not received stays in the connection; what had just been received is lost with
+    /// the future only if its completion had come already.
+    ///
+    /// # Errors
+    /// What the connection failed with.
+    #[inline]
+    pub async fn recv(&self) -> io::Result<Option<Lease>> {
+        self.socket.operation(Submission::recv_pooled(self.socket.fd)).await
+    }
+
+    /// Receives once into a buffer; 0 bytes are the end of the stream. A `Vec` is filled behind what it
+    /// has.
+    ///
+    /// # Errors
+    /// What the connection failed with; or the buffer has no room. The buffer comes back in any case.
+    #[inline]
+    pub async fn read<B: IoBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
+        self.socket.operation(Submission::recv(self.socket.fd, buf)).await
+    }
+
+    /// Receives once into several buffers in order.
+    ///
+    /// # Errors
+    /// As for [`TcpStream::read`].
+    pub async fn read_vectored<V: IoVectoredMut>(&self, bufs: V) -> (io::Result<usize>, V) {
+        self.socket.operation(Submission::recv_vectored(self.socket.fd, bufs)).await
+    }
+
+    /// Sends some of a buffer, and says how much.
+    ///
+    /// # Errors
+    /// What the connection failed with. The buffer comes back in any case.
+    #[inline]
+    pub async fn write<B: IoBuf>(&self, buf: B) -> (io::Result<usize>, B) {
+        self.socket.operation(Submission::send(self.socket.fd, buf)).await
+    }
+
+    /// Sends all of a buffer and gives it back.
+    ///
+    /// Cancelled: an unknown part of the buffer has been sent.
+    ///
+    /// # Errors
+    /// What the connection failed with; an unknown part has been sent then.
+    #[inline]
+    pub async fn write_all<B: IoBuf>(&self, mut buf: B) -> (io::Result<()>, B) {
+        let mut sent = 0;
+        loop {
+            let total = buf.as_init().len();
+            let rest;
+            (rest, buf) = if sent == 0 {
+                self.socket.operation(Submission::send_all(self.socket.fd, buf)).await
+            } else {
+                // Only a buffer that is larger than one operation can be needs another.
+                let slice = Slice::from(buf, sent);
+                let (rest, slice) =
+                    self.socket.operation(Submission::send_all(self.socket.fd, slice)).await;
+                (rest, slice.into_inner())
+            };
+            match rest {
+                Ok(n) if sent + n >= total => return (Ok(()), buf),
+                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+                Ok(n) => sent += n,
+                Err(error) => return (Err(error), buf),
+            }
+        }
+    }
+
+    /// Sends all of a buffer, a lease for instance, and drops it. Cancelled as [`TcpStream::write_all`].
+    ///
+    /// # Errors
+    /// What the connection failed with; an unknown part has been sent then.
+    #[inline]
+    pub async fn send_all<B: IoBuf>(&self, buf: B) -> io::Result<()> {
+        self.write_all(buf).await.0
+    }
+
+    /// Sends some of several buffers, in order, and says how much.
+    ///
+    /// # Errors
+    /// As for [`TcpStream::write`].
+    pub async fn write_vectored<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
+        self.socket.operation(Submission::send_vectored(self.socket.fd, bufs)).await
+    }
+
+    /// Sends all of several buffers, at most [`MAX_PARTS`](crate::driver::MAX_PARTS) of them, and says how
+    /// much that was.
+    ///
+    /// # Errors
+    /// As for [`TcpStream::write_all`].
+    pub async fn write_vectored_all<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
+        self.socket.operation(Submission::send_vectored_all(self.socket.fd, bufs)).await
+    }
+
+    /// Shuts the connection down, one way or both. After `Write` the peer sees the end of the stream.
+    ///
+    /// # Errors
+    /// The connection is not connected any more.
+    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+        self.socket.operation(Submission::shutdown(self.socket.fd, how)).await.map(drop)
+    }
+
+    /// Waits until something can be received, or the end of the stream or an error has come.
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    pub async fn readable(&self) -> io::Result<()> {
+        let interest = pelton_driver::Interest::Readable;
+        self.socket.operation(Submission::poll(self.socket.fd, interest)).await.map(drop)
+    }
+
+    /// Waits until something can be sent, or an error has come.
+    ///
+    /// # Errors
+    /// The descriptor cannot be watched.
+    pub async fn writable(&self) -> io::Result<()> {
+        let interest = pelton_driver::Interest::Writable;
+        self.socket.operation(Submission::poll(self.socket.fd, interest)).await.map(drop)
+    }
+
+    /// Closes the connection and waits until that is done. Dropping it closes it too, and does not wait.
+    ///
+    /// # Errors
+    /// What the system said; the descriptor is gone in any case.
+    pub async fn close(self) -> io::Result<()> {
+        self.socket.operation(Submission::close(self.socket.fd)).await.map(drop)
+    }
+
+    /// Halves that borrow the connection, for two futures of one task.
+    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+        split::borrowed(self)
+    }
+
+    /// Halves that own the connection, for two tasks. Dropping the write half ends the stream for the peer.
+    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
+        split::owned(self)
+    }
+
+    /// This end's address.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn local_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.local_addr()
+    }
+
+    /// The other end's address.
+    ///
+    /// # Errors
+    /// The connection is not connected any more.
+    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
+        self.socket.peer_addr()
+    }
+
+    /// Sends small segments at once (`TCP_NODELAY`), or waits to gather them.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
+        self.socket.option(|socket| socket.set_tcp_nodelay(nodelay))
+    }
+
+    /// Whether small segments are sent at once.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn nodelay(&self) -> io::Result<bool> {
+        self.socket.option(|socket| socket.tcp_nodelay())
+    }
+
+    /// The hop limit of what is sent.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
+        self.socket.option(|socket| socket.set_ttl_v4(ttl))
+    }
+
+    /// The hop limit of what is sent.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn ttl(&self) -> io::Result<u32> {
+        self.socket.option(|socket| socket.ttl_v4())
+    }
+
+    /// How long a close may wait for what is still to be sent; zero resets the connection.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
+        self.socket.option(|socket| socket.set_linger(linger))
+    }
+
+    /// How long a close may wait for what is still to be sent.
+    ///
+    /// # Errors
+    /// What the system said.
+    pub fn linger(&self) -> io::Result<Option<Duration>> {
+        self.socket.option(|socket| socket.linger())
+    }
+
+    /// Sets any other option, through `socket2`.
+    ///
+    /// # Errors
+    /// What `f` returned.
+    pub fn with_socket<R>(
+        &self,
+        f: impl FnOnce(socket2::SockRef<'_>) -> io::Result<R>,
+    ) -> io::Result<R> {
+        self.socket.option(f)
+    }
+}
+
+impl fmt::Debug for TcpStream {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TcpStream").field("fd", &self.socket.fd).finish_non_exhaustive()
+    }
+}

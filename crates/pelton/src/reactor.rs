@@ -1,0 +1,309 @@
+//! The reactor: a driver, the tasks that it wakes, and the loop that turns both.
+//!
+//! # The tick
+//!
+//! 1. Poll the root and the tasks that are queued, at most [`Settings::batch`] polls.
+//! 2. Tick the driver: submit everything that they asked for and wait, in one kernel entry; not waiting
+//!    where something is queued still.
+//! 3. Dispatch the completions: each names the task that waits for it, which is polled there and then
+//!    (or queued, where [`Dispatch::Queued`](crate::Dispatch) says so). What it submits goes out with the
+//!    next tick.
+//! 4. If another thread has raised the wake latch: move the tasks that it woke to the queue, and run the
+//!    closures that it posted.
+//!
+//! # Whom a completion is for
+//!
+//! A token in the operation's slot. For a task of this reactor it is the address of the task's header,
+//! which is not counted: headers are never freed while the reactor lives, so a token that has outlived its
+//! task finds a dead header or, at worst, polls a task once too often. Any other waker, of a combinator or
+//! of another executor, is kept in a table here, and the token is its number with the low bit set.
+
+use std::cell::{Cell, RefCell};
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::task::Waker;
+use std::time::Duration;
+
+use pelton_driver::{Completion, Driver, Token};
+
+use crate::fault::Fault;
+use crate::handle::Shared;
+use crate::runtime::{Dispatch, Settings};
+use crate::task::{self, Tasks};
+
+/// Operations that may end at once, without a wait, before a task has to give way.
+const BUDGET: u32 = 128;
+
+thread_local! {
+    static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+}
+
+pub(crate) struct Reactor {
+    pub(crate) tasks: Tasks,
+    pub(crate) driver: Driver,
+    pub(crate) shared: Arc<Shared>,
+    pub(crate) settings: Settings,
+    wakers: Wakers,
+    budget: Cell<u32>,
+    /// Tasks that wait for somebody to ask for the end.
+    stop_waiters: RefCell<Vec<Waker>>,
+    ended: Cell<bool>,
+    reported: Cell<task::TaskCounts>,
+}
+
+impl Reactor {
+    pub(crate) fn new(driver: Driver, shared: Arc<Shared>, settings: Settings) -> Reactor {
+        Reactor {
+            tasks: Tasks::new(driver.notifier()),
+            driver,
+            shared,
+            settings,
+            wakers: Wakers::default(),
+            budget: Cell::new(BUDGET),
+            stop_waiters: RefCell::default(),
+            ended: Cell::new(false),
+            reported: Cell::default(),
+        }
+    }
+
+    /// The reactor of this thread, if one runs here.
+    pub(crate) fn try_current() -> Option<Rc<Reactor>> {
+        CURRENT.with(|current| current.borrow().clone())
+    }
+
+    /// The reactor of this thread.
+    ///
+    /// # Panics
+    /// There is none.
+    #[track_caller]
+    pub(crate) fn current() -> Rc<Reactor> {
+        Reactor::try_current().expect(
+            "no Pelton reactor runs on this thread: call this from inside `pelton::block_on`, `#[pelton::main]` or a task",
+        )
+    }
+
+    /// The reactor of this thread, for those who can return an error.
+    pub(crate) fn here() -> std::io::Result<Rc<Reactor>> {
+        Reactor::try_current().ok_or_else(|| {
+            std::io::Error::new(
+                std::io::ErrorKind::NotConnected,
+                "no Pelton reactor runs on this thread: call this from inside `pelton::block_on` or a task",
+            )
+        })
+    }
+
+    /// Makes this the thread's reactor until the guard is dropped. None when there is one already.
+    pub(crate) fn enter(self: &Rc<Reactor>) -> Option<Entered> {
+        CURRENT.with(|current| {
+            let mut current = current.borrow_mut();
+            if current.is_some() {
+                return None;
+            }
+            *current = Some(Rc::clone(self));
+            Some(Entered(()))
+        })
+    }
+
+    /// One turn of the loop. `root` is polled when it has been notified, and its outcome returned.
+    pub(crate) fn turn<T>(
+        &self,
+        root: &task::RootTask<'_>,
+        mut poll_root: impl FnMut() -> std::task::Poll<T>,
+    ) -> Option<T> {
+        let mut polls = 0;
+        loop {
+            if root.take_notified() {
+                polls += 1;
+                if let std::task::Poll::Ready(outcome) = poll_root() {
+                    return Some(outcome);
+                }
+            }
+            polls += self.tasks.run_queued(self.settings.batch.saturating_sub(polls).max(1));
+            if polls >= self.settings.batch || !(root.is_notified() || self.tasks.has_queued()) {
+                break;
+            }
+        }
+        let busy = root.is_notified() || self.tasks.has_queued();
+        self.tick(if busy { Some(Duration::ZERO) } else { None });
+        None
+    }
+
+    /// One tick of the driver, with its completions dispatched.
+    pub(crate) fn tick(&self, timeout: Option<Duration>) {
+        self.budget.set(BUDGET);
+        let queued = self.settings.dispatch == Dispatch::Queued;
+        let woken = match self.driver.tick(timeout, |completion| self.dispatch(completion, queued))
+        {
+            Ok(tick) => tick.woken,
+            Err(error) => {
+                (self.settings.on_fault)(&Fault::Wait(error));
+                // Not a spin at full speed, if it keeps being refused.
+                std::thread::sleep(Duration::from_millis(10));
+                true
+            }
+        };
+        if woken {
+            self.tasks.drain_remote();
+            self.run_posts();
+            if self.shared.stop_requested() {
+                self.wake_stop_waiters();
+            }
+        }
+        self.report();
+    }
+
+    #[inline(always)]
+    fn dispatch(&self, completion: Completion, queued: bool) {
+        let Token(raw) = completion.token;
+        if raw.addr() & 1 == 1 {
+            return self.wakers.wake(raw.addr() >> 1);
+        }
+        if let Some(token) = task::Token::from_raw(raw) {
+            // SAFETY: tokens with a clear low bit are put into this reactor's driver by `token_for` alone,
+            // which has them from these very tasks.
+            unsafe {
+                if queued {
+                    self.tasks.wake(token);
+                } else {
+                    self.tasks.resume(token);
+                }
+            }
+        }
+    }
+
+    /// The token of whoever is being polled. `foreign` keeps the waker's place in the table, where the
+    /// waker is not one of this reactor's.
+    #[inline(always)]
+    pub(crate) fn token_for(&self, waker: &Waker, foreign: &mut Option<Place>) -> Token {
+        match self.tasks.token(waker) {
+            Some(token) => Token(token.into_raw()),
+            None => self.wakers.token_for(waker, foreign),
+        }
+    }
+
+    /// Forgets a waker of the table.
+    pub(crate) fn forget_waker(&self, place: Place) {
+        self.wakers.remove(place);
+    }
+
+    /// Counts an operation that ends at once. False when the task has had enough of them and has to give
+    /// way: it has been woken to go on later.
+    #[inline(always)]
+    pub(crate) fn may_go_on(&self, waker: &Waker) -> bool {
+        let left = self.budget.get();
+        if left == 0 {
+            self.budget.set(BUDGET);
+            waker.wake_by_ref();
+            return false;
+        }
+        self.budget.set(left - 1);
+        true
+    }
+
+    /// Runs the closures that other threads have posted, those that are there now. Each by itself: one
+    /// that panics is counted, and told of, and harms nobody.
+    fn run_posts(&self) {
+        for post in self.shared.take_posts() {
+            self.driver.counters().posts.add(1);
+            if catch_unwind(AssertUnwindSafe(post)).is_err() {
+                self.driver.counters().post_panics.add(1);
+                (self.settings.on_fault)(&Fault::PostPanicked);
+            }
+        }
+    }
+
+    pub(crate) fn wait_for_stop(&self, waker: &Waker) {
+        let mut waiters = self.stop_waiters.borrow_mut();
+        if !waiters.iter().any(|waiter| waiter.will_wake(waker)) {
+            waiters.push(waker.clone());
+        }
+    }
+
+    fn wake_stop_waiters(&self) {
+        let waiters = std::mem::take(&mut *self.stop_waiters.borrow_mut());
+        waiters.into_iter().for_each(Waker::wake);
+    }
+
+    /// The end: drops every task, on this thread, and refuses what comes after.
+    pub(crate) fn end(&self) {
+        self.ended.set(true);
+        self.shared.close();
+        self.tasks.clear();
+        self.stop_waiters.borrow_mut().clear();
+    }
+
+    pub(crate) fn has_ended(&self) -> bool {
+        self.ended.get()
+    }
+
+    /// Copies what the tasks counted to where other threads can read it.
+    #[inline]
+    fn report(&self) {
+        let (now, before) = (self.tasks.counts(), self.reported.get());
+        if now == before {
+            return;
+        }
+        self.reported.set(now);
+        let counters = self.driver.counters();
+        counters.tasks_spawned.set(now.spawned);
+        counters.tasks_live.set(now.live as u64);
+        counters.polls.set(now.polls);
+        counters.task_panics.set(now.panics);
+    }
+}
+
+/// While it lives the reactor is its thread's.
+pub(crate) struct Entered(());
+
+impl Drop for Entered {
+    fn drop(&mut self) {
+        CURRENT.with(|current| drop(current.borrow_mut().take()));
+    }
+}
+
+/// Wakers that are not this reactor's, which wait for operations of its driver.
+#[derive(Default)]
+struct Wakers {
+    places: RefCell<Vec<Option<Waker>>>,
+    free: RefCell<Vec<usize>>,
+}
+
+/// A waker's place in the table.
+#[derive(Debug)]
+pub(crate) struct Place(usize);
+
+impl Wakers {
+    #[cold]
+    fn token_for(&self, waker: &Waker, place: &mut Option<Place>) -> Token {
+        // Cloned, and what it replaces dropped, outside the borrow: both are foreign code.
+        let mut incoming = Some(waker.clone());
+        let index = match place {
+            Some(Place(index)) => *index,
+            None => self.free.borrow_mut().pop().unwrap_or_else(|| {
+                let mut places = self.places.borrow_mut();
+                places.push(None);
+                places.len() - 1
+            }),
+        };
+        std::mem::swap(&mut self.places.borrow_mut()[index], &mut incoming);
+        drop(incoming);
+        *place = Some(Place(index));
+        Token::number(index << 1 | 1)
+    }
+
+    #[cold]
+    fn wake(&self, index: usize) {
+        let waker = self.places.borrow_mut().get_mut(index).and_then(Option::take);
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    #[cold]
+    fn remove(&self, Place(index): Place) {
+        let waker = self.places.borrow_mut()[index].take();
+        self.free.borrow_mut().push(index);
+        drop(waker);
+    }
+}
