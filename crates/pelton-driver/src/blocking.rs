@@ -106,8 +106,8 @@ impl Replies {
     }
 
     /// Moves the results into `into`, which keeps its memory from one call to the next.
-    pub(crate) fn drain(&self, into: &mut Vec<(u64, i32)>) {
-        into.append(&mut self.done.lock().unwrap_or_else(PoisonError::into_inner));
+    pub(crate) fn drain(&self, into: &mut VecDeque<(u64, i32)>) {
+        into.extend(self.done.lock().unwrap_or_else(PoisonError::into_inner).drain(..));
     }
 }
 

@@ -82,6 +82,9 @@ impl Core {
         self.counters().ended(slot.kind.get());
         if let Some(entry) = self.fds.get(slot.fd.get()) {
             entry.in_flight.set(entry.in_flight.get() - 1);
+            if slot.has(bits::CANCELLED) {
+                entry.cancelled.set(entry.cancelled.get() - 1);
+            }
             if entry.in_flight.get() == 0 && entry.has(flags::CLOSING) {
                 self.closable.push(slot.fd.get());
             }

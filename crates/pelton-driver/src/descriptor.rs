@@ -47,6 +47,8 @@ pub(crate) struct Entry {
     pub(crate) raw: Cell<RawDescriptor>,
     pub(crate) generation: Cell<u32>,
     pub(crate) in_flight: Cell<u32>,
+    /// How many of those in flight have been asked to cancel, one by one.
+    pub(crate) cancelled: Cell<u32>,
     /// While closing: the slot of the close operation, or none. While free: the next free entry.
     pub(crate) closer: Cell<u32>,
     pub(crate) flags: Cell<u16>,
@@ -129,14 +131,18 @@ impl Table {
 
     /// Enters a descriptor. None when the table is full.
     pub(crate) fn insert(&self, raw: RawDescriptor, known: u16) -> Option<Fd> {
+        if self.open.get() == self.capacity {
+            return None;
+        }
         if self.free.get() == NIL {
-            self.grow()?;
+            self.grow();
         }
         let index = self.free.get();
         let entry = self.get(index)?;
         self.free.set(entry.closer.get());
         entry.raw.set(raw);
         entry.in_flight.set(0);
+        entry.cancelled.set(0);
         entry.closer.set(NIL);
         // Nothing is known yet, so the first operation of each direction tries.
         entry.flags.set(flags::OPEN | flags::READABLE | flags::WRITABLE | known);
@@ -156,16 +162,14 @@ impl Table {
     }
 
     #[cold]
-    fn grow(&self) -> Option<()> {
+    fn grow(&self) {
         let first = self.len();
-        if first + CHUNK as u32 > self.capacity {
-            return None;
-        }
-        let chunk: Box<[Entry; CHUNK]> = (0..CHUNK as u32)
+        let chunk: Box<[Entry]> = (0..CHUNK as u32)
             .map(|n| Entry {
                 raw: Cell::new(crate::sys::NO_DESCRIPTOR),
                 generation: Cell::new(self.first_generation),
                 in_flight: Cell::new(0),
+                cancelled: Cell::new(0),
                 closer: Cell::new(if n + 1 == CHUNK as u32 { NIL } else { first + n + 1 }),
                 flags: Cell::new(0),
                 readers: SlotList::new(),

@@ -1,6 +1,7 @@
 //! The one surface of the driver: submit, cancel, tick, take, wake.
 
 use std::cell::{Cell, UnsafeCell};
+use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::marker::PhantomData;
@@ -63,7 +64,9 @@ pub struct Driver {
     backend: Backend,
     fallback: Option<String>,
     ticking: Cell<bool>,
-    replies: UnsafeCell<Vec<(u64, i32)>>,
+    /// Another thread has notified, and what it left has not been taken in yet.
+    woken: Cell<bool>,
+    replies: UnsafeCell<VecDeque<(u64, i32)>>,
     shutdown_timeout: Duration,
 }
 
@@ -170,7 +173,8 @@ impl Driver {
             room: ManuallyDrop::new(room),
             fallback,
             ticking: Cell::new(false),
-            replies: UnsafeCell::new(Vec::new()),
+            woken: Cell::new(false),
+            replies: UnsafeCell::new(VecDeque::new()),
             shutdown_timeout: config.shutdown_timeout,
         })
     }
@@ -299,7 +303,7 @@ impl Driver {
     ) -> Result<Key<P>, Refused<P>> {
         let slot = self.start(submission, token)?;
         if slot.state.get() == State::Done {
-            self.core.ready.push(self.core.arena.id(slot));
+            self.core.announce(slot);
         }
         Ok(self.key(slot))
     }
@@ -339,6 +343,11 @@ impl Driver {
     ) -> Result<&Slot, Refused<P>> {
         let core = &**self.core;
         let Submission { op, payload } = submission;
+        if let Op::ReadAt { offset, .. } | Op::WriteAt { offset, .. } = op
+            && i64::try_from(offset).is_err()
+        {
+            return Err(Refused { error: no_such_offset(), payload });
+        }
         let Some(slot) = core.arena.claim(op.kind(), token.0) else {
             return Err(Refused { error: too_many_operations(), payload });
         };
@@ -364,7 +373,8 @@ impl Driver {
         match op {
             Op::Close { .. } => self.start_close(slot, fd, entry),
             Op::CancelFd { .. } => {
-                let found = self.cancel_all_on(fd.index, entry);
+                let found = entry.in_flight.get();
+                self.cancel_each_on(fd.index, entry);
                 let _ = core.finish(slot, found as i32);
             }
             _ => {
@@ -424,25 +434,44 @@ impl Driver {
         self.settle();
     }
 
-    fn cancel_all_on(&self, index: u32, entry: &crate::descriptor::Entry) -> u32 {
-        let found = entry.in_flight.get();
-        if found > 0 {
-            // Those that wait for a buffer are the driver's; the others are the room's.
-            let core = &**self.core;
-            let mut at = core.stalled.first(&core.arena);
-            while let Some(slot) = at {
-                let next = core.arena.get(slot.link.get());
-                if slot.fd.get() == index {
-                    core.cancel_own(slot);
-                    // Dropping what an orphan owned may have changed the list.
-                    at = core.stalled.first(&core.arena);
-                } else {
-                    at = next;
-                }
-            }
-            self.room.cancel_fd(core, entry);
+    /// Cancels what is in flight on a descriptor that is closing: nothing on it is retried any more.
+    fn cancel_all_on(&self, index: u32, entry: &crate::descriptor::Entry) {
+        if entry.in_flight.get() == entry.cancelled.get() {
+            // Whoever had them in flight has abandoned them, as is usual: nothing is left to cancel.
+            return;
         }
-        found
+        if self.room.cancels_one_by_one(entry) {
+            return self.cancel_each_on(index, entry);
+        }
+        // Those that wait for a buffer are the driver's; the others are the room's.
+        let core = &**self.core;
+        let mut at = core.stalled.first(&core.arena);
+        while let Some(slot) = at {
+            let next = core.arena.get(slot.link.get());
+            if slot.fd.get() == index {
+                core.cancel_own(slot);
+                // Dropping what an orphan owned may have changed the list.
+                at = core.stalled.first(&core.arena);
+            } else {
+                at = next;
+            }
+        }
+        self.room.cancel_fd(core, entry);
+    }
+
+    /// Looks through all operations for those on a descriptor and cancels each, so that none is retried.
+    #[cold]
+    fn cancel_each_on(&self, index: u32, entry: &crate::descriptor::Entry) {
+        let core = &**self.core;
+        for at in 0..core.arena.used() {
+            if entry.in_flight.get() == entry.cancelled.get() {
+                break;
+            }
+            let Some(slot) = core.arena.get(at) else { break };
+            if slot.fd.get() == index && matches!(slot.state.get(), State::Busy | State::Orphan) {
+                self.cancel_slot(slot);
+            }
+        }
     }
 
     /// Closes the descriptors on which nothing is in flight any more. Not in the middle of a dispatch,
@@ -483,6 +512,13 @@ impl Driver {
             return;
         }
         slot.set(bits::CANCELLED);
+        if let Some(entry) = self.core.entry_of(slot) {
+            entry.cancelled.set(entry.cancelled.get() + 1);
+        }
+        if slot.has(bits::ASKED) {
+            // Its owner is asked for its memory right now, and whoever asks ends it.
+            return;
+        }
         if !self.core.cancel_own(slot) {
             self.room.cancel(&self.core, slot);
         }
@@ -535,8 +571,12 @@ impl Driver {
     /// [`Driver::is_done`], the operation has ended: [`Driver::take`] says how.
     pub fn next<P: Multishot>(&self, key: &Key<P>) -> Option<P::Item> {
         let slot = self.slot_of(key)?;
-        slot.unset(bits::ANNOUNCED);
-        self.core.items.pop(slot).and_then(P::item)
+        let item = self.core.items.pop(slot).and_then(P::item);
+        if slot.state.get() == State::Busy && crate::items::waiting(slot) == 0 {
+            // The notice that may be on its way has nothing left to tell of.
+            slot.unset(bits::ANNOUNCED);
+        }
+        item
     }
 
     /// How many things a multishot operation has yielded that nobody has taken.
@@ -598,22 +638,28 @@ impl Driver {
         self.deliver_ready(&mut on);
         self.restart_stalled();
         // Whoever has been told of something must get to act on it: no waiting then.
-        let timeout = if completions.get() > 0 || core.ready.len() > 0 || self.room.has_work() {
+        let must_act = completions.get() > 0 || core.ready.len() > 0 || self.woken.get();
+        let timeout = if must_act || self.room.has_work() {
             Some(Duration::ZERO)
         } else {
             self.until_next_timer(timeout)
         };
         let waited = self.wait(timeout);
         // After every wait, whether it was broken by a wake or not; then drain.
-        let woken = core.shared.latch.clear();
+        if core.shared.latch.clear() {
+            // Kept here until it has been acted on, which a callback that panics puts off.
+            self.woken.set(true);
+        }
         if waited.is_ok() {
             self.room.reap(core, &mut on);
         }
         if !core.wheel.is_empty() {
             self.fire_timers(&mut on);
         }
+        let woken = self.woken.get();
         if woken {
             self.come_home(&mut on);
+            self.woken.set(false);
         }
         drop(ticking);
         self.settle();
@@ -648,11 +694,12 @@ impl Driver {
             let Some(id) = core.ready.pop() else { break };
             // Taken or abandoned meanwhile: nobody waits to be told.
             let Some(slot) = core.arena.find(id) else { continue };
-            let more = slot.state.get() == State::Busy;
-            if more && !slot.has(bits::ANNOUNCED) {
+            // Told of already, or its items have been taken.
+            if !slot.has(bits::ANNOUNCED) {
                 continue;
             }
             slot.unset(bits::ANNOUNCED);
+            let more = slot.state.get() == State::Busy;
             if slot.state.get() != State::Orphan {
                 on(Completion { id, token: Token(slot.token.get()), more });
             }
@@ -693,18 +740,16 @@ impl Driver {
     #[cold]
     fn come_home(&self, on: &mut impl FnMut(Completion)) {
         let core = &**self.core;
-        // SAFETY: one thread, and not inside another tick: nobody else holds the vector. It is taken out
-        // for the time in which user code runs.
-        let mut replies = std::mem::take(unsafe { &mut *self.replies.get() });
-        core.replies.drain(&mut replies);
-        for (user_data, result) in replies.drain(..) {
+        // SAFETY: one thread, and not inside another tick: nobody else holds the queue, and the reference
+        // ends before user code runs.
+        core.replies.drain(unsafe { &mut *self.replies.get() });
+        // SAFETY: as above. One by one, so that none is lost where a callback panics.
+        while let Some((user_data, result)) = unsafe { &mut *self.replies.get() }.pop_front() {
             if let Some(slot) = core.in_flight(user_data) {
                 core.counters().completions.add(1);
                 core.finish_now(slot, result, on);
             }
         }
-        // SAFETY: as above.
-        unsafe { *self.replies.get() = replies };
         let mut wakes = 0;
         let mut at = core.wakes.first(&core.arena);
         while let Some(slot) = at {
@@ -875,6 +920,11 @@ impl Drop for Hold<'_> {
 #[cold]
 fn bad_descriptor() -> io::Error {
     io::Error::from_raw_os_error(errno::EBADF)
+}
+
+#[cold]
+fn no_such_offset() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the offset is past what a file can have (2^63 - 1)")
 }
 
 #[cold]

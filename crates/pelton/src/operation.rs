@@ -130,10 +130,6 @@ impl<P: Payload> Pending<P> {
         Pending { key: None, place: None }
     }
 
-    pub(crate) fn is_some(&self) -> bool {
-        self.key.is_some()
-    }
-
     pub(crate) fn key(&self) -> Option<&Key<P>> {
         self.key.as_ref()
     }
@@ -180,14 +176,6 @@ impl<P: Payload> Pending<P> {
                 Poll::Pending
             }
         })
-    }
-
-    /// Sees to it that whoever polls is told of the next completion.
-    pub(crate) fn watch(&mut self, reactor: &Reactor, cx: &mut Context<'_>) {
-        if let Some(key) = self.key.take() {
-            self.set_waker(reactor, &key, cx);
-            self.key = Some(key);
-        }
     }
 
     fn set_waker(&mut self, reactor: &Reactor, key: &Key<P>, cx: &mut Context<'_>) {

@@ -143,8 +143,8 @@ impl Epoll {
         for queue in [&entry.readers, &entry.writers] {
             while let Some(slot) = queue.pop(&core.arena) {
                 if slot.has(bits::ASKED) {
-                    // Its owner is asked for its memory right now, and whoever asks ends it.
-                    slot.set(bits::CANCELLED);
+                    // Its owner is asked for its memory right now. The descriptor is closing, and whoever
+                    // asks sees that and ends the operation.
                 } else {
                     core.finish_later(slot, core.cancelled(slot));
                 }

@@ -123,6 +123,14 @@ impl Room {
         in_room!(self, kernel => kernel.cancel_fd(core, entry));
     }
 
+    /// True when the operations on a descriptor must be cancelled one by one, not with `cancel_fd`.
+    pub(crate) fn cancels_one_by_one(&self, entry: &Entry) -> bool {
+        match self {
+            Room::Uring(uring) => uring.cancels_one_by_one(entry),
+            _ => false,
+        }
+    }
+
     pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
         in_room!(self, kernel => kernel.close(core, entry, closer));
     }

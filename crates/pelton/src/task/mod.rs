@@ -261,7 +261,7 @@ impl Tasks {
     }
 
     /// Tasks whose future exists.
-    #[cfg(test)]
+    #[cfg(all(test, not(loom)))]
     fn live(&self) -> usize {
         self.core().local.live.get()
     }

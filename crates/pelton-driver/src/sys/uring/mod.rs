@@ -278,6 +278,12 @@ impl Uring {
         self.push(core, entry::cancel_fd(entry.raw.get(), QUIET));
     }
 
+    /// True when `cancel_fd` would reach too far: the kernel goes by the open file, which a duplicate of
+    /// the descriptor shares.
+    pub(crate) fn cancels_one_by_one(&self, entry: &Entry) -> bool {
+        entry.has(flags::FOREIGN)
+    }
+
     pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
         let user_data = closer.map_or(QUIET, |slot| core.arena.id(slot).user_data());
         self.push(core, entry::close(entry.raw.get(), user_data, closer.is_none()));
@@ -429,7 +435,9 @@ impl Uring {
         slot.unset(bits::POLLING);
         if !may_restart(core, slot) {
             // "Try again" is no outcome.
-            let real = polled && result < 0 && result != -errno::EINTR;
+            let real = polled
+                && result < 0
+                && !matches!(-result, errno::EINTR | errno::ECANCELED);
             return core.finish_now(slot, if real { result } else { core.cancelled(slot) }, on);
         }
         match -result {
