@@ -27,13 +27,18 @@ struct Pool {
 }
 
 struct State {
-    jobs: VecDeque<Job>,
+    /// Each with a number of its own.
+    jobs: VecDeque<(u64, Job)>,
+    next: u64,
+    /// Threads that run or are being started.
     threads: usize,
+    /// Those of them that run: what may be trusted to get to a job.
+    running: usize,
     idle: usize,
 }
 
 static POOL: Pool = Pool {
-    state: Mutex::new(State { jobs: VecDeque::new(), threads: 0, idle: 0 }),
+    state: Mutex::new(State { jobs: VecDeque::new(), next: 0, threads: 0, running: 0, idle: 0 }),
     work: Condvar::new(),
 };
 
@@ -43,10 +48,25 @@ static POOL: Pool = Pool {
 /// The system refused the first thread: the job is dropped. With at least one thread running the job
 /// only waits longer.
 pub fn run(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    let mut state = lock();
-    state.jobs.push_back(Box::new(job));
+    run_on(&POOL, Box::new(job), spawn)
+}
+
+fn spawn() -> std::io::Result<()> {
+    std::thread::Builder::new().name("pelton-blocking".into()).spawn(|| work(&POOL)).map(drop)
+}
+
+/// [`run`] with the system call passed in, for tests that refuse it.
+fn run_on(
+    pool: &Pool,
+    job: Job,
+    spawn: impl FnOnce() -> std::io::Result<()>,
+) -> std::io::Result<()> {
+    let mut state = lock(pool);
+    let number = state.next;
+    state.next += 1;
+    state.jobs.push_back((number, job));
     if state.idle >= state.jobs.len() {
-        POOL.work.notify_one();
+        pool.work.notify_one();
         return Ok(());
     }
     if state.threads == MAX_THREADS {
@@ -54,41 +74,45 @@ pub fn run(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     }
     state.threads += 1;
     drop(state);
-    let thread = std::thread::Builder::new().name("pelton-blocking".into()).spawn(work);
-    let Err(error) = thread else { return Ok(()) };
-    let mut state = lock();
+    let Err(error) = spawn() else { return Ok(()) };
+    let mut state = lock(pool);
     state.threads -= 1;
-    if state.threads > 0 {
-        POOL.work.notify_one();
+    if state.running > 0 {
+        pool.work.notify_one();
         return Ok(());
     }
-    let refused = state.jobs.pop_back();
+    // This very job, and no other: whoever submitted that one has been told, or will be, how it goes. A
+    // thread that is being started may have taken it, which is as good.
+    let Some(at) = state.jobs.iter().position(|(other, _)| *other == number) else { return Ok(()) };
+    let refused = state.jobs.remove(at);
     drop(state);
     drop(refused);
     Err(error)
 }
 
-fn lock() -> MutexGuard<'static, State> {
-    POOL.state.lock().unwrap_or_else(PoisonError::into_inner)
+fn lock(pool: &Pool) -> MutexGuard<'_, State> {
+    pool.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work() {
-    let mut state = lock();
+fn work(pool: &'static Pool) {
+    let mut state = lock(pool);
+    state.running += 1;
     loop {
-        if let Some(job) = state.jobs.pop_front() {
+        if let Some((_, job)) = state.jobs.pop_front() {
             drop(state);
             // Whoever waits for the job learns of its panic by its own means.
             let _ = catch_unwind(AssertUnwindSafe(job));
-            state = lock();
+            state = lock(pool);
             continue;
         }
         state.idle += 1;
         let (guard, timeout) =
-            POOL.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+            pool.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
         state = guard;
         state.idle -= 1;
         if timeout.timed_out() && state.jobs.is_empty() {
             state.threads -= 1;
+            state.running -= 1;
             return;
         }
     }
@@ -149,6 +173,36 @@ mod tests {
         let mut all: Vec<i32> = results.iter().collect();
         all.sort_unstable();
         assert_eq!(all, (0..1000).collect::<Vec<_>>());
-        assert!(lock().threads <= MAX_THREADS);
+        assert!(lock(&POOL).threads <= MAX_THREADS);
+    }
+
+    #[test]
+    fn a_thread_that_cannot_be_had_refuses_its_own_job_and_not_that_of_another() {
+        let pool = Pool {
+            state: Mutex::new(State {
+                jobs: VecDeque::new(),
+                next: 0,
+                threads: 0,
+                running: 0,
+                idle: 0,
+            }),
+            work: Condvar::new(),
+        };
+        let refuse = || Err(std::io::ErrorKind::OutOfMemory.into());
+        let (done, results) = mpsc::channel();
+        let job = |n: u32| -> Job {
+            let done = done.clone();
+            Box::new(move || done.send(n).unwrap())
+        };
+        // While the system refuses the first one's thread, a second job comes and is refused too.
+        let first = run_on(&pool, job(1), || {
+            assert!(run_on(&pool, job(2), refuse).is_err());
+            refuse()
+        });
+        assert!(first.is_err(), "nobody would ever run it");
+        assert!(lock(&pool).jobs.is_empty());
+        assert_eq!(lock(&pool).threads, 0);
+        drop(done);
+        assert_eq!(results.iter().count(), 0, "a job that was refused does not run");
     }
 }

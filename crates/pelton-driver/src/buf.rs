@@ -260,13 +260,27 @@ impl<B: IoBuf> IoBuf for Slice<B> {
 /// ```
 pub trait IoVectored: 'static {
     /// Calls `f` with the initialised bytes of each part, in order.
-    fn each(&self, f: impl FnMut(&[u8]));
+    ///
+    /// The parts borrow from `self`, because the kernel reads them after the call has returned. What
+    /// does not outlive the call cannot be a part:
+    ///
+    /// ```compile_fail,E0597
+    /// struct Temporary;
+    /// impl pelton_driver::IoVectored for Temporary {
+    ///     fn each<'a>(&'a self, mut f: impl FnMut(&'a [u8])) {
+    ///         let bytes = vec![1, 2, 3];
+    ///         f(&bytes);
+    ///     }
+    /// }
+    /// ```
+    fn each<'a>(&'a self, f: impl FnMut(&'a [u8]));
 }
 
 /// Several buffers that one operation fills in order.
 pub trait IoVectoredMut: 'static {
-    /// Calls `f` with the memory to fill of each part, in order.
-    fn each_spare(&mut self, f: impl FnMut(Spare<'_>));
+    /// Calls `f` with the memory to fill of each part, in order. The parts borrow from `self`, as those
+    /// of [`IoVectored::each`].
+    fn each_spare<'a>(&'a mut self, f: impl FnMut(Spare<'a>));
 
     /// Records that the first `n` bytes of the memory that the last `each_spare` gave as number `part`,
     /// counted from 0, have been written.
@@ -279,13 +293,13 @@ pub trait IoVectoredMut: 'static {
 macro_rules! vectored {
     ($([$($generic:tt)*] $buffers:ty,)+) => {$(
         impl<B: IoBuf, $($generic)*> IoVectored for $buffers {
-            fn each(&self, f: impl FnMut(&[u8])) {
+            fn each<'a>(&'a self, f: impl FnMut(&'a [u8])) {
                 self.iter().map(IoBuf::as_init).for_each(f);
             }
         }
 
         impl<B: IoBufMut, $($generic)*> IoVectoredMut for $buffers {
-            fn each_spare(&mut self, f: impl FnMut(Spare<'_>)) {
+            fn each_spare<'a>(&'a mut self, f: impl FnMut(Spare<'a>)) {
                 self.iter_mut().map(IoBufMut::spare).for_each(f);
             }
 
@@ -304,7 +318,7 @@ vectored! {
 }
 
 impl<A: IoBuf, B: IoBuf> IoVectored for (A, B) {
-    fn each(&self, mut f: impl FnMut(&[u8])) {
+    fn each<'a>(&'a self, mut f: impl FnMut(&'a [u8])) {
         f(self.0.as_init());
         f(self.1.as_init());
     }

@@ -3,6 +3,7 @@
 
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
+use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,7 +33,7 @@ pub struct Completion {
 }
 
 pub(crate) struct Core {
-    pub(crate) id: u64,
+    pub(crate) id: NonZeroU32,
     pub(crate) start: Instant,
     pub(crate) arena: Arena,
     pub(crate) fds: Table,
@@ -252,8 +253,8 @@ impl Drop for Asking<'_> {
         let (core, slot) = (self.core, self.slot);
         slot.unset(bits::ASKED);
         if let Some(entry) = core.entry_of(slot).filter(|_| slot.has(bits::LINKED)) {
-            let _ = entry.readers.remove(&core.arena, slot)
-                || entry.writers.remove(&core.arena, slot);
+            let _ =
+                entry.readers.remove(&core.arena, slot) || entry.writers.remove(&core.arena, slot);
         }
         core.finish_later(slot, core.cancelled(slot));
     }

@@ -85,7 +85,7 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(capacity: u32, driver: u64) -> Table {
+    pub(crate) fn new(capacity: u32, driver: u32) -> Table {
         Table {
             chunks: UnsafeCell::new(Vec::new()),
             free: Cell::new(NIL),
@@ -93,7 +93,7 @@ impl Table {
             capacity,
             // Drivers start at different generations, so that a descriptor which is handed to the wrong
             // driver is refused there instead of naming some other connection.
-            first_generation: (driver as u32).wrapping_mul(0x9E37_79B1),
+            first_generation: driver.wrapping_mul(0x9E37_79B1),
         }
     }
 
@@ -164,25 +164,20 @@ impl Table {
     #[cold]
     fn grow(&self) {
         let first = self.len();
-        let chunk: Box<[Entry]> = (0..CHUNK as u32)
-            .map(|n| Entry {
-                raw: Cell::new(crate::sys::NO_DESCRIPTOR),
-                generation: Cell::new(self.first_generation),
-                in_flight: Cell::new(0),
-                cancelled: Cell::new(0),
-                closer: Cell::new(if n + 1 == CHUNK as u32 { NIL } else { first + n + 1 }),
-                flags: Cell::new(0),
-                readers: SlotList::new(),
-                writers: SlotList::new(),
-            })
-            .collect::<Vec<_>>()
-            .try_into()
-            .ok()?;
+        let chunk: Box<[Entry; CHUNK]> = Box::new(std::array::from_fn(|n| Entry {
+            raw: Cell::new(crate::sys::NO_DESCRIPTOR),
+            generation: Cell::new(self.first_generation),
+            in_flight: Cell::new(0),
+            cancelled: Cell::new(0),
+            closer: Cell::new(if n + 1 == CHUNK { NIL } else { first + n as u32 + 1 }),
+            flags: Cell::new(0),
+            readers: SlotList::new(),
+            writers: SlotList::new(),
+        }));
         // SAFETY: one thread, and no reference to the vector is alive: `get` and `len` end theirs before
         // they return, and neither the loop above nor `push` runs user code.
         unsafe { &mut *self.chunks.get() }.push(NonNull::from(Box::leak(chunk)));
         self.free.set(first);
-        Some(())
     }
 }
 

@@ -38,6 +38,8 @@ mod core;
 mod counters;
 mod descriptor;
 mod driver;
+#[cfg(all(test, not(loom)))]
+mod fake_tests;
 mod items;
 mod latch;
 mod memory;
@@ -61,8 +63,8 @@ pub use latch::{Raise, WakeLatch};
 pub use notify::Notifier;
 pub use op::{Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
-    Accepted, Accepting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Multishot, Payload,
-    Plain, Sending, SendingAll,
+    Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
+    Multishot, Payload, Plain, Sending, SendingAll,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;

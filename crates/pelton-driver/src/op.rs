@@ -13,7 +13,8 @@ use std::time::Instant;
 use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::descriptor::Fd;
 use crate::payload::{
-    Accepting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Plain, Sending, SendingAll,
+    Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Plain, Sending,
+    SendingAll,
 };
 use crate::slot::OpId;
 
@@ -28,8 +29,8 @@ pub enum Op {
     Accept { fd: Fd },
     /// Accepts connections until it is cancelled or fails.
     AcceptMulti { fd: Fd },
-    /// Connects to an address.
-    Connect { fd: Fd, addr: SocketAddr },
+    /// Connects to the address that the operation owns.
+    Connect { fd: Fd },
     /// Receives into a buffer that the operation owns.
     Recv { fd: Fd },
     /// Receives into a buffer of the pool, chosen when there is something to receive.
@@ -181,7 +182,7 @@ impl Op {
             Op::Nop | Op::Timeout { .. } | Op::Cancel { .. } | Op::Wake => None,
             Op::Accept { fd }
             | Op::AcceptMulti { fd }
-            | Op::Connect { fd, .. }
+            | Op::Connect { fd }
             | Op::Recv { fd }
             | Op::RecvPooled { fd }
             | Op::RecvMulti { fd }
@@ -252,13 +253,6 @@ impl Submission<Plain> {
         Submission::plain(Op::Nop)
     }
 
-    /// Connects a socket that was made for the address's family.
-    ///
-    /// Cancelled: the attempt is given up; close the socket then, its state is undefined on some systems.
-    pub fn connect(fd: Fd, addr: SocketAddr) -> Submission<Plain> {
-        Submission::plain(Op::Connect { fd, addr })
-    }
-
     /// Waits until a descriptor is ready. The level counts, not the edge: a descriptor that is ready
     /// already completes at once.
     pub fn poll(fd: Fd, interest: Interest) -> Submission<Plain> {
@@ -296,6 +290,15 @@ impl Submission<Plain> {
     /// Completes when another thread has called [`Notifier::notify`](crate::Notifier::notify).
     pub fn wake() -> Submission<Plain> {
         Submission::plain(Op::Wake)
+    }
+}
+
+impl Submission<Connecting> {
+    /// Connects a socket that was made for the address's family.
+    ///
+    /// Cancelled: the attempt is given up; close the socket then, its state is undefined on some systems.
+    pub fn connect(fd: Fd, addr: SocketAddr) -> Submission<Connecting> {
+        Submission { op: Op::Connect { fd }, payload: Connecting(addr) }
     }
 }
 

@@ -158,7 +158,7 @@ mod sealed {
         fn refuse(self, error: io::Error) -> Self::Outcome;
 
         /// Takes the payload back out of a slot that `place` has filled and nothing else has seen.
-        fn unplace(slot: &Slot) -> Self;
+        fn unplace(_: &Core, slot: &Slot) -> Self;
 
         /// Makes the outcome of a slot that is done. Leaves the slot without a payload.
         fn finish(core: &Core, slot: &Slot) -> Self::Outcome;
@@ -197,7 +197,7 @@ impl Sealed for Plain {
         Err(error)
     }
 
-    fn unplace(_: &Slot) -> Plain {
+    fn unplace(_: &Core, _: &Slot) -> Plain {
         Plain
     }
 
@@ -245,7 +245,7 @@ impl<B: IoBufMut> Sealed for Filling<B> {
         (Err(error), self.0)
     }
 
-    fn unplace(slot: &Slot) -> Filling<B> {
+    fn unplace(_: &Core, slot: &Slot) -> Filling<B> {
         // SAFETY: `place` put a `B` there, and no kernel has seen it.
         Filling(unsafe { Held::take(slot) })
     }
@@ -298,7 +298,7 @@ impl<B: IoBuf> Sealed for Sending<B> {
         (Err(error), self.0)
     }
 
-    fn unplace(slot: &Slot) -> Sending<B> {
+    fn unplace(_: &Core, slot: &Slot) -> Sending<B> {
         // SAFETY: `place` put a `B` there, and no kernel has seen it.
         Sending(unsafe { Held::take(slot) })
     }
@@ -341,7 +341,7 @@ impl<V: IoVectored> Sealed for SendingAll<V> {
         (Err(error), self.0)
     }
 
-    fn unplace(slot: &Slot) -> SendingAll<V> {
+    fn unplace(_: &Core, slot: &Slot) -> SendingAll<V> {
         // SAFETY: `place` put a `V` there, and no kernel has seen it.
         SendingAll(unsafe { Held::take(slot) })
     }
@@ -376,7 +376,7 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
         (Err(error), self.0)
     }
 
-    fn unplace(slot: &Slot) -> FillingAll<V> {
+    fn unplace(_: &Core, slot: &Slot) -> FillingAll<V> {
         // SAFETY: `place` put a `V` there, and no kernel has seen it.
         FillingAll(unsafe { Held::take(slot) })
     }
@@ -398,6 +398,36 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
             left -= here;
         }
         (result, bufs)
+    }
+}
+
+/// Connecting to an address, which is copied to where the kernel can read it.
+#[derive(Debug)]
+pub struct Connecting(pub SocketAddr);
+
+payload!([] Connecting => io::Result<usize>);
+
+#[allow(private_interfaces)]
+impl Sealed for Connecting {
+    type Outcome = io::Result<usize>;
+
+    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+        slot.progress.set(core.scratch.claim());
+        core.scratch.get(slot.progress.get()).set_address(&self.0);
+        Ok(Memory::NONE)
+    }
+
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        Err(error)
+    }
+
+    fn unplace(core: &Core, slot: &Slot) -> Connecting {
+        let address = core.scratch.get(slot.progress.get()).peer();
+        Connecting(address.expect("the address that `place` has written"))
+    }
+
+    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
+        outcome(slot)
     }
 }
 
@@ -436,7 +466,7 @@ impl Sealed for Accepting {
         Err(error)
     }
 
-    fn unplace(_: &Slot) -> Accepting {
+    fn unplace(_: &Core, _: &Slot) -> Accepting {
         Accepting
     }
 
@@ -481,7 +511,7 @@ impl Sealed for Leasing {
         Err(error)
     }
 
-    fn unplace(_: &Slot) -> Leasing {
+    fn unplace(_: &Core, _: &Slot) -> Leasing {
         Leasing
     }
 
@@ -559,7 +589,7 @@ macro_rules! multishot {
                 Err(error)
             }
 
-            fn unplace(_: &Slot) -> $many {
+            fn unplace(_: &Core, _: &Slot) -> $many {
                 $many(())
             }
 

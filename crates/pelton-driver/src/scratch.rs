@@ -58,6 +58,14 @@ impl Block {
         crate::sys::part_len(unsafe { (&*self.parts.get())[part].assume_init_ref() })
     }
 
+    /// The parts as the kernel is given them.
+    #[cfg(any(test, feature = "fake-kernel"))]
+    pub(crate) fn all_parts(&self) -> Vec<Part> {
+        // SAFETY: the parts below `len` have been written.
+        let part = |at: usize| unsafe { *(&*self.parts.get())[at].assume_init_ref() };
+        (0..self.parts()).map(part).collect()
+    }
+
     pub(crate) fn bytes(&self) -> usize {
         (0..self.parts()).map(|part| self.part_len(part)).sum()
     }

@@ -27,8 +27,10 @@
 //!   moved out of the slot, then the slot is released, and only then is the payload dropped.
 
 use std::cell::{Cell, UnsafeCell};
+use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
+use std::num::NonZeroU32;
 use std::ptr::NonNull;
 
 use crate::memory::Zeroed;
@@ -83,11 +85,10 @@ impl Token {
 /// [`Driver::abandon`](crate::Driver::abandon) gives it back: a key that is merely dropped holds its slot
 /// until the driver goes.
 #[must_use = "take the outcome or abandon the operation: a key that is dropped keeps its slot"]
-#[derive(Debug)]
 pub struct Key<P> {
-    pub(crate) slot: NonNull<Slot>,
     pub(crate) id: OpId,
-    pub(crate) driver: u64,
+    /// Which driver made it: no two drivers of a process have the same number.
+    pub(crate) driver: NonZeroU32,
     pub(crate) payload: PhantomData<fn() -> P>,
 }
 
@@ -95,6 +96,12 @@ impl<P> Key<P> {
     /// The operation's name.
     pub fn id(&self) -> OpId {
         self.id
+    }
+}
+
+impl<P> fmt::Debug for Key<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Key").field(&self.id).finish()
     }
 }
 

@@ -61,7 +61,7 @@ impl File {
     /// # Errors
     /// What the system said, or the buffer has no room. The buffer comes back in any case.
     pub async fn read_at<B: IoBufMut>(&self, buf: B, offset: u64) -> (io::Result<usize>, B) {
-        self.socket.operation(Submission::read_at(self.socket.fd, buf, offset)).await
+        self.socket.operation(buf, move |fd, buf| Submission::read_at(fd, buf, offset)).await
     }
 
     /// Writes once at `offset` bytes, and says how much.
@@ -69,7 +69,7 @@ impl File {
     /// # Errors
     /// What the system said. The buffer comes back in any case.
     pub async fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> (io::Result<usize>, B) {
-        self.socket.operation(Submission::write_at(self.socket.fd, buf, offset)).await
+        self.socket.operation(buf, move |fd, buf| Submission::write_at(fd, buf, offset)).await
     }
 }
 

@@ -1,60 +1,64 @@
 //! The future of one operation.
 
 use std::pin::Pin;
-use std::rc::Rc;
 use std::task::{Context, Poll};
 
-use pelton_driver::{Key, Payload, Started, Submission};
+use pelton_driver::{Fd, Key, Payload, Started, Submission};
 
 use crate::reactor::{Place, Reactor};
+use crate::socket::Socket;
 
-/// An operation of a reactor's driver as a future. Submitted when it is first polled; dropped at any
+/// An operation on a socket's descriptor as a future. Submitted when it is first polled; dropped at any
 /// moment, it is abandoned: what it owns stays with the driver until the kernel has let go.
-pub(crate) struct Operation<'a, P: Payload> {
-    reactor: &'a Rc<Reactor>,
-    state: State<P>,
+///
+/// Which operation it is, is a function from the descriptor and an argument, most often a constructor of
+/// [`Submission`], so that the compiler knows it wherever this is polled. The argument is there until the
+/// operation is submitted, the key while it is in flight.
+pub(crate) struct Operation<'a, A, P: Payload, F> {
+    socket: &'a Socket,
+    argument: Option<A>,
+    key: Option<Key<P>>,
     place: Option<Place>,
+    make: F,
 }
 
-enum State<P> {
-    Staged(Submission<P>),
-    InFlight(Key<P>),
-    Ended,
-}
-
-impl<'a, P: Payload> Operation<'a, P> {
+impl<'a, A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'a, A, P, F> {
     #[inline(always)]
-    pub(crate) fn new(reactor: &'a Rc<Reactor>, submission: Submission<P>) -> Operation<'a, P> {
-        Operation { reactor, state: State::Staged(submission), place: None }
+    pub(crate) fn new(socket: &'a Socket, argument: A, make: F) -> Operation<'a, A, P, F> {
+        Operation { socket, argument: Some(argument), key: None, place: None, make }
     }
 
     #[inline(always)]
     fn start(&mut self, cx: &mut Context<'_>) -> Poll<P::Output> {
-        if !self.reactor.may_go_on(cx.waker()) {
+        let reactor = &*self.socket.reactor;
+        if !reactor.may_go_on(cx.waker()) {
             return Poll::Pending;
         }
-        let State::Staged(submission) = std::mem::replace(&mut self.state, State::Ended) else {
-            unreachable!("an operation is started once")
-        };
-        let token = self.reactor.token_for(cx.waker(), &mut self.place);
-        match start(self.reactor, submission, token) {
+        let argument = self.argument.take().expect("an operation is polled until it has ended");
+        let token = reactor.token_for(cx.waker(), &mut self.place);
+        match start(reactor, (self.make)(self.socket.fd, argument), token) {
             Started::Done(output) => {
-                self.forget_waker();
+                forget_waker(reactor, &mut self.place);
                 Poll::Ready(output)
             }
             Started::Pending(key) => {
-                self.state = State::InFlight(key);
+                self.key = Some(key);
                 Poll::Pending
             }
         }
     }
+}
 
-    #[inline(always)]
-    fn forget_waker(&mut self) {
-        if let Some(place) = self.place.take() {
-            self.reactor.forget_waker(place);
-        }
+#[inline(always)]
+fn forget_waker(reactor: &Reactor, place: &mut Option<Place>) {
+    if let Some(place) = place.take() {
+        reactor.forget_waker(place);
     }
+}
+
+#[cold]
+fn abandon<P: Payload>(reactor: &Reactor, key: Key<P>) {
+    reactor.driver.abandon(key);
 }
 
 /// Submits an operation; a refusal is its outcome.
@@ -79,43 +83,41 @@ fn ended() -> std::io::Error {
 }
 
 // Nothing in it is borrowed by the kernel: that is all in the driver.
-impl<P: Payload> Unpin for Operation<'_, P> {}
+impl<A, P: Payload, F> Unpin for Operation<'_, A, P, F> {}
 
-impl<P: Payload> Future for Operation<'_, P> {
+impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P, F> {
     type Output = P::Output;
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<P::Output> {
         let this = &mut *self;
-        match std::mem::replace(&mut this.state, State::Ended) {
-            staged @ State::Staged(_) => {
-                this.state = staged;
-                this.start(cx)
+        if this.key.is_none() {
+            return this.start(cx);
+        }
+        let reactor = &*this.socket.reactor;
+        match reactor.driver.take_if_done(&mut this.key) {
+            Some(output) => {
+                forget_waker(reactor, &mut this.place);
+                Poll::Ready(output)
             }
-            State::InFlight(key) => match this.reactor.driver.take(key) {
-                Ok(output) => {
-                    this.forget_waker();
-                    Poll::Ready(output)
+            None => {
+                if let Some(key) = &this.key {
+                    let token = reactor.token_for(cx.waker(), &mut this.place);
+                    reactor.driver.set_token(key, token);
                 }
-                Err(key) => {
-                    let token = this.reactor.token_for(cx.waker(), &mut this.place);
-                    this.reactor.driver.set_token(&key, token);
-                    this.state = State::InFlight(key);
-                    Poll::Pending
-                }
-            },
-            State::Ended => panic!("an operation was polled after it had ended"),
+                Poll::Pending
+            }
         }
     }
 }
 
-impl<P: Payload> Drop for Operation<'_, P> {
+impl<A, P: Payload, F> Drop for Operation<'_, A, P, F> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let State::InFlight(key) = std::mem::replace(&mut self.state, State::Ended) {
-            self.reactor.driver.abandon(key);
+        if let Some(key) = self.key.take() {
+            abandon(&self.socket.reactor, key);
         }
-        self.forget_waker();
+        forget_waker(&self.socket.reactor, &mut self.place);
     }
 }
 
@@ -164,23 +166,22 @@ impl<P: Payload> Pending<P> {
         reactor: &Reactor,
         cx: &mut Context<'_>,
     ) -> Option<Poll<P::Output>> {
-        let key = self.key.take()?;
-        Some(match reactor.driver.take(key) {
-            Ok(output) => {
+        if self.key.is_none() {
+            return None;
+        }
+        Some(match reactor.driver.take_if_done(&mut self.key) {
+            Some(output) => {
                 self.forget_waker(reactor);
                 Poll::Ready(output)
             }
-            Err(key) => {
-                self.set_waker(reactor, &key, cx);
-                self.key = Some(key);
+            None => {
+                if let Some(key) = &self.key {
+                    let token = reactor.token_for(cx.waker(), &mut self.place);
+                    reactor.driver.set_token(key, token);
+                }
                 Poll::Pending
             }
         })
-    }
-
-    fn set_waker(&mut self, reactor: &Reactor, key: &Key<P>, cx: &mut Context<'_>) {
-        let token = reactor.token_for(cx.waker(), &mut self.place);
-        reactor.driver.set_token(key, token);
     }
 
     /// Gives up what is in flight.

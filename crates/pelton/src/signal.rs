@@ -109,7 +109,7 @@ impl Signal {
                 Err(error) => return Err(error),
             }
             let Watched(socket) = &self.watched;
-            socket.operation(Submission::poll(socket.fd, Interest::Readable)).await?;
+            socket.operation(Interest::Readable, Submission::poll).await?;
         }
     }
 }

@@ -43,11 +43,14 @@ impl Socket {
         socket2::Socket::new(domain, kind, Some(socket2::Protocol::TCP))
     }
 
-    pub(crate) fn operation<P: pelton_driver::Payload>(
-        &self,
-        submission: pelton_driver::Submission<P>,
-    ) -> Operation<'_, P> {
-        Operation::new(&self.reactor, submission)
+    /// An operation on this descriptor.
+    #[inline(always)]
+    pub(crate) fn operation<A, P, F>(&self, argument: A, make: F) -> Operation<'_, A, P, F>
+    where
+        P: pelton_driver::Payload,
+        F: Fn(Fd, A) -> pelton_driver::Submission<P>,
+    {
+        Operation::new(self, argument, make)
     }
 
     /// Sets or asks for an option.

@@ -90,10 +90,7 @@ impl Epoll {
             Op::Send { .. } | Op::SendVectored { .. } => {
                 self.begin(core, slot, entry, Direction::Out, Some(memory));
             }
-            Op::Connect { addr, .. } => {
-                core.scratch.get(slot.progress.get()).set_address(&addr);
-                self.connect(core, slot, entry);
-            }
+            Op::Connect { .. } => self.connect(core, slot, entry),
             Op::Poll { interest, .. } => {
                 slot.arg.set(interest_arg(interest));
                 let direction = Direction::of(slot);

@@ -1,12 +1,18 @@
 //! A kernel made of user space: it completes what it was given when a test says so, late, twice, after a
 //! cancel, or never, and writes into the memory of an operation at that moment, as a kernel would. So
 //! Miri and AddressSanitizer see every use of memory that a kernel would still hold.
+//!
+//! It does what a kernel may do and nothing else: whatever a test says, it never claims to have written
+//! bytes that it has not, and never makes a connection out of nothing.
 
-use std::cell::{Cell, RefCell};
+use std::cell::RefCell;
+use std::collections::VecDeque;
 use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
+use super::unix::{NO_DESCRIPTOR, OwnedDescriptor, own};
+use super::{Part, errno, part, part_base, part_len};
 use crate::config::Error;
 use crate::core::{Completion, Core};
 use crate::descriptor::Entry;
@@ -15,31 +21,59 @@ use crate::payload::{self, Item, Memory};
 use crate::slot::{OpId, Slot, bits};
 
 /// Something that the fake kernel was given.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
+#[non_exhaustive]
 pub struct Held {
     /// The operation, by the number that a kernel would carry.
     pub user_data: u64,
     /// What it is.
     pub kind: Kind,
-    ptr: *mut u8,
-    len: usize,
+    parts: Vec<Part>,
 }
 
-#[derive(Clone, Copy, Debug)]
+impl Held {
+    fn len(&self) -> usize {
+        self.parts.iter().map(part_len).sum()
+    }
+
+    fn fills(&self) -> bool {
+        matches!(self.kind, Kind::Recv | Kind::ReadAt | Kind::RecvVectored)
+    }
+}
+
 struct Cqe {
     user_data: u64,
     result: i32,
     more: bool,
+    descriptor: Option<OwnedDescriptor>,
 }
 
 #[derive(Default)]
 struct State {
     held: Vec<Held>,
     cancels: Vec<u64>,
-    completions: Vec<Cqe>,
+    completions: VecDeque<Cqe>,
     closed: usize,
     /// Cancel what is asked to be cancelled by itself when the driver waits: a kernel that behaves.
     obedient: bool,
+}
+
+impl State {
+    fn find(&self, user_data: u64) -> Option<&Held> {
+        self.held.iter().find(|held| held.user_data == user_data)
+    }
+
+    fn let_go(&mut self, user_data: u64) {
+        self.held.retain(|held| held.user_data != user_data);
+    }
+
+    fn is_multishot(&self, user_data: u64) -> bool {
+        self.find(user_data).is_some_and(|held| held.kind.is_multishot())
+    }
+
+    fn complete(&mut self, user_data: u64, result: i32, more: bool) {
+        self.completions.push_back(Cqe { user_data, result, more, descriptor: None });
+    }
 }
 
 /// The test's side of a fake kernel.
@@ -74,64 +108,119 @@ impl FakeKernel {
         self.state.borrow_mut().obedient = true;
     }
 
-    /// Writes `data` into the memory of the operation, as far as it fits, and completes it for the last
-    /// time with that many bytes.
+    /// Writes `data` into the memory of an operation that receives or reads, as far as it fits, and
+    /// completes it for the last time with that many bytes.
+    ///
+    /// # Panics
+    /// The kernel does not hold such an operation.
     pub fn fill(&self, user_data: u64, data: &[u8]) {
-        let held = self.held().into_iter().find(|held| held.user_data == user_data);
-        let held = held.expect("the kernel holds this operation");
-        let n = data.len().min(held.len);
-        // SAFETY: the driver promises that the memory of an operation in flight stays where it is and is
-        // touched by nobody else until its last completion; that promise is what the tests test.
-        unsafe { std::ptr::copy_nonoverlapping(data.as_ptr(), held.ptr, n) };
-        self.complete(user_data, n as i32);
+        let mut state = self.state.borrow_mut();
+        let held = state.find(user_data).expect("the kernel holds this operation");
+        assert!(held.fills(), "{:?} does not receive", held.kind);
+        let n = write(held, data);
+        state.let_go(user_data);
+        state.complete(user_data, n as i32, false);
     }
 
-    /// The bytes of an operation's memory, as a kernel that sends would read them.
+    /// The bytes of an operation that sends or writes, as a kernel would read them.
+    ///
+    /// # Panics
+    /// The kernel does not hold such an operation.
     pub fn bytes(&self, user_data: u64) -> Vec<u8> {
-        let held = self.held().into_iter().find(|held| held.user_data == user_data);
-        let held = held.expect("the kernel holds this operation");
-        // SAFETY: as in `fill`; an operation that sends has initialised its memory.
-        unsafe { std::slice::from_raw_parts(held.ptr, held.len) }.to_vec()
+        let state = self.state.borrow();
+        let held = state.find(user_data).expect("the kernel holds this operation");
+        assert!(!held.fills(), "{:?} does not send", held.kind);
+        let mut bytes = Vec::with_capacity(held.len());
+        for part in held.parts.iter().filter(|part| part_len(part) > 0) {
+            // SAFETY: the driver promises that the memory of an operation in flight stays where it is and
+            // is touched by nobody else until its last completion; that promise is what the tests test.
+            // An operation that sends has initialised it.
+            bytes.extend(unsafe { std::slice::from_raw_parts(part_base(part), part_len(part)) });
+        }
+        bytes
     }
 
-    /// Completes an operation for the last time, whether it is held or not.
+    /// Completes an operation for the last time, whether it is held or not. `EAGAIN` is what a descriptor
+    /// says that is not ready: the driver then asks the operation's owner for its memory once more and
+    /// submits it again. An operation that receives "n" bytes receives zeros, and no more than fit.
     pub fn complete(&self, user_data: u64, result: i32) {
         let mut state = self.state.borrow_mut();
-        state.held.retain(|held| held.user_data != user_data);
-        state.completions.push(Cqe { user_data, result, more: false });
+        let n = match state.find(user_data) {
+            Some(held) if result > 0 && held.fills() => {
+                write(held, &vec![0; (result as usize).min(held.len())]) as i32
+            }
+            Some(_) => result,
+            // Nothing can be transferred for an operation that is not there.
+            None => result.min(0),
+        };
+        state.let_go(user_data);
+        state.complete(user_data, n, false);
     }
 
     /// Completes a multishot operation and keeps it.
+    ///
+    /// # Panics
+    /// The kernel does not hold such an operation.
     pub fn complete_more(&self, user_data: u64, result: i32) {
-        self.state.borrow_mut().completions.push(Cqe { user_data, result, more: true });
+        let mut state = self.state.borrow_mut();
+        assert!(state.is_multishot(user_data), "only a multishot operation goes on");
+        state.complete(user_data, result, true);
     }
+
+    /// Completes an accept with a connection; with `more` a multishot accept goes on.
+    pub fn connect(&self, user_data: u64, descriptor: OwnedDescriptor, more: bool) {
+        let mut state = self.state.borrow_mut();
+        let more = more && state.is_multishot(user_data);
+        if !more {
+            state.let_go(user_data);
+        }
+        let descriptor = Some(descriptor);
+        state.completions.push_back(Cqe { user_data, result: 0, more, descriptor });
+    }
+}
+
+/// Writes `data` into the memory of an operation in flight, as far as it fits.
+fn write(held: &Held, data: &[u8]) -> usize {
+    let mut rest = data;
+    for part in &held.parts {
+        let (now, later) = rest.split_at(rest.len().min(part_len(part)));
+        if now.is_empty() {
+            continue;
+        }
+        // SAFETY: as in `bytes`; the part has room for `now`.
+        unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), part_base(part), now.len()) };
+        rest = later;
+    }
+    data.len() - rest.len()
 }
 
 /// The driver's side.
 pub(crate) struct Fake {
     kernel: FakeKernel,
-    reaping: Cell<bool>,
 }
 
 impl Fake {
     pub(crate) fn new(kernel: FakeKernel) -> Fake {
-        Fake { kernel, reaping: Cell::new(false) }
+        Fake { kernel }
     }
 
     pub(crate) fn prepare(&self, _: &Core) -> Result<(), Error> {
         Ok(())
     }
 
-    pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, _: &Entry, memory: Memory) {
-        if let Op::Connect { addr, .. } = op {
-            core.scratch.get(slot.progress.get()).set_address(&addr);
-        }
+    pub(crate) fn start(&self, core: &Core, slot: &Slot, _: Op, _: &Entry, memory: Memory) {
         self.hold(core, slot, memory);
     }
 
     fn hold(&self, core: &Core, slot: &Slot, memory: Memory) {
         let user_data = core.arena.id(slot).user_data();
-        let held = Held { user_data, kind: slot.kind.get(), ptr: memory.ptr, len: memory.len };
+        let parts = match slot.kind.get() {
+            Kind::SendVectored | Kind::RecvVectored => {
+                core.scratch.get(slot.progress.get()).all_parts()
+            }
+            _ => vec![part(memory.ptr, memory.len)],
+        };
+        let held = Held { user_data, kind: slot.kind.get(), parts };
         self.kernel.state.borrow_mut().held.push(held);
     }
 
@@ -154,9 +243,11 @@ impl Fake {
         self.kernel.state.borrow_mut().cancels.extend(on.map(|held| held.user_data));
     }
 
-    pub(crate) fn close(&self, core: &Core, _: &Entry, closer: Option<&Slot>) {
+    pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
         self.kernel.state.borrow_mut().closed += 1;
         core.counters().closes.add(1);
+        // SAFETY: the driver owns the descriptor, nothing is in flight on it, and its entry goes now.
+        drop(unsafe { own(entry.raw.replace(NO_DESCRIPTOR)) });
         if let Some(closer) = closer {
             core.finish_later(closer, 0);
         }
@@ -170,12 +261,10 @@ impl Fake {
         core.counters().enters.add(1);
         let mut state = self.kernel.state.borrow_mut();
         if state.obedient {
-            let cancels = std::mem::take(&mut state.cancels);
-            for user_data in cancels {
-                if state.held.iter().any(|held| held.user_data == user_data) {
-                    state.held.retain(|held| held.user_data != user_data);
-                    let result = -super::errno::ECANCELED;
-                    state.completions.push(Cqe { user_data, result, more: false });
+            for user_data in std::mem::take(&mut state.cancels) {
+                if state.find(user_data).is_some() {
+                    state.let_go(user_data);
+                    state.complete(user_data, -errno::ECANCELED, false);
                 }
             }
         }
@@ -183,34 +272,73 @@ impl Fake {
     }
 
     pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
-        assert!(!self.reaping.replace(true), "a tick inside a tick");
-        let completions = std::mem::take(&mut self.kernel.state.borrow_mut().completions);
-        for Cqe { user_data, result, more } in completions {
+        let there_now = self.kernel.state.borrow().completions.len();
+        for _ in 0..there_now {
+            // One by one, so that none is lost where a callback panics.
+            let Some(cqe) = self.kernel.state.borrow_mut().completions.pop_front() else { break };
             core.counters().completions.add(1);
-            let Some(slot) = core.in_flight(user_data) else { continue };
-            match slot.kind.get() {
-                Kind::RecvMulti | Kind::RecvPooled if result == -super::errno::ENOBUFS => {
-                    if slot.has(bits::CANCELLED) {
-                        core.finish_now(slot, -super::errno::ECANCELED, on);
-                    } else {
-                        core.stall(slot);
-                    }
-                }
-                Kind::RecvMulti if result > 0 => {
-                    let lease = self.receive(core, result as u32);
-                    core.yielded(slot, Item::Lease(lease), on);
-                    if !more && core.in_flight(user_data).is_some() {
-                        core.finish_now(slot, 0, on);
-                    }
-                }
-                Kind::RecvPooled if result > 0 => {
-                    payload::put_lease(slot, self.receive(core, result as u32));
-                    core.finish_now(slot, result, on);
-                }
-                _ => core.finish_now(slot, result, on),
-            }
+            self.dispatch(core, cqe, on);
         }
-        self.reaping.set(false);
+    }
+
+    fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl FnMut(Completion)) {
+        let Cqe { user_data, result, more, descriptor } = cqe;
+        let Some(slot) = core.in_flight(user_data) else { return };
+        if !more {
+            // Also where a test has completed it twice, and the driver submitted it again in between.
+            self.kernel.state.borrow_mut().let_go(user_data);
+        }
+        if slot.has(bits::STALLED) {
+            // Completed twice, and parked after the first one.
+            return core.counters().stale.add(1);
+        }
+        let kind = slot.kind.get();
+        let no_buffer = result == -errno::ENOBUFS || (result > 0 && core.pool.available() == 0);
+        match kind {
+            Kind::RecvMulti | Kind::RecvPooled if no_buffer => {
+                self.kernel.state.borrow_mut().let_go(user_data);
+                if slot.has(bits::CANCELLED) {
+                    core.finish_now(slot, core.cancelled(slot), on);
+                } else {
+                    core.stall(slot);
+                }
+            }
+            Kind::RecvMulti if result > 0 => {
+                let lease = self.receive(core, result as u32);
+                core.yielded(slot, Item::Lease(lease), on);
+                self.end(core, user_data, more, on);
+            }
+            Kind::AcceptMulti if descriptor.is_some() => {
+                if let Some(descriptor) = descriptor {
+                    core.yielded(slot, Item::Connection(descriptor), on);
+                }
+                self.end(core, user_data, more, on);
+            }
+            Kind::RecvPooled if result > 0 => {
+                payload::put_lease(slot, self.receive(core, result as u32));
+                core.finish_now(slot, result, on);
+            }
+            Kind::Accept => {
+                let result = if descriptor.is_none() { result.min(-1) } else { 0 };
+                if let Some(descriptor) = descriptor {
+                    payload::put_descriptor(slot, descriptor);
+                }
+                core.finish_now(slot, result, on);
+            }
+            Kind::Recv | Kind::Send | Kind::ReadAt | Kind::WriteAt if result == -errno::EAGAIN => {
+                match core.memory_again(slot) {
+                    Some(memory) => self.hold(core, slot, memory),
+                    None => core.finish_now(slot, core.cancelled(slot), on),
+                }
+            }
+            _ => core.finish_now(slot, result, on),
+        }
+    }
+
+    fn end(&self, core: &Core, user_data: u64, more: bool, on: &mut impl FnMut(Completion)) {
+        if !more && let Some(slot) = core.in_flight(user_data) {
+            core.finish_now(slot, 0, on);
+        }
     }
 
     fn receive(&self, core: &Core, n: u32) -> crate::pool::Lease {

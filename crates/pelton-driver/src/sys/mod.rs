@@ -32,6 +32,8 @@ pub(crate) mod fake;
 mod unix;
 pub(crate) mod uring;
 
+#[cfg(any(test, feature = "fake-kernel"))]
+pub(crate) use unix::part_base;
 pub(crate) use unix::{
     AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, Part, WakeSource, errno,
     message_header, own, part, part_len, part_skip, set_nonblocking, socket_address, write_address,

@@ -20,6 +20,11 @@ pub(crate) fn part(ptr: *mut u8, len: usize) -> Part {
     Part { iov_base: ptr.cast(), iov_len: len }
 }
 
+#[cfg(any(test, feature = "fake-kernel"))]
+pub(crate) fn part_base(part: &Part) -> *mut u8 {
+    part.iov_base.cast()
+}
+
 pub(crate) fn part_len(part: &Part) -> usize {
     part.iov_len
 }

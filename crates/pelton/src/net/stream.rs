@@ -3,13 +3,18 @@
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
+use std::pin::Pin;
 use std::rc::Rc;
+use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Slice, Submission};
+use pelton_driver::{
+    Fd, IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Sending, Slice, Submission,
+};
 
 use super::address::ToSocketAddrs;
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+use crate::operation::Operation;
 use crate::reactor::Reactor;
 use crate::socket::Socket;
 
@@ -46,7 +51,7 @@ impl TcpStream {
     async fn connect_to(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<TcpStream> {
         let socket = Socket::open(reactor, address)?;
         let socket = Socket::new_stream(reactor.clone(), socket.into())?;
-        socket.operation(Submission::connect(socket.fd, address)).await?;
+        socket.operation(address, Submission::connect).await?;
         Ok(TcpStream { socket })
     }
 
@@ -68,8 +73,8 @@ impl TcpStream {
     /// # Errors
     /// What the connection failed with.
     #[inline]
-    pub async fn recv(&self) -> io::Result<Option<Lease>> {
-        self.socket.operation(Submission::recv_pooled(self.socket.fd)).await
+    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Lease>>> {
+        self.socket.operation((), |fd, ()| Submission::recv_pooled(fd))
     }
 
     /// Receives once into a buffer; 0 bytes are the end of the stream. A `Vec` is filled behind what it
@@ -78,8 +83,8 @@ impl TcpStream {
     /// # Errors
     /// What the connection failed with; or the buffer has no room. The buffer comes back in any case.
     #[inline]
-    pub async fn read<B: IoBufMut>(&self, buf: B) -> (io::Result<usize>, B) {
-        self.socket.operation(Submission::recv(self.socket.fd, buf)).await
+    pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
+        self.socket.operation(buf, Submission::recv)
     }
 
     /// Receives once into several buffers in order.
@@ -87,7 +92,7 @@ impl TcpStream {
     /// # Errors
     /// As for [`TcpStream::read`].
     pub async fn read_vectored<V: IoVectoredMut>(&self, bufs: V) -> (io::Result<usize>, V) {
-        self.socket.operation(Submission::recv_vectored(self.socket.fd, bufs)).await
+        self.socket.operation(bufs, Submission::recv_vectored).await
     }
 
     /// Sends some of a buffer, and says how much.
@@ -95,8 +100,8 @@ impl TcpStream {
     /// # Errors
     /// What the connection failed with. The buffer comes back in any case.
     #[inline]
-    pub async fn write<B: IoBuf>(&self, buf: B) -> (io::Result<usize>, B) {
-        self.socket.operation(Submission::send(self.socket.fd, buf)).await
+    pub fn write<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
+        self.socket.operation(buf, Submission::send)
     }
 
     /// Sends all of a buffer and gives it back.
@@ -106,26 +111,11 @@ impl TcpStream {
     /// # Errors
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
-    pub async fn write_all<B: IoBuf>(&self, mut buf: B) -> (io::Result<()>, B) {
-        let mut sent = 0;
-        loop {
-            let total = buf.as_init().len();
-            let rest;
-            (rest, buf) = if sent == 0 {
-                self.socket.operation(Submission::send_all(self.socket.fd, buf)).await
-            } else {
-                // Only a buffer that is larger than one operation can be needs another.
-                let slice = Slice::from(buf, sent);
-                let (rest, slice) =
-                    self.socket.operation(Submission::send_all(self.socket.fd, slice)).await;
-                (rest, slice.into_inner())
-            };
-            match rest {
-                Ok(n) if sent + n >= total => return (Ok(()), buf),
-                Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
-                Ok(n) => sent += n,
-                Err(error) => return (Err(error), buf),
-            }
+    pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
+        WriteAll {
+            stream: self,
+            operation: self.socket.operation(buf, Submission::send_all),
+            rest: None,
         }
     }
 
@@ -134,8 +124,14 @@ impl TcpStream {
     /// # Errors
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
-    pub async fn send_all<B: IoBuf>(&self, buf: B) -> io::Result<()> {
-        self.write_all(buf).await.0
+    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
+        SendAll {
+            write: WriteAll {
+                stream: self,
+                operation: self.socket.operation(buf, Submission::send_all),
+                rest: None,
+            },
+        }
     }
 
     /// Sends some of several buffers, in order, and says how much.
@@ -143,7 +139,7 @@ impl TcpStream {
     /// # Errors
     /// As for [`TcpStream::write`].
     pub async fn write_vectored<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
-        self.socket.operation(Submission::send_vectored(self.socket.fd, bufs)).await
+        self.socket.operation(bufs, Submission::send_vectored).await
     }
 
     /// Sends all of several buffers, at most [`MAX_PARTS`](crate::driver::MAX_PARTS) of them, and says how
@@ -152,7 +148,7 @@ impl TcpStream {
     /// # Errors
     /// As for [`TcpStream::write_all`].
     pub async fn write_vectored_all<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
-        self.socket.operation(Submission::send_vectored_all(self.socket.fd, bufs)).await
+        self.socket.operation(bufs, Submission::send_vectored_all).await
     }
 
     /// Shuts the connection down, one way or both. After `Write` the peer sees the end of the stream.
@@ -160,7 +156,7 @@ impl TcpStream {
     /// # Errors
     /// The connection is not connected any more.
     pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
-        self.socket.operation(Submission::shutdown(self.socket.fd, how)).await.map(drop)
+        self.socket.operation(how, Submission::shutdown).await.map(drop)
     }
 
     /// Waits until something can be received, or the end of the stream or an error has come.
@@ -169,7 +165,7 @@ impl TcpStream {
     /// The descriptor cannot be watched.
     pub async fn readable(&self) -> io::Result<()> {
         let interest = pelton_driver::Interest::Readable;
-        self.socket.operation(Submission::poll(self.socket.fd, interest)).await.map(drop)
+        self.socket.operation(interest, Submission::poll).await.map(drop)
     }
 
     /// Waits until something can be sent, or an error has come.
@@ -178,7 +174,7 @@ impl TcpStream {
     /// The descriptor cannot be watched.
     pub async fn writable(&self) -> io::Result<()> {
         let interest = pelton_driver::Interest::Writable;
-        self.socket.operation(Submission::poll(self.socket.fd, interest)).await.map(drop)
+        self.socket.operation(interest, Submission::poll).await.map(drop)
     }
 
     /// Closes the connection and waits until that is done. Dropping it closes it too, and does not wait.
@@ -186,7 +182,7 @@ impl TcpStream {
     /// # Errors
     /// What the system said; the descriptor is gone in any case.
     pub async fn close(self) -> io::Result<()> {
-        self.socket.operation(Submission::close(self.socket.fd)).await.map(drop)
+        self.socket.operation((), |fd, ()| Submission::close(fd)).await.map(drop)
     }
 
     /// Halves that borrow the connection, for two futures of one task.
@@ -272,6 +268,76 @@ impl TcpStream {
         f: impl FnOnce(socket2::SockRef<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         self.socket.option(f)
+    }
+}
+
+/// Sending all of a buffer: one operation, but for a buffer that is larger than an operation can be.
+struct WriteAll<'a, B: IoBuf, F> {
+    stream: &'a TcpStream,
+    operation: Operation<'a, B, Sending<B>, F>,
+    rest: Option<Pin<Box<dyn Future<Output = (io::Result<()>, B)> + 'a>>>,
+}
+
+impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> WriteAll<'_, B, F> {
+    #[inline(always)]
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<()>, B)> {
+        if let Some(rest) = &mut self.rest {
+            return rest.as_mut().poll(cx);
+        }
+        let (sent, buf) = ready!(Pin::new(&mut self.operation).poll(cx));
+        match sent {
+            Ok(n) if n >= buf.as_init().len() => Poll::Ready((Ok(()), buf)),
+            Err(error) => Poll::Ready((Err(error), buf)),
+            Ok(n) => self.go_on(n, buf, cx),
+        }
+    }
+
+    #[cold]
+    fn go_on(&mut self, sent: usize, buf: B, cx: &mut Context<'_>) -> Poll<(io::Result<()>, B)> {
+        let rest = self.rest.insert(Box::pin(write_rest(self.stream, buf, sent)));
+        rest.as_mut().poll(cx)
+    }
+}
+
+async fn write_rest<B: IoBuf>(
+    stream: &TcpStream,
+    mut buf: B,
+    mut sent: usize,
+) -> (io::Result<()>, B) {
+    let socket = &stream.socket;
+    while sent < buf.as_init().len() {
+        let slice = Slice::from(buf, sent);
+        let (outcome, slice) = socket.operation(slice, Submission::send_all).await;
+        buf = slice.into_inner();
+        match outcome {
+            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
+            Ok(n) => sent += n,
+            Err(error) => return (Err(error), buf),
+        }
+    }
+    (Ok(()), buf)
+}
+
+impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for WriteAll<'_, B, F> {
+    type Output = (io::Result<()>, B);
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        WriteAll::poll(&mut self, cx)
+    }
+}
+
+/// As [`WriteAll`], without giving the buffer back.
+struct SendAll<'a, B: IoBuf, F> {
+    write: WriteAll<'a, B, F>,
+}
+
+impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for SendAll<'_, B, F> {
+    type Output = io::Result<()>;
+
+    #[inline(always)]
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        WriteAll::poll(&mut self.write, cx).map(|(sent, _buf)| sent)
     }
 }
 

@@ -179,15 +179,12 @@ impl Uring {
                 slot.set_offset(offset);
                 entry::write(raw, memory.ptr, memory.len as u32, offset, user_data)
             }
-            Op::Connect { addr, .. } => {
-                core.scratch.get(slot.progress.get()).set_address(&addr);
-                return self.push_again(core, slot, raw);
-            }
             Op::Poll { interest, .. } => {
                 slot.arg.set(interest_arg(interest));
                 return self.push_again(core, slot, raw);
             }
-            Op::Accept { .. }
+            Op::Connect { .. }
+            | Op::Accept { .. }
             | Op::AcceptMulti { .. }
             | Op::RecvVectored { .. }
             | Op::SendVectored { .. } => return self.push_again(core, slot, raw),
@@ -435,9 +432,7 @@ impl Uring {
         slot.unset(bits::POLLING);
         if !may_restart(core, slot) {
             // "Try again" is no outcome.
-            let real = polled
-                && result < 0
-                && !matches!(-result, errno::EINTR | errno::ECANCELED);
+            let real = polled && result < 0 && !matches!(-result, errno::EINTR | errno::ECANCELED);
             return core.finish_now(slot, if real { result } else { core.cancelled(slot) }, on);
         }
         match -result {
