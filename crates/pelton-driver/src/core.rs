@@ -65,8 +65,9 @@ impl Core {
     #[inline(always)]
     pub(crate) fn in_flight(&self, user_data: u64) -> Option<&Slot> {
         let slot = self.arena.find(OpId::from_user_data(user_data)).filter(|slot| {
-            // Exactly these two: a done slot has had its last completion.
-            matches!(slot.state.get(), State::Busy | State::Orphan)
+            // Exactly these two: a done slot has had its last completion. And one that is in a list or a
+            // timer's bucket is with the driver: no kernel has it to complete.
+            matches!(slot.state.get(), State::Busy | State::Orphan) && !slot.has(bits::LINKED)
         });
         if slot.is_none() {
             self.counters().stale.add(1);
@@ -125,7 +126,12 @@ impl Core {
 
     /// Ends an operation in a tick's dispatch.
     #[inline(always)]
-    pub(crate) fn finish_now(&self, slot: &Slot, result: i32, on: &mut impl FnMut(Completion)) {
+    pub(crate) fn finish_now(
+        &self,
+        slot: &Slot,
+        result: i32,
+        on: &mut (impl FnMut(Completion) + ?Sized),
+    ) {
         let id = self.arena.id(slot);
         if self.finish(slot, result) {
             // A notice of an item may be on its way: it must not tell of the end a second time.
@@ -135,7 +141,12 @@ impl Core {
     }
 
     /// One of several completions of a multishot operation.
-    pub(crate) fn yielded(&self, slot: &Slot, item: Item, on: &mut impl FnMut(Completion)) {
+    pub(crate) fn yielded(
+        &self,
+        slot: &Slot,
+        item: Item,
+        on: &mut (impl FnMut(Completion) + ?Sized),
+    ) {
         if slot.state.get() == State::Orphan {
             // Nobody will take it: a connection is closed, a buffer goes back.
             drop(item);

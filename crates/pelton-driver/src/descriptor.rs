@@ -7,9 +7,9 @@
 //! stale event finds another generation. A descriptor is closed when nothing is in flight on it any
 //! more; until then its number cannot be reused.
 
-use std::cell::{Cell, UnsafeCell};
-use std::ptr::NonNull;
+use std::cell::Cell;
 
+use crate::memory::Zeroed;
 use crate::slot::{NIL, SlotList};
 use crate::sys::RawDescriptor;
 
@@ -73,11 +73,11 @@ impl Entry {
     }
 }
 
-const CHUNK: usize = 256;
-
-/// The table: chunks of entries that never move.
+/// The table: entries in one block that is reserved at the start and touched as it is used.
 pub(crate) struct Table {
-    chunks: UnsafeCell<Vec<NonNull<[Entry; CHUNK]>>>,
+    memory: Zeroed,
+    /// Entries that have been used at least once.
+    used: Cell<u32>,
     free: Cell<u32>,
     open: Cell<u32>,
     capacity: u32,
@@ -85,16 +85,18 @@ pub(crate) struct Table {
 }
 
 impl Table {
-    pub(crate) fn new(capacity: u32, driver: u32) -> Table {
-        Table {
-            chunks: UnsafeCell::new(Vec::new()),
+    /// Reserves room for `capacity` descriptors.
+    pub(crate) fn new(capacity: u32, driver: u32) -> Option<Table> {
+        Some(Table {
+            memory: Zeroed::new(capacity as usize * size_of::<Entry>(), align_of::<Entry>())?,
+            used: Cell::new(0),
             free: Cell::new(NIL),
             open: Cell::new(0),
             capacity,
             // Drivers start at different generations, so that a descriptor which is handed to the wrong
             // driver is refused there instead of naming some other connection.
             first_generation: driver.wrapping_mul(0x9E37_79B1),
-        }
+        })
     }
 
     /// Descriptors that are open or closing.
@@ -104,20 +106,24 @@ impl Table {
 
     /// Entries that exist, free ones too.
     pub(crate) fn len(&self) -> u32 {
-        // SAFETY: see `get`.
-        (unsafe { &*self.chunks.get() }.len() * CHUNK) as u32
+        self.used.get()
+    }
+
+    #[inline(always)]
+    fn place(&self, index: u32) -> *mut Entry {
+        self.memory.start().as_ptr().cast::<Entry>().wrapping_add(index as usize)
     }
 
     /// The entry with this number, whether it is in use or not.
     #[inline(always)]
     pub(crate) fn get(&self, index: u32) -> Option<&Entry> {
-        // SAFETY: `chunks` is changed by `grow` alone, which holds no reference across user code, on
-        // this one thread (`UnsafeCell` keeps the table from being shared), and the reference to the
-        // vector ends with this statement.
-        let chunk = *unsafe { &*self.chunks.get() }.get(index as usize / CHUNK)?;
-        // SAFETY: chunks are leaked boxes that live until the table is dropped, and nothing ever makes a
-        // `&mut Entry`: all fields are cells.
-        Some(&unsafe { chunk.as_ref() }[index as usize % CHUNK])
+        if index < self.used.get() {
+            // SAFETY: below `used` the block holds entries that `grow` has written, and nothing ever makes
+            // a `&mut Entry`: all fields are cells.
+            Some(unsafe { &*self.place(index) })
+        } else {
+            None
+        }
     }
 
     /// The entry that `fd` names, if it is open and not closing.
@@ -163,30 +169,25 @@ impl Table {
 
     #[cold]
     fn grow(&self) {
-        let first = self.len();
-        let chunk: Box<[Entry; CHUNK]> = Box::new(std::array::from_fn(|n| Entry {
-            raw: Cell::new(crate::sys::NO_DESCRIPTOR),
-            generation: Cell::new(self.first_generation),
-            in_flight: Cell::new(0),
-            cancelled: Cell::new(0),
-            closer: Cell::new(if n + 1 == CHUNK { NIL } else { first + n as u32 + 1 }),
-            flags: Cell::new(0),
-            readers: SlotList::new(),
-            writers: SlotList::new(),
-        }));
-        // SAFETY: one thread, and no reference to the vector is alive: `get` and `len` end theirs before
-        // they return, and neither the loop above nor `push` runs user code.
-        unsafe { &mut *self.chunks.get() }.push(NonNull::from(Box::leak(chunk)));
-        self.free.set(first);
-    }
-}
-
-impl Drop for Table {
-    fn drop(&mut self) {
-        for chunk in self.chunks.get_mut().drain(..) {
-            // SAFETY: leaked from a box in `grow` and freed nowhere else; references to entries borrow
-            // the table, so none is left.
-            drop(unsafe { Box::from_raw(chunk.as_ptr()) });
+        let index = self.used.get();
+        if index == self.capacity {
+            return;
         }
+        // SAFETY: `index` is below the capacity, for which there is room, and nobody has a reference to the
+        // place: it is above `used`. The write makes it an entry before `used` lets anyone see it.
+        unsafe {
+            self.place(index).write(Entry {
+                raw: Cell::new(crate::sys::NO_DESCRIPTOR),
+                generation: Cell::new(self.first_generation),
+                in_flight: Cell::new(0),
+                cancelled: Cell::new(0),
+                closer: Cell::new(NIL),
+                flags: Cell::new(0),
+                readers: SlotList::new(),
+                writers: SlotList::new(),
+            });
+        }
+        self.used.set(index + 1);
+        self.free.set(index);
     }
 }

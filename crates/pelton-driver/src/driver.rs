@@ -21,7 +21,7 @@ use crate::items::Items;
 use crate::latch::WakeLatch;
 use crate::notify::{Notifier, Shared};
 use crate::op::{Kind, Op, Submission};
-use crate::payload::{Leftover, Multishot, Payload};
+use crate::payload::{Leftover, MAX_TRANSFER, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Key, NIL, OpId, Slot, SlotList, State, Token, bits};
@@ -173,7 +173,8 @@ impl Driver {
             start: Instant::now(),
             arena: Arena::new(config.max_operations)
                 .ok_or_else(|| no_memory("memory for operations (lower `max_operations`)"))?,
-            fds: Table::new(config.max_descriptors, id.get()),
+            fds: Table::new(config.max_descriptors, id.get())
+                .ok_or_else(|| no_memory("memory for descriptors (lower `max_descriptors`)"))?,
             scratch: Scratch::new(),
             items: Items::new(),
             wheel: Wheel::new(),
@@ -372,6 +373,10 @@ impl Driver {
             Ok(memory) => memory,
             Err(error) => return Err(Refused { error, payload: P::unplace(core, slot) }),
         };
+        if memory.len > MAX_TRANSFER && matches!(op, Op::Send { all: true, .. }) {
+            return Err(Refused { error: too_long(), payload: P::unplace(core, slot) });
+        }
+        let memory = memory.clamped();
         // Looked up after the user code, which may have closed it.
         let Some(fd) = op.fd() else {
             std::mem::forget(unplaced);
@@ -579,7 +584,7 @@ impl Driver {
     #[inline(always)]
     fn take_done<P: Payload>(&self, slot: &Slot) -> P::Output {
         // Released also where the buffer's own code panics.
-        let _release = Release { core: &self.core, slot };
+        let _release = Release::<P> { core: &self.core, slot, payload: PhantomData };
         P::finish(&self.core, slot)
     }
 
@@ -897,19 +902,23 @@ impl Drop for Unplaced<'_> {
 }
 
 /// Releases a slot whose outcome has been taken.
-struct Release<'a> {
+struct Release<'a, P: Payload> {
     core: &'a Core,
     slot: &'a Slot,
+    payload: PhantomData<P>,
 }
 
-impl Drop for Release<'_> {
+impl<P: Payload> Drop for Release<'_, P> {
     #[inline(always)]
     fn drop(&mut self) {
-        // A multishot operation may have yielded more than was taken.
-        if self.slot.kind.get().is_multishot() {
-            return self.core.discard(self.slot);
+        if P::MULTISHOT {
+            // It may have yielded more than was taken.
+            self.core.discard(self.slot);
+        } else if P::SCRATCH {
+            self.core.release(self.slot);
+        } else {
+            self.core.arena.release(self.slot);
         }
-        self.core.release(self.slot);
     }
 }
 
@@ -947,6 +956,14 @@ impl Drop for Hold<'_> {
             self.driver.settle();
         }
     }
+}
+
+#[cold]
+fn too_long() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        "more than 2 GiB cannot be sent in one operation: send it in slices",
+    )
 }
 
 #[cold]

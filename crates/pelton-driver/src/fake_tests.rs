@@ -262,7 +262,7 @@ fn a_driver_that_is_dropped_waits_for_its_kernel_and_drops_every_owner_once() {
     tick(&driver);
     assert_eq!(driver.waiting(&multi), 1);
     let _close = driver.submit(Submission::close(fd), Token::NONE).unwrap();
-    assert_eq!(census.alive(), 3);
+    assert_eq!(census.alive(), 2, "one is done, one in flight; the orphan has gone");
     drop(driver);
     assert_eq!((census.alive(), kernel.closed()), (0, 1));
     let counters = notifier.counters().snapshot();
@@ -297,7 +297,7 @@ fn a_descriptor_of_another_driver_is_refused_there() {
     let ((one, _), (other, kernel)) = (driver(), driver());
     let (mine, theirs) = (attach(&one), attach(&other));
     assert_ne!(mine, theirs);
-    let refused = other.submit(Submission::recv(mine, vec![0; 8]), Token::NONE);
+    let refused = other.submit(Submission::recv(mine, [0; 8]), Token::NONE);
     assert_eq!(refused.unwrap_err().error.raw_os_error(), Some(libc::EBADF));
     other.close(mine);
     assert_eq!((other.descriptors(), kernel.closed()), (1, 0));

@@ -357,7 +357,8 @@ impl<B: IoBuf> Submission<Sending<B>> {
         Submission { op: Op::Send { fd, all: false }, payload: Sending(buf) }
     }
 
-    /// Sends all of `buf`: fewer bytes are reported only with an error or after a cancel.
+    /// Sends all of `buf`: fewer bytes are reported only after a cancel. More than 2 GiB (less 4 KiB) at
+    /// once are refused.
     pub fn send_all(fd: Fd, buf: B) -> Submission<Sending<B>> {
         Submission { op: Op::Send { fd, all: true }, payload: Sending(buf) }
     }

@@ -24,6 +24,12 @@ pub(crate) struct Memory {
 
 impl Memory {
     pub(crate) const NONE: Memory = Memory { ptr: std::ptr::null_mut(), len: 0 };
+
+    /// As much of it as one operation transfers.
+    #[inline(always)]
+    pub(crate) fn clamped(self) -> Memory {
+        Memory { len: self.len.min(MAX_TRANSFER), ..self }
+    }
 }
 
 /// The most bytes that one operation transfers; what Linux itself stops at.
@@ -68,7 +74,7 @@ impl Drop for Leftover {
 pub(crate) fn memory_again(slot: &Slot) -> Memory {
     match slot.vtable.get() {
         // SAFETY: the vtable was set together with the payload that is still in the slot.
-        Some(vtable) => unsafe { (vtable.memory)(slot.payload()) },
+        Some(vtable) => unsafe { (vtable.memory)(slot.payload()) }.clamped(),
         None => Memory::NONE,
     }
 }
@@ -150,6 +156,11 @@ mod sealed {
     pub trait Sealed: Sized + 'static {
         type Outcome;
 
+        /// The operation has a scratch block, by the number in its slot's `progress`.
+        const SCRATCH: bool = false;
+        /// The operation completes more than once.
+        const MULTISHOT: bool = false;
+
         /// Moves what the operation owns into its slot and says which memory the kernel may use.
         /// Runs user code, which may panic: whatever is in the slot then is owned by the slot.
         fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory>;
@@ -222,7 +233,7 @@ impl<B: IoBufMut> FillingTable<B> {
         // SAFETY: the payload is a `B` in its slot, which nobody else can reach while the slot is busy.
         let buf = unsafe { &mut *Held::<B>::at(payload) };
         let mut spare = buf.spare();
-        Memory { ptr: spare.as_mut_ptr(), len: spare.len().min(MAX_TRANSFER) }
+        Memory { ptr: spare.as_mut_ptr(), len: spare.len() }
     }
 }
 
@@ -279,7 +290,7 @@ impl<B: IoBuf> SendingTable<B> {
     unsafe fn memory(payload: *mut u8) -> Memory {
         // SAFETY: the payload is a `B` in its slot; the kernel only reads while the slot is busy.
         let bytes = unsafe { &*Held::<B>::at(payload) }.as_init();
-        Memory { ptr: bytes.as_ptr().cast_mut(), len: bytes.len().min(MAX_TRANSFER) }
+        Memory { ptr: bytes.as_ptr().cast_mut(), len: bytes.len() }
     }
 }
 
@@ -327,6 +338,8 @@ impl<V: 'static> ManyTable<V> {
 impl<V: IoVectored> Sealed for SendingAll<V> {
     type Outcome = (io::Result<usize>, V);
 
+    const SCRATCH: bool = true;
+
     fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
         slot.progress.set(core.scratch.claim());
         Held::put(slot, self.0, ManyTable::<V>::TABLE);
@@ -361,6 +374,8 @@ payload!([V: IoVectoredMut] FillingAll<V> => (io::Result<usize>, V));
 #[allow(private_interfaces)]
 impl<V: IoVectoredMut> Sealed for FillingAll<V> {
     type Outcome = (io::Result<usize>, V);
+
+    const SCRATCH: bool = true;
 
     fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
         slot.progress.set(core.scratch.claim());
@@ -411,6 +426,8 @@ payload!([] Connecting => io::Result<usize>);
 impl Sealed for Connecting {
     type Outcome = io::Result<usize>;
 
+    const SCRATCH: bool = true;
+
     fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
         slot.progress.set(core.scratch.claim());
         core.scratch.get(slot.progress.get()).set_address(&self.0);
@@ -456,6 +473,8 @@ pub(crate) fn put_descriptor(slot: &Slot, descriptor: OwnedDescriptor) {
 #[allow(private_interfaces)]
 impl Sealed for Accepting {
     type Outcome = io::Result<Accepted>;
+
+    const SCRATCH: bool = true;
 
     fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
         slot.progress.set(core.scratch.claim());
@@ -579,6 +598,8 @@ macro_rules! multishot {
         #[allow(private_interfaces)]
         impl Sealed for $many {
             type Outcome = io::Result<()>;
+
+            const MULTISHOT: bool = true;
 
             fn place(self, _: &Core, slot: &Slot) -> io::Result<Memory> {
                 crate::items::start(slot);

@@ -322,10 +322,8 @@ impl Arena {
         slot.generation.set(slot.generation.get().wrapping_add(1));
         slot.state.set(State::Free);
         slot.token.set(self.free.get());
-        // SAFETY: the index of a slot of this arena lies in the block. The pointer is made from `base`,
-        // whose provenance covers the whole block.
-        let place = unsafe { self.base.as_ptr().add(self.index(slot) as usize) };
-        self.free.set(place.cast());
+        // The list is only ever read through shared references, which this one's provenance allows.
+        self.free.set(std::ptr::from_ref(slot).cast_mut().cast());
         self.live.set(self.live.get() - 1);
     }
 }

@@ -11,7 +11,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 
-use crate::slot::{Arena, NIL, Slot};
+use crate::slot::{Arena, NIL, Slot, bits};
 
 const LEVELS: usize = 8;
 const BUCKETS: usize = 64;
@@ -75,6 +75,7 @@ impl Wheel {
         let due = nanos.div_ceil(1 << GRAIN_BITS).min((1 << (LEVELS as u32 * BUCKET_BITS)) - 1);
         set_node(slot, Node { due, next: NIL, previous: NIL, place: LOOSE });
         self.len.set(self.len.get() + 1);
+        slot.set(bits::LINKED);
         self.link(arena, slot, due);
     }
 
@@ -94,6 +95,7 @@ impl Wheel {
         }
         set_node(slot, Node { place: LOOSE, next: NIL, previous: NIL, ..node(slot) });
         self.len.set(self.len.get() - 1);
+        slot.unset(bits::LINKED);
         true
     }
 
@@ -123,6 +125,7 @@ impl Wheel {
                     fire(slot);
                 } else {
                     self.len.set(self.len.get() + 1);
+                    slot.set(bits::LINKED);
                     self.link(arena, slot, due);
                 }
             }

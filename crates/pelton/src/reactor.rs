@@ -143,8 +143,10 @@ impl Reactor {
                 true
             }
         };
+        // Also where nobody raised the latch: a wake that failed leaves its task behind, and the next tick
+        // must find it. Finding nothing costs one load.
+        self.tasks.drain_remote();
         if woken {
-            self.tasks.drain_remote();
             self.run_posts();
             if self.shared.stop_requested() {
                 self.wake_stop_waiters();
@@ -193,12 +195,17 @@ impl Reactor {
     pub(crate) fn may_go_on(&self, waker: &Waker) -> bool {
         let left = self.budget.get();
         if left == 0 {
-            self.budget.set(BUDGET);
-            waker.wake_by_ref();
-            return false;
+            return self.give_way(waker);
         }
         self.budget.set(left - 1);
         true
+    }
+
+    #[cold]
+    fn give_way(&self, waker: &Waker) -> bool {
+        self.budget.set(BUDGET);
+        waker.wake_by_ref();
+        false
     }
 
     /// Runs the closures that other threads have posted, those that are there now. Each by itself: one

@@ -46,6 +46,8 @@ struct Cqe {
     result: i32,
     more: bool,
     descriptor: Option<OwnedDescriptor>,
+    /// The kernel did not hold the operation when the test completed it: a completion too many.
+    spurious: bool,
 }
 
 #[derive(Default)]
@@ -63,16 +65,22 @@ impl State {
         self.held.iter().find(|held| held.user_data == user_data)
     }
 
-    fn let_go(&mut self, user_data: u64) {
-        self.held.retain(|held| held.user_data != user_data);
-    }
-
     fn is_multishot(&self, user_data: u64) -> bool {
         self.find(user_data).is_some_and(|held| held.kind.is_multishot())
     }
 
     fn complete(&mut self, user_data: u64, result: i32, more: bool) {
-        self.completions.push_back(Cqe { user_data, result, more, descriptor: None });
+        self.push(Cqe { user_data, result, more, descriptor: None, spurious: false });
+    }
+
+    /// A completion goes with what it is for, if that was the last one.
+    fn push(&mut self, mut cqe: Cqe) {
+        cqe.spurious = self.find(cqe.user_data).is_none();
+        cqe.more &= self.is_multishot(cqe.user_data);
+        if !cqe.more {
+            self.held.retain(|held| held.user_data != cqe.user_data);
+        }
+        self.completions.push_back(cqe);
     }
 }
 
@@ -118,7 +126,6 @@ impl FakeKernel {
         let held = state.find(user_data).expect("the kernel holds this operation");
         assert!(held.fills(), "{:?} does not receive", held.kind);
         let n = write(held, data);
-        state.let_go(user_data);
         state.complete(user_data, n as i32, false);
     }
 
@@ -153,7 +160,6 @@ impl FakeKernel {
             // Nothing can be transferred for an operation that is not there.
             None => result.min(0),
         };
-        state.let_go(user_data);
         state.complete(user_data, n, false);
     }
 
@@ -169,13 +175,9 @@ impl FakeKernel {
 
     /// Completes an accept with a connection; with `more` a multishot accept goes on.
     pub fn connect(&self, user_data: u64, descriptor: OwnedDescriptor, more: bool) {
-        let mut state = self.state.borrow_mut();
-        let more = more && state.is_multishot(user_data);
-        if !more {
-            state.let_go(user_data);
-        }
         let descriptor = Some(descriptor);
-        state.completions.push_back(Cqe { user_data, result: 0, more, descriptor });
+        let cqe = Cqe { user_data, result: 0, more, descriptor, spurious: false };
+        self.state.borrow_mut().push(cqe);
     }
 }
 
@@ -263,7 +265,6 @@ impl Fake {
         if state.obedient {
             for user_data in std::mem::take(&mut state.cancels) {
                 if state.find(user_data).is_some() {
-                    state.let_go(user_data);
                     state.complete(user_data, -errno::ECANCELED, false);
                 }
             }
@@ -282,21 +283,18 @@ impl Fake {
     }
 
     fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl FnMut(Completion)) {
-        let Cqe { user_data, result, more, descriptor } = cqe;
+        let Cqe { user_data, result, more, descriptor, spurious } = cqe;
         let Some(slot) = core.in_flight(user_data) else { return };
-        if !more {
-            // Also where a test has completed it twice, and the driver submitted it again in between.
-            self.kernel.state.borrow_mut().let_go(user_data);
-        }
-        if slot.has(bits::STALLED) {
-            // Completed twice, and parked after the first one.
+        if spurious {
+            // The driver itself holds the operation, or has submitted it again in between: not even a
+            // kernel with a bug would complete it.
             return core.counters().stale.add(1);
         }
         let kind = slot.kind.get();
         let no_buffer = result == -errno::ENOBUFS || (result > 0 && core.pool.available() == 0);
         match kind {
             Kind::RecvMulti | Kind::RecvPooled if no_buffer => {
-                self.kernel.state.borrow_mut().let_go(user_data);
+                self.kernel.state.borrow_mut().held.retain(|held| held.user_data != user_data);
                 if slot.has(bits::CANCELLED) {
                     core.finish_now(slot, core.cancelled(slot), on);
                 } else {
@@ -321,6 +319,8 @@ impl Fake {
             Kind::Accept => {
                 let result = if descriptor.is_none() { result.min(-1) } else { 0 };
                 if let Some(descriptor) = descriptor {
+                    let peer = std::net::SocketAddr::from(([127, 0, 0, 1], 9));
+                    core.scratch.get(slot.progress.get()).set_address(&peer);
                     payload::put_descriptor(slot, descriptor);
                 }
                 core.finish_now(slot, result, on);

@@ -8,9 +8,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pelton_driver::{
-    Fd, IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Sending, Slice, Submission,
-};
+use pelton_driver::{Fd, IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Sending, Submission};
 
 use super::address::ToSocketAddrs;
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
@@ -104,7 +102,7 @@ impl TcpStream {
         self.socket.operation(buf, Submission::send)
     }
 
-    /// Sends all of a buffer and gives it back.
+    /// Sends all of a buffer and gives it back. More than 2 GiB at once are refused.
     ///
     /// Cancelled: an unknown part of the buffer has been sent.
     ///
@@ -112,11 +110,7 @@ impl TcpStream {
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
     pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
-        WriteAll {
-            stream: self,
-            operation: self.socket.operation(buf, Submission::send_all),
-            rest: None,
-        }
+        WriteAll { operation: self.socket.operation(buf, Submission::send_all) }
     }
 
     /// Sends all of a buffer, a lease for instance, and drops it. Cancelled as [`TcpStream::write_all`].
@@ -125,13 +119,7 @@ impl TcpStream {
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
-        SendAll {
-            write: WriteAll {
-                stream: self,
-                operation: self.socket.operation(buf, Submission::send_all),
-                rest: None,
-            },
-        }
+        SendAll { operation: self.socket.operation(buf, Submission::send_all) }
     }
 
     /// Sends some of several buffers, in order, and says how much.
@@ -271,51 +259,9 @@ impl TcpStream {
     }
 }
 
-/// Sending all of a buffer: one operation, but for a buffer that is larger than an operation can be.
+/// Sending all of a buffer, which comes back.
 struct WriteAll<'a, B: IoBuf, F> {
-    stream: &'a TcpStream,
     operation: Operation<'a, B, Sending<B>, F>,
-    rest: Option<Pin<Box<dyn Future<Output = (io::Result<()>, B)> + 'a>>>,
-}
-
-impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> WriteAll<'_, B, F> {
-    #[inline(always)]
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<()>, B)> {
-        if let Some(rest) = &mut self.rest {
-            return rest.as_mut().poll(cx);
-        }
-        let (sent, buf) = ready!(Pin::new(&mut self.operation).poll(cx));
-        match sent {
-            Ok(n) if n >= buf.as_init().len() => Poll::Ready((Ok(()), buf)),
-            Err(error) => Poll::Ready((Err(error), buf)),
-            Ok(n) => self.go_on(n, buf, cx),
-        }
-    }
-
-    #[cold]
-    fn go_on(&mut self, sent: usize, buf: B, cx: &mut Context<'_>) -> Poll<(io::Result<()>, B)> {
-        let rest = self.rest.insert(Box::pin(write_rest(self.stream, buf, sent)));
-        rest.as_mut().poll(cx)
-    }
-}
-
-async fn write_rest<B: IoBuf>(
-    stream: &TcpStream,
-    mut buf: B,
-    mut sent: usize,
-) -> (io::Result<()>, B) {
-    let socket = &stream.socket;
-    while sent < buf.as_init().len() {
-        let slice = Slice::from(buf, sent);
-        let (outcome, slice) = socket.operation(slice, Submission::send_all).await;
-        buf = slice.into_inner();
-        match outcome {
-            Ok(0) => return (Err(io::ErrorKind::WriteZero.into()), buf),
-            Ok(n) => sent += n,
-            Err(error) => return (Err(error), buf),
-        }
-    }
-    (Ok(()), buf)
 }
 
 impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for WriteAll<'_, B, F> {
@@ -323,13 +269,14 @@ impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for WriteAll<'_, B
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        WriteAll::poll(&mut self, cx)
+        let (sent, buf) = ready!(Pin::new(&mut self.operation).poll(cx));
+        Poll::Ready((sent.map(drop), buf))
     }
 }
 
-/// As [`WriteAll`], without giving the buffer back.
+/// Sending all of a buffer, which is dropped then.
 struct SendAll<'a, B: IoBuf, F> {
-    write: WriteAll<'a, B, F>,
+    operation: Operation<'a, B, Sending<B>, F>,
 }
 
 impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for SendAll<'_, B, F> {
@@ -337,7 +284,8 @@ impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for SendAll<'_, B,
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        WriteAll::poll(&mut self.write, cx).map(|(sent, _buf)| sent)
+        let (sent, _buf) = ready!(Pin::new(&mut self.operation).poll(cx));
+        Poll::Ready(sent.map(drop))
     }
 }
 

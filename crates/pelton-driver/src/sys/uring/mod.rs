@@ -366,7 +366,8 @@ impl Uring {
         if slot.has(bits::POLLING) || (result < 0 && try_again(slot, result)) {
             return self.dispatch_again(core, slot, cqe, on);
         }
-        match slot.kind.get() {
+        // One place tells, so that what it does is compiled into this loop.
+        let result = match slot.kind.get() {
             Kind::RecvPooled => {
                 if let Some(buffer) = cqe.buffer() {
                     let n = result.max(0) as u32;
@@ -374,35 +375,35 @@ impl Uring {
                         payload::put_lease(slot, lease);
                     }
                 }
-                core.finish_now(slot, result, on);
+                result
             }
             Kind::Send
                 if result >= 0 && (result as u32) < slot.arg.get() && slot.has(bits::ALL) =>
             {
-                self.dispatch_short_send(core, slot, result, on);
+                return self.dispatch_short_send(core, slot, result, on);
             }
             Kind::Send => {
                 let sent = slot.progress.get() as i32;
-                let result = match result {
+                match result {
                     _ if result >= 0 => sent + result,
                     _ if result == -errno::ECANCELED => core.cancelled(slot),
                     error => error,
-                };
-                core.finish_now(slot, result, on);
+                }
             }
-            Kind::RecvMulti => self.dispatch_recv_multi(core, slot, cqe, on),
+            Kind::RecvMulti => return self.dispatch_recv_multi(core, slot, cqe, on),
             Kind::Accept => {
                 if result >= 0 {
                     core.counters().accepts.add(1);
                     // SAFETY: the kernel has just made it for this operation.
                     payload::put_descriptor(slot, unsafe { own(result) });
                 }
-                core.finish_now(slot, result.min(0), on);
+                result.min(0)
             }
-            Kind::AcceptMulti => self.dispatch_accept_multi(core, slot, cqe, on),
-            Kind::SendVectored => self.dispatch_send_vectored(core, slot, result, on),
-            _ => core.finish_now(slot, result, on),
-        }
+            Kind::AcceptMulti => return self.dispatch_accept_multi(core, slot, cqe, on),
+            Kind::SendVectored => return self.dispatch_send_vectored(core, slot, result, on),
+            _ => result,
+        };
+        core.finish_now(slot, result, on);
     }
 
     #[cold]
@@ -419,7 +420,7 @@ impl Uring {
 
     /// A completion that is not the operation's end.
     #[cold]
-    fn dispatch_again(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut impl FnMut(Completion)) {
+    fn dispatch_again(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut dyn FnMut(Completion)) {
         if let Some(buffer) = cqe.buffer() {
             // Nothing was received, so the buffer is still whole.
             let _ = core.pool.received(buffer, 0, cqe.buffer_more());
@@ -458,7 +459,7 @@ impl Uring {
         core: &Core,
         slot: &Slot,
         result: i32,
-        on: &mut impl FnMut(Completion),
+        on: &mut dyn FnMut(Completion),
     ) {
         let sent = slot.progress.get() + result as u32;
         slot.progress.set(sent);
@@ -474,7 +475,7 @@ impl Uring {
         core: &Core,
         slot: &Slot,
         result: i32,
-        on: &mut impl FnMut(Completion),
+        on: &mut dyn FnMut(Completion),
     ) {
         if result == -errno::ECANCELED {
             return core.finish_now(slot, core.cancelled(slot), on);
@@ -495,7 +496,7 @@ impl Uring {
         core: &Core,
         slot: &Slot,
         cqe: Cqe,
-        on: &mut impl FnMut(Completion),
+        on: &mut dyn FnMut(Completion),
     ) {
         let lease = cqe.buffer().and_then(|buffer| {
             core.pool.received(buffer, cqe.res.max(0) as u32, cqe.buffer_more())
@@ -514,7 +515,7 @@ impl Uring {
         core: &Core,
         slot: &Slot,
         cqe: Cqe,
-        on: &mut impl FnMut(Completion),
+        on: &mut dyn FnMut(Completion),
     ) {
         let ended = cqe.res < 0;
         if !ended {
@@ -530,7 +531,7 @@ impl Uring {
     /// The kernel has let go of a multishot operation: because that has ended, or because there was no
     /// room to go on. Whoever was told of its last item may have cancelled or abandoned it, but the slot
     /// stays in flight until this.
-    fn end_or_rearm(&self, core: &Core, cqe: Cqe, ended: bool, on: &mut impl FnMut(Completion)) {
+    fn end_or_rearm(&self, core: &Core, cqe: Cqe, ended: bool, on: &mut dyn FnMut(Completion)) {
         let Some(slot) = core.in_flight(cqe.user_data) else { return };
         if ended {
             return core.finish_now(slot, cqe.res.min(0), on);
