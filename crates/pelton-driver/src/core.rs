@@ -228,8 +228,11 @@ impl Core {
         Some(slot)
     }
 
+    /// A moment in nanoseconds since the driver's start; the last one that can be said for any later.
+    #[inline]
     pub(crate) fn nanos(&self, moment: Instant) -> u64 {
-        u64::try_from(moment.saturating_duration_since(self.start).as_nanos()).unwrap_or(u64::MAX)
+        let since = moment.saturating_duration_since(self.start);
+        since.as_secs().saturating_mul(1_000_000_000).saturating_add(since.subsec_nanos().into())
     }
 
     /// Cancels what the driver itself holds: a timer, a wake, a receive without a buffer. True when it was

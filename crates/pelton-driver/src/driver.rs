@@ -547,6 +547,12 @@ impl Driver {
     pub fn abandon<P: Payload>(&self, key: Key<P>) {
         let Some(slot) = self.slot_of(&key) else { return };
         match slot.state.get() {
+            State::Busy if slot.kind.get() == Kind::Timeout => {
+                // The driver's own: it ends here and now, and owns nothing.
+                self.core.wheel.remove(&self.core.arena, slot);
+                self.core.counters().ended(Kind::Timeout);
+                self.core.arena.release(slot);
+            }
             State::Busy => {
                 slot.state.set(State::Orphan);
                 slot.token.set(std::ptr::null_mut());

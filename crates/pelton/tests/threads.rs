@@ -1,0 +1,624 @@
+//! What crosses threads: where tasks resume, posted closures, handles, wakes and what they cost.
+
+mod common;
+
+use std::cell::{Cell, RefCell};
+use std::future::poll_fn;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
+use std::sync::{Arc, Barrier, Mutex, mpsc};
+use std::task::{Context, Poll, Waker};
+use std::thread::ThreadId;
+use std::time::Duration;
+
+use common::{
+    CountingWaker, Event, Oneshot, eventually, inside_each_backend, join, on_each_backend, park_on,
+    runtime,
+};
+use pelton::{Builder, Fault, Handle};
+
+fn here() -> ThreadId {
+    std::thread::current().id()
+}
+
+#[test]
+fn a_task_resumes_at_home_whatever_it_awaits() {
+    inside_each_backend(|_| async {
+        let home = here();
+        let task = pelton::spawn(async move {
+            pelton::time::sleep(Duration::from_micros(300)).await;
+            assert_eq!(here(), home, "after a timer");
+
+            let elsewhere = pelton::spawn_blocking(here).await.unwrap();
+            assert_ne!(elsewhere, home, "the blocking pool is elsewhere");
+            assert_eq!(here(), home, "after the blocking pool");
+
+            let channel = Oneshot::default();
+            let sender = channel.clone();
+            let thread = std::thread::spawn(move || {
+                while !sender.is_awaited() {
+                    std::thread::yield_now();
+                }
+                sender.send(here());
+            });
+            assert_ne!(channel.recv().await, home, "it was sent from elsewhere");
+            assert_eq!(here(), home, "after a channel");
+            join(thread);
+
+            // A future that starts a thread of its own and hands it the waker.
+            let mut started = false;
+            let done = Arc::new(AtomicBool::new(false));
+            poll_fn(|cx| {
+                assert_eq!(here(), home, "a foreign future is polled at home");
+                if done.load(Ordering::Acquire) {
+                    return Poll::Ready(());
+                }
+                if !started {
+                    started = true;
+                    let (waker, done) = (cx.waker().clone(), done.clone());
+                    std::thread::spawn(move || {
+                        done.store(true, Ordering::Release);
+                        waker.wake();
+                    });
+                }
+                Poll::Pending
+            })
+            .await;
+            assert_eq!(here(), home, "after a foreign future");
+
+            let (a, b) = common::pair().await;
+            a.send_all("x").await.unwrap();
+            assert_eq!(&*b.recv().await.unwrap().unwrap(), b"x");
+            assert_eq!(here(), home, "after input and output");
+        });
+        task.await.unwrap();
+    });
+}
+
+#[test]
+fn wakes_from_the_reactors_own_thread_never_enter_the_kernel() {
+    inside_each_backend(|_| async {
+        let handle = Handle::current();
+        let posted = Rc::new(Cell::new(0));
+        thread_local! { static RAN: Cell<u32> = const { Cell::new(0) }; }
+        RAN.set(0);
+        for round in 0..200 {
+            // A task that another one wakes, through its waker and from a posted closure.
+            let event = Event::default();
+            let waits = event.clone();
+            let waiter = pelton::spawn(async move { waits.wait().await });
+            pelton::yield_now().await;
+            event.set();
+            waiter.await.unwrap();
+            posted.set(round + 1);
+            handle.post(|| RAN.set(RAN.get() + 1)).unwrap();
+            // With nothing to do the reactor would sleep here, but for the post.
+            let woken = CountingWaker::new();
+            poll_fn(|cx| {
+                woken.set_then(cx.waker());
+                if woken.woken() > 0 {
+                    return Poll::Ready(());
+                }
+                let waker = Waker::from(woken.clone());
+                handle.post(move || waker.wake()).unwrap();
+                Poll::Pending
+            })
+            .await;
+            assert_eq!(RAN.get(), posted.get());
+        }
+        let counters = handle.snapshot();
+        assert_eq!(counters.posts, 400);
+        assert_eq!(counters.wakes_sent, 0, "{counters:?}");
+    });
+}
+
+#[test]
+fn a_burst_of_posts_runs_whole_and_in_order_with_hardly_a_wake() {
+    const POSTS: u64 = if cfg!(debug_assertions) { 100_000 } else { 1_000_000 };
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let next = Arc::new(AtomicU64::new(0));
+        let gate = Arc::new(Barrier::new(2));
+        let thread = {
+            let (handle, next, gate) = (handle.clone(), next.clone(), gate.clone());
+            std::thread::spawn(move || {
+                let inner = gate.clone();
+                // The reactor is held until everything has been posted: one batch.
+                handle.post(move || drop(inner.wait())).unwrap();
+                for number in 0..POSTS {
+                    let next = next.clone();
+                    handle
+                        .post(move || assert_eq!(next.fetch_add(1, Ordering::Relaxed), number))
+                        .unwrap();
+                }
+                let last = handle.clone();
+                handle.post(move || last.shutdown()).unwrap();
+                gate.wait();
+            })
+        };
+        runtime.run();
+        join(thread);
+        assert_eq!(next.load(Ordering::Relaxed), POSTS);
+        let counters = handle.snapshot();
+        assert_eq!(counters.post_panics, 0, "they ran out of order");
+        assert_eq!(counters.posts, POSTS + 2);
+        assert!(counters.wakes_sent <= 3, "{counters:?}");
+    });
+}
+
+#[test]
+fn posts_while_the_reactor_runs_cost_at_most_one_wake_for_each_drain() {
+    const POSTS: u64 = 50_000;
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let ran = Arc::new(AtomicU64::new(0));
+        let threads: Vec<_> = (0..2)
+            .map(|_| {
+                let (handle, ran) = (handle.clone(), ran.clone());
+                std::thread::spawn(move || {
+                    for _ in 0..POSTS {
+                        let ran = ran.clone();
+                        handle.post(move || _ = ran.fetch_add(1, Ordering::Relaxed)).unwrap();
+                    }
+                })
+            })
+            .collect();
+        let waiter = handle.clone();
+        let last = std::thread::spawn(move || {
+            threads.into_iter().for_each(join);
+            waiter.post({
+                let waiter = waiter.clone();
+                move || waiter.shutdown()
+            })
+        });
+        runtime.run();
+        join(last).unwrap();
+        assert_eq!(ran.load(Ordering::Relaxed), 2 * POSTS);
+        let counters = handle.snapshot();
+        assert!(counters.wakes_sent <= counters.ticks, "{counters:?}");
+    });
+}
+
+#[test]
+fn no_wake_is_lost_between_the_drain_and_the_sleep() {
+    const ROUNDS: u32 = if cfg!(debug_assertions) { 20_000 } else { 200_000 };
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let thread = std::thread::spawn(move || {
+            let (ack, acks) = mpsc::channel();
+            for round in 0..ROUNDS {
+                let ack = ack.clone();
+                handle.post(move || ack.send(round).unwrap()).unwrap();
+                // The reactor is on its way to sleep when the next one comes.
+                assert_eq!(acks.recv().unwrap(), round);
+            }
+            handle.shutdown();
+            handle.snapshot()
+        });
+        runtime.run();
+        let counters = join(thread);
+        assert!(counters.wakes_sent > 0, "it never slept: nothing was proved. {counters:?}");
+    });
+}
+
+#[test]
+fn posts_of_several_producers_run_in_the_order_in_which_they_were_posted() {
+    const POSTS: usize = 100_000;
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        // The order is the order of taking the lock.
+        let submitted = Arc::new(Mutex::new(Vec::with_capacity(POSTS)));
+        let ran = Arc::new(Mutex::new(Vec::with_capacity(POSTS)));
+        let post = {
+            let (handle, submitted, ran) = (handle.clone(), submitted.clone(), ran.clone());
+            Arc::new(move |producer: u8| {
+                let mut submitted = submitted.lock().unwrap();
+                let (number, ran) = (submitted.len(), ran.clone());
+                if number == POSTS {
+                    return false;
+                }
+                submitted.push(producer);
+                handle.post(move || ran.lock().unwrap().push(number)).unwrap();
+                true
+            })
+        };
+        let outside = {
+            let post = post.clone();
+            std::thread::spawn(move || {
+                while post(1) {
+                    std::thread::yield_now();
+                }
+            })
+        };
+        runtime.block_on(async {
+            while post(2) {
+                pelton::yield_now().await;
+            }
+            eventually("all have run", || ran.lock().unwrap().len() == POSTS).await;
+        });
+        join(outside);
+        assert!(ran.lock().unwrap().is_sorted());
+        let submitted = submitted.lock().unwrap();
+        assert!(submitted.contains(&1) && submitted.contains(&2), "both had their turns");
+    });
+}
+
+#[test]
+fn a_posted_closure_that_panics_is_counted_and_told_of_and_harms_nobody() {
+    struct Grenade;
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            panic!("what the panic carried panics too");
+        }
+    }
+    on_each_backend(|backend| {
+        let told = Arc::new(AtomicU32::new(0));
+        let hook = told.clone();
+        let runtime = Builder::new()
+            .backend(backend)
+            .on_fault(move |fault| {
+                assert!(matches!(fault, Fault::PostPanicked), "{fault}");
+                hook.fetch_add(1, Ordering::Relaxed);
+            })
+            .build()
+            .unwrap();
+        let handle = runtime.handle();
+        let ran = Arc::new(AtomicU32::new(0));
+        // One batch: the ones behind the broken ones must run too.
+        for number in 0..9 {
+            let ran = ran.clone();
+            handle
+                .post(move || {
+                    ran.fetch_add(1, Ordering::Relaxed);
+                    match number % 3 {
+                        0 => panic!("number {number}"),
+                        1 => std::panic::panic_any(Grenade),
+                        _ => {}
+                    }
+                })
+                .unwrap();
+        }
+        runtime.block_on(async {
+            eventually("all have run", || ran.load(Ordering::Relaxed) == 9).await;
+            pelton::time::sleep(Duration::from_micros(100)).await;
+        });
+        assert_eq!(told.load(Ordering::Relaxed), 6);
+        assert_eq!(handle.snapshot().post_panics, 6);
+        assert_eq!(handle.snapshot().posts, 9);
+    });
+}
+
+#[test]
+fn a_hook_for_faults_that_panics_harms_nobody() {
+    on_each_backend(|backend| {
+        let runtime =
+            Builder::new().backend(backend).on_fault(|_| panic!("the hook")).build().unwrap();
+        let handle = runtime.handle();
+        let ran = Arc::new(AtomicU32::new(0));
+        handle.post(|| panic!("the closure")).unwrap();
+        let inner = ran.clone();
+        handle.post(move || inner.store(1, Ordering::Relaxed)).unwrap();
+        runtime.block_on(eventually("the second runs", || ran.load(Ordering::Relaxed) == 1));
+    });
+}
+
+#[test]
+fn a_post_from_the_reactors_own_thread_does_not_run_inside_the_call() {
+    inside_each_backend(|_| async {
+        let handle = Handle::current();
+        let ran = Arc::new(AtomicBool::new(false));
+        let inner = ran.clone();
+        let nested = handle.clone();
+        handle
+            .post(move || {
+                let again = inner.clone();
+                nested.post(move || again.store(true, Ordering::Relaxed)).unwrap();
+                assert!(!inner.load(Ordering::Relaxed), "not inside a posted closure either");
+            })
+            .unwrap();
+        assert!(!ran.load(Ordering::Relaxed), "it ran inside the call");
+        eventually("it runs later", || ran.load(Ordering::Relaxed)).await;
+        assert_eq!(handle.snapshot().post_panics, 0);
+    });
+}
+
+#[test]
+fn a_future_spawned_from_elsewhere_runs_here_and_answers_there() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let (handle, home) = (runtime.handle(), here());
+        let thread = std::thread::spawn(move || {
+            let task = handle.spawn(async move {
+                assert_eq!(here(), home);
+                pelton::yield_now().await;
+                assert_eq!(here(), home);
+                41
+            });
+            assert_eq!(park_on(task).unwrap(), 41);
+            // Made on the reactor's thread, it need not be `Send`.
+            let task = handle.spawn_with(|| {
+                let local = Rc::new(42);
+                async move {
+                    pelton::time::sleep(Duration::from_micros(200)).await;
+                    *local
+                }
+            });
+            assert_eq!(park_on(task).unwrap(), 42);
+            let broken = handle.spawn(async { panic!("over there") });
+            let error = park_on(broken).unwrap_err();
+            assert_eq!(error.to_string(), "the task panicked: over there");
+            let broken = handle.spawn_with(|| -> std::future::Ready<()> { panic!("at once") });
+            assert!(park_on(broken).unwrap_err().is_panic());
+            handle.shutdown();
+        });
+        runtime.run();
+        join(thread);
+        assert_eq!(runtime.handle().snapshot().post_panics, 0);
+    });
+}
+
+#[test]
+fn a_task_of_one_reactor_can_await_one_of_another() {
+    on_each_backend(|backend| {
+        let first = runtime(backend);
+        let handle = first.handle();
+        let thread = std::thread::spawn(move || {
+            let second = runtime(backend);
+            second.block_on(async {
+                let home = here();
+                let there = handle.spawn(async { here() }).await.unwrap();
+                assert_ne!(there, home);
+                assert_eq!(here(), home);
+            });
+            handle.shutdown();
+        });
+        first.run();
+        join(thread);
+    });
+}
+
+#[test]
+fn an_abort_from_elsewhere_drops_the_future_on_its_reactors_thread() {
+    struct Tell(mpsc::Sender<ThreadId>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            self.0.send(here()).unwrap();
+        }
+    }
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let (handle, home) = (runtime.handle(), here());
+        let thread = std::thread::spawn(move || {
+            let (dropped, drops) = mpsc::channel();
+            let (polled, polls) = mpsc::channel();
+            let tell = Tell(dropped);
+            let task = handle.spawn(async move {
+                let _tell = tell;
+                polled.send(()).unwrap();
+                std::future::pending::<()>().await;
+            });
+            polls.recv().unwrap();
+            assert!(!task.is_finished());
+            task.abort();
+            assert_eq!(drops.recv().unwrap(), home);
+            assert!(park_on(task).unwrap_err().is_cancelled());
+            handle.shutdown();
+        });
+        runtime.run();
+        join(thread);
+    });
+}
+
+#[test]
+fn a_remote_handle_that_is_awaited_again_says_so_instead_of_hanging() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let thread = std::thread::spawn(move || {
+            let mut task = handle.spawn(async { 1 });
+            assert_eq!(park_on(&mut task).unwrap(), 1);
+            assert!(task.is_finished());
+            let again = park_on(&mut task).unwrap_err();
+            assert!(!again.is_cancelled() && !again.is_panic(), "{again}");
+            handle.shutdown();
+        });
+        runtime.run();
+        join(thread);
+    });
+}
+
+#[test]
+fn a_handle_outlives_its_reactor_and_says_that_it_has_ended() {
+    struct Tell(mpsc::Sender<()>);
+    impl Drop for Tell {
+        fn drop(&mut self) {
+            let _ = self.0.send(());
+        }
+    }
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        assert!(!handle.is_closed());
+        let (dropped, drops) = mpsc::channel();
+        let tell = Tell(dropped);
+        handle.post(move || drop(tell)).unwrap();
+        let waiting = handle.spawn(std::future::pending::<()>());
+        drop(runtime);
+        drops.try_recv().expect("what was posted and never ran is dropped with the runtime");
+        assert!(handle.is_closed());
+        assert!(park_on(waiting).unwrap_err().is_cancelled());
+        assert_eq!(
+            handle.post(|| panic!("never runs")).unwrap_err().to_string(),
+            "the reactor has ended"
+        );
+        let late = handle.spawn(async {});
+        assert!(late.is_finished());
+        assert!(park_on(late).unwrap_err().is_cancelled());
+        handle.shutdown();
+        assert_eq!(handle.backend(), backend);
+        assert_eq!(handle.snapshot().post_panics, 0);
+    });
+}
+
+#[test]
+fn a_waker_outlives_its_reactor() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let kept: Rc<RefCell<Option<Waker>>> = Rc::default();
+        let keeps = kept.clone();
+        let task = runtime.spawn(poll_fn(move |cx| {
+            *keeps.borrow_mut() = Some(cx.waker().clone());
+            Poll::<()>::Pending
+        }));
+        runtime.block_on(pelton::yield_now());
+        drop((task, runtime));
+        let waker = kept.take().expect("it was polled");
+        waker.wake_by_ref();
+        join(std::thread::spawn(move || {
+            waker.clone().wake();
+            waker.wake();
+        }));
+    });
+}
+
+#[test]
+fn counters_are_read_from_another_thread_while_the_reactor_runs() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let thread = std::thread::spawn(move || {
+            let first = handle.snapshot();
+            loop {
+                let now = handle.snapshot();
+                assert!(now.polls >= first.polls && now.ticks >= first.ticks);
+                if now.polls > first.polls + 100 && now.timers_fired > first.timers_fired + 10 {
+                    break;
+                }
+                std::thread::yield_now();
+            }
+            let now = handle.snapshot();
+            assert!(
+                now.fields()
+                    .iter()
+                    .any(|(name, _, meaning)| *name == "enters" && !meaning.is_empty())
+            );
+            handle.shutdown();
+        });
+        runtime
+            .spawn(async {
+                loop {
+                    pelton::time::sleep(Duration::from_micros(50)).await;
+                }
+            })
+            .detach();
+        runtime.run();
+        join(thread);
+    });
+}
+
+#[test]
+fn a_reactor_with_nothing_to_do_sleeps_and_arms_no_timer() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let thread = std::thread::spawn(move || {
+            // Past its start: whatever it does at first has been done when this has run.
+            let (ran, runs) = mpsc::channel();
+            handle.post(move || ran.send(()).unwrap()).unwrap();
+            runs.recv().unwrap();
+            let before = handle.snapshot();
+            // The length proves nothing by itself: a reactor that polls shows more entries.
+            std::thread::sleep(Duration::from_secs(1));
+            let after = handle.snapshot();
+            handle.shutdown();
+            (before, after)
+        });
+        // A task that waits, and a connection that is idle.
+        runtime.spawn(std::future::pending::<()>()).detach();
+        let (a, b) = runtime.block_on(common::pair());
+        runtime.spawn(async move { drop(a.recv().await) }).detach();
+        runtime.run();
+        let (before, after) = join(thread);
+        assert!(after.enters - before.enters <= 2, "{before:?}\n{after:?}");
+        assert_eq!(after.timers_fired, 0);
+        assert_eq!(after.in_flight_of(pelton::driver::Kind::Timeout), 0);
+        drop(b);
+    });
+}
+
+#[test]
+fn a_blocking_call_that_panics_goes_on_in_the_task_that_awaits_it() {
+    inside_each_backend(|_| async {
+        let task = pelton::spawn(async {
+            pelton::spawn_blocking(|| panic!("in the pool")).await.unwrap();
+        });
+        assert_eq!(task.await.unwrap_err().to_string(), "the task panicked: in the pool");
+        assert_eq!(pelton::spawn_blocking(|| 3).await.unwrap(), 3, "the pool goes on");
+    });
+}
+
+#[test]
+fn a_blocking_call_that_nobody_awaits_any_more_ends_and_its_result_is_dropped() {
+    inside_each_backend(|_| async {
+        let (go, gone) = mpsc::channel::<()>();
+        let result = Arc::new(());
+        let inner = result.clone();
+        let mut call = Box::pin(pelton::spawn_blocking(move || {
+            gone.recv().unwrap();
+            inner
+        }));
+        assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
+        drop(call);
+        go.send(()).unwrap();
+        eventually("the result is dropped", || Arc::strong_count(&result) == 1).await;
+    });
+}
+
+#[test]
+fn many_blocking_calls_at_once_all_come_home() {
+    inside_each_backend(|_| async {
+        let calls: Vec<_> = (0..300)
+            .map(|n| pelton::spawn(async move { pelton::spawn_blocking(move || n).await.unwrap() }))
+            .collect();
+        for (n, call) in calls.into_iter().enumerate() {
+            assert_eq!(call.await.unwrap(), n);
+        }
+    });
+}
+
+#[test]
+fn a_waker_that_is_woken_from_many_threads_polls_its_task_at_home() {
+    inside_each_backend(|_| async {
+        let home = here();
+        let kept: Arc<Mutex<Option<Waker>>> = Arc::default();
+        let keeps = kept.clone();
+        let target = Rc::new(Cell::new(0u64));
+        let polls = target.clone();
+        let task = pelton::spawn(poll_fn(move |cx: &mut Context<'_>| {
+            assert_eq!(here(), home);
+            polls.set(polls.get() + 1);
+            *keeps.lock().unwrap() = Some(cx.waker().clone());
+            if polls.get() > 500 { Poll::Ready(()) } else { Poll::Pending }
+        }));
+        pelton::yield_now().await;
+        let stop = Arc::new(AtomicBool::new(false));
+        let threads: Vec<_> = (0..3)
+            .map(|_| {
+                let (kept, stop) = (kept.clone(), stop.clone());
+                std::thread::spawn(move || {
+                    while !stop.load(Ordering::Relaxed) {
+                        let waker = kept.lock().unwrap().clone();
+                        waker.expect("it was polled").wake();
+                    }
+                })
+            })
+            .collect();
+        task.await.unwrap();
+        stop.store(true, Ordering::Relaxed);
+        threads.into_iter().for_each(join);
+    });
+}
