@@ -1,6 +1,6 @@
 //! What this system lets a driver do, and what to change: for `pelton doctor` and for bug reports.
 //!
-//! The findings are plain data, gathered once. The advice is worked out from them by [`advise`],
+//! The findings are plain data, gathered once. The advice is worked out from them by `advise`,
 //! which asks the system nothing, so that every piece of it can be tested.
 
 use std::fmt;

@@ -166,9 +166,7 @@ impl<P: Payload> Pending<P> {
         reactor: &Reactor,
         cx: &mut Context<'_>,
     ) -> Option<Poll<P::Output>> {
-        if self.key.is_none() {
-            return None;
-        }
+        self.key.as_ref()?;
         Some(match reactor.driver.take_if_done(&mut self.key) {
             Some(output) => {
                 self.forget_waker(reactor);

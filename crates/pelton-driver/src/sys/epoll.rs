@@ -466,8 +466,13 @@ impl Epoll {
                 }
             }
         };
+        self.pool_job(core, slot, Box::new(call));
+    }
+
+    /// Has the blocking pool make a call. The slot stays in flight until its result has come home.
+    fn pool_job(&self, core: &Core, slot: &Slot, call: Box<dyn FnOnce() -> i32 + Send>) {
         core.counters().blocking_jobs.add(1);
-        let job = FileJob { call: Box::new(call), user_data: core.arena.id(slot).user_data() };
+        let job = FileJob { call, user_data: core.arena.id(slot).user_data() };
         let home = Notifier { shared: core.shared.clone() };
         if !blocking::submit(job, core.replies.clone(), home) {
             let _ = core.finish(slot, -libc::EAGAIN);

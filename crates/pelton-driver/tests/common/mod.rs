@@ -1,0 +1,199 @@
+//! What the conformance tests share: each behaviour is written once and runs on every backend.
+#![allow(dead_code)] // No test file uses all of it.
+
+use std::io::Write;
+use std::net::{SocketAddr, TcpListener, TcpStream};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use pelton_driver::*;
+
+/// The backend that a test runs on.
+pub struct On {
+    pub backend: Backend,
+}
+
+/// Longer than anything here takes: a test that comes to it has hung.
+pub const WATCHDOG: Duration = Duration::from_secs(60);
+
+/// Runs a test, unless its backend is refused here: then it says so, past the test harness, which would
+/// swallow a `println!`.
+pub fn run(backend: Backend, test: fn(&On)) {
+    match Driver::new(Config { backend, ..small() }) {
+        Ok(driver) => assert_eq!(driver.backend(), backend, "a backend that is forced is that one"),
+        Err(Error::Unsupported { backend, reason }) => {
+            let name = std::thread::current().name().unwrap_or("a test").to_owned();
+            writeln!(std::io::stderr(), "skipped: {name}: {backend}: {reason}").unwrap();
+            return;
+        }
+        Err(error) => panic!("{error}"),
+    }
+    test(&On { backend });
+}
+
+/// Makes of each function a test on every backend: `io_uring::name` and `epoll::name`.
+#[macro_export]
+macro_rules! on_every_backend {
+    ($($name:ident)+) => {
+        mod io_uring {
+            $(#[test] fn $name() { crate::common::run(pelton_driver::Backend::IoUring, super::$name) })+
+        }
+        mod epoll {
+            $(#[test] fn $name() { crate::common::run(pelton_driver::Backend::Epoll, super::$name) })+
+        }
+    };
+}
+
+/// Settings that are cheap to make many drivers with.
+pub fn small() -> Config {
+    Config {
+        ring_entries: 64,
+        completion_entries: 512,
+        max_operations: 65536,
+        max_descriptors: 16384,
+        pool_buffers: 16,
+        pool_buffer_len: 4096,
+        ..Config::default()
+    }
+}
+
+impl On {
+    pub fn driver(&self) -> Driver {
+        self.driver_with(small())
+    }
+
+    pub fn driver_with(&self, config: Config) -> Driver {
+        Driver::new(Config { backend: self.backend, ..config }).unwrap()
+    }
+
+    pub fn is_uring(&self) -> bool {
+        self.backend == Backend::IoUring
+    }
+}
+
+/// What the tests do with a driver all the time.
+pub trait More {
+    fn go<P: Payload>(&self, submission: Submission<P>) -> Key<P>;
+    fn go_for<P: Payload>(&self, submission: Submission<P>, token: usize) -> Key<P>;
+    /// Ticks until the operation has ended, and takes its outcome.
+    fn end<P: Payload>(&self, key: Key<P>) -> P::Output;
+    fn run<P: Payload>(&self, submission: Submission<P>) -> P::Output;
+    /// Ticks until `done` says so. Returns what was told meanwhile.
+    fn until(&self, done: impl FnMut() -> bool) -> Vec<Completion>;
+    /// Ticks without waiting for longer than it takes what is on its way to come.
+    fn settle(&self) -> Vec<Completion>;
+    fn snapshot(&self) -> Snapshot;
+}
+
+impl More for Driver {
+    #[track_caller]
+    fn go<P: Payload>(&self, submission: Submission<P>) -> Key<P> {
+        self.go_for(submission, 0)
+    }
+
+    #[track_caller]
+    fn go_for<P: Payload>(&self, submission: Submission<P>, token: usize) -> Key<P> {
+        match self.submit(submission, Token::number(token)) {
+            Ok(key) => key,
+            Err(refused) => panic!("refused: {}", refused.error),
+        }
+    }
+
+    #[track_caller]
+    fn end<P: Payload>(&self, key: Key<P>) -> P::Output {
+        self.until(|| self.is_done(&key));
+        match self.take(key) {
+            Ok(outcome) => outcome,
+            Err(_) => panic!("it is done and cannot be taken"),
+        }
+    }
+
+    #[track_caller]
+    fn run<P: Payload>(&self, submission: Submission<P>) -> P::Output {
+        let key = self.go(submission);
+        self.end(key)
+    }
+
+    #[track_caller]
+    fn until(&self, mut done: impl FnMut() -> bool) -> Vec<Completion> {
+        let give_up = Instant::now() + WATCHDOG;
+        let mut told = Vec::new();
+        while !done() {
+            assert!(Instant::now() < give_up, "nothing came of it");
+            self.tick(Some(Duration::from_secs(1)), |completion| told.push(completion)).unwrap();
+        }
+        told
+    }
+
+    #[track_caller]
+    fn settle(&self) -> Vec<Completion> {
+        let mut told = Vec::new();
+        // A timer that fires in a later tick shows that what was there before has been told of.
+        for _ in 0..3 {
+            let timer = Submission::timeout(Instant::now() + Duration::from_millis(2));
+            let timer = self.go_for(timer, usize::MAX);
+            told.extend(self.until(|| self.is_done(&timer)));
+            self.take(timer).unwrap().unwrap();
+        }
+        told.retain(|completion| completion.token.as_number() != usize::MAX);
+        told
+    }
+
+    fn snapshot(&self) -> Snapshot {
+        self.counters().snapshot()
+    }
+}
+
+pub fn errno<T>(result: std::io::Result<T>) -> i32 {
+    match result {
+        Ok(_) => 0,
+        Err(error) => error.raw_os_error().unwrap_or(-1),
+    }
+}
+
+pub fn listener() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+pub fn tcp_pair() -> (TcpStream, TcpStream) {
+    let (listener, address) = listener();
+    let client = TcpStream::connect(address).unwrap();
+    (client, listener.accept().unwrap().0)
+}
+
+pub fn attach(driver: &Driver, descriptor: impl Into<OwnedFd>) -> Fd {
+    driver.attach(descriptor.into()).unwrap()
+}
+
+/// A connection of which the driver has one end and the test the other.
+pub fn tcp(driver: &Driver) -> (Fd, TcpStream) {
+    let (mine, theirs) = tcp_pair();
+    (attach(driver, mine), theirs)
+}
+
+pub fn unix(driver: &Driver) -> (Fd, UnixStream) {
+    let (mine, theirs) = UnixStream::pair().unwrap();
+    (attach(driver, mine), theirs)
+}
+
+/// A connection whose sending side is full, so that a send on it waits.
+pub fn full(driver: &Driver) -> (Fd, UnixStream) {
+    let (mine, theirs) = UnixStream::pair().unwrap();
+    mine.set_nonblocking(true).unwrap();
+    while (&mine).write(&[0; 65536]).is_ok() {}
+    mine.set_nonblocking(false).unwrap();
+    (attach(driver, mine), theirs)
+}
+
+/// Bytes that differ from one place to the next, and from one seed to the next.
+pub fn pattern(seed: usize, len: usize) -> Vec<u8> {
+    (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect()
+}
+
+/// The descriptors of this process.
+pub fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
