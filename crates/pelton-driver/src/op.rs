@@ -47,6 +47,8 @@ pub enum Op {
     ReadAt { fd: Fd, offset: u64 },
     /// Writes to a file at an offset in bytes.
     WriteAt { fd: Fd, offset: u64 },
+    /// Brings what was written to a file to the disk; with `data_only`, not what is not needed to read it.
+    Sync { fd: Fd, data_only: bool },
     /// Waits until a descriptor is ready.
     Poll { fd: Fd, interest: Interest },
     /// Shuts a connection down, one way or both.
@@ -81,6 +83,7 @@ pub enum Kind {
     SendVectored,
     ReadAt,
     WriteAt,
+    Sync,
     Poll,
     Shutdown,
     Close,
@@ -95,7 +98,7 @@ pub const KINDS: usize = Kind::ALL.len();
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 19] = [
+    pub const ALL: [Kind; 20] = [
         Kind::Nop,
         Kind::Accept,
         Kind::AcceptMulti,
@@ -108,6 +111,7 @@ impl Kind {
         Kind::SendVectored,
         Kind::ReadAt,
         Kind::WriteAt,
+        Kind::Sync,
         Kind::Poll,
         Kind::Shutdown,
         Kind::Close,
@@ -132,6 +136,7 @@ impl Kind {
             Kind::SendVectored => "send_vectored",
             Kind::ReadAt => "read_at",
             Kind::WriteAt => "write_at",
+            Kind::Sync => "sync",
             Kind::Poll => "poll",
             Kind::Shutdown => "shutdown",
             Kind::Close => "close",
@@ -165,6 +170,7 @@ impl Op {
             Op::SendVectored { .. } => Kind::SendVectored,
             Op::ReadAt { .. } => Kind::ReadAt,
             Op::WriteAt { .. } => Kind::WriteAt,
+            Op::Sync { .. } => Kind::Sync,
             Op::Poll { .. } => Kind::Poll,
             Op::Shutdown { .. } => Kind::Shutdown,
             Op::Close { .. } => Kind::Close,
@@ -191,6 +197,7 @@ impl Op {
             | Op::SendVectored { fd, .. }
             | Op::ReadAt { fd, .. }
             | Op::WriteAt { fd, .. }
+            | Op::Sync { fd, .. }
             | Op::Poll { fd, .. }
             | Op::Shutdown { fd, .. }
             | Op::Close { fd }
@@ -257,6 +264,14 @@ impl Submission<Plain> {
     /// already completes at once.
     pub fn poll(fd: Fd, interest: Interest) -> Submission<Plain> {
         Submission::plain(Op::Poll { fd, interest })
+    }
+
+    /// Brings what was written to a file to the disk, and completes when it is there; with `data_only`,
+    /// not what is not needed to read it again, such as the time of its last change.
+    ///
+    /// Cancelled: it may go on, and completes when it has ended.
+    pub fn sync(fd: Fd, data_only: bool) -> Submission<Plain> {
+        Submission::plain(Op::Sync { fd, data_only })
     }
 
     /// Shuts a connection down, one way or both.

@@ -6,6 +6,8 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Poll, Waker};
 
+use crate::reactor::Reactor;
+
 /// Runs a call that blocks on a thread of the process's pool, and resumes here with what it returned.
 ///
 /// Dropping the future does not stop the call: nothing can. Its result is then dropped.
@@ -28,6 +30,9 @@ pub fn spawn_blocking<T: Send + 'static>(
     }
     let state = Arc::new(Mutex::new(State { outcome: None, waiter: None }));
     let promise = state.clone();
+    if let Some(reactor) = Reactor::try_current() {
+        reactor.driver.counters().blocking_jobs.add(1);
+    }
     let started = pelton_driver::blocking::run(move || {
         let outcome = catch_unwind(AssertUnwindSafe(call));
         let mut state = promise.lock().unwrap_or_else(PoisonError::into_inner);

@@ -71,6 +71,22 @@ impl File {
     pub async fn write_at<B: IoBuf>(&self, buf: B, offset: u64) -> (io::Result<usize>, B) {
         self.socket.operation(buf, move |fd, buf| Submission::write_at(fd, buf, offset)).await
     }
+
+    /// Brings everything that was written to the disk, what the file is called and when it changed too.
+    ///
+    /// # Errors
+    /// What the system said: what was written may not be on the disk then, and may never be.
+    pub async fn sync_all(&self) -> io::Result<()> {
+        self.socket.operation(false, Submission::sync).await.map(drop)
+    }
+
+    /// Brings the content that was written to the disk.
+    ///
+    /// # Errors
+    /// As for [`File::sync_all`].
+    pub async fn sync_data(&self) -> io::Result<()> {
+        self.socket.operation(true, Submission::sync).await.map(drop)
+    }
 }
 
 impl fmt::Debug for File {

@@ -105,6 +105,7 @@ impl Epoll {
             }
             Op::ReadAt { offset, .. } => self.read_at(core, slot, entry, memory, offset),
             Op::WriteAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, true),
+            Op::Sync { data_only, .. } => self.sync(core, slot, entry, data_only),
             Op::Shutdown { how, .. } => {
                 // SAFETY: plain arguments.
                 let result = unsafe { libc::shutdown(entry.raw.get(), shutdown_arg(how)) };
@@ -461,6 +462,22 @@ impl Epoll {
                         libc::pread(raw, memory.ptr.cast(), memory.len, offset)
                     }
                 });
+                if result != -errno::EINTR {
+                    return result;
+                }
+            }
+        };
+        self.pool_job(core, slot, Box::new(call));
+    }
+
+    fn sync(&self, core: &Core, slot: &Slot, entry: &Entry, data_only: bool) {
+        let raw = entry.raw.get();
+        let call = move || {
+            loop {
+                // SAFETY: plain arguments; the slot keeps the descriptor open until the result is home.
+                let result =
+                    unsafe { if data_only { libc::fdatasync(raw) } else { libc::fsync(raw) } };
+                let result = check(result as isize);
                 if result != -errno::EINTR {
                     return result;
                 }

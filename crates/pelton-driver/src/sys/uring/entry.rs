@@ -160,6 +160,10 @@ fn poll_flags(events: i16) -> u32 {
     if cfg!(target_endian = "big") { events.rotate_left(16) } else { events }
 }
 
+pub(super) fn sync(fd: RawDescriptor, data_only: bool, user_data: u64) -> Sqe {
+    Sqe { op_flags: u32::from(data_only), ..on(IoringOp::Fsync, fd, user_data) }
+}
+
 pub(super) fn shutdown(fd: RawDescriptor, how: i32, user_data: u64) -> Sqe {
     Sqe { len: how as u32, ..on(IoringOp::Shutdown, fd, user_data) }
 }

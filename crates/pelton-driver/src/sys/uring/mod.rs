@@ -188,6 +188,10 @@ impl Uring {
             | Op::AcceptMulti { .. }
             | Op::RecvVectored { .. }
             | Op::SendVectored { .. } => return self.push_again(core, slot, raw),
+            Op::Sync { data_only, .. } => {
+                slot.arg.set(data_only.into());
+                entry::sync(raw, data_only, user_data)
+            }
             Op::Shutdown { how, .. } => entry::shutdown(raw, shutdown_arg(how), user_data),
             Op::Nop
             | Op::Close { .. }
@@ -236,6 +240,7 @@ impl Uring {
                 let memory = core.memory_again(slot)?;
                 entry::read(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
             }
+            Kind::Sync => entry::sync(raw, slot.arg.get() != 0, user_data),
             Kind::WriteAt => {
                 let memory = core.memory_again(slot)?;
                 entry::write(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
@@ -550,9 +555,10 @@ fn try_again(slot: &Slot, result: i32) -> bool {
     let kind = slot.kind.get();
     match -result {
         errno::EINTR => !matches!(kind, Kind::Connect | Kind::Shutdown | Kind::Close),
-        errno::EAGAIN => {
-            !matches!(kind, Kind::ReadAt | Kind::WriteAt | Kind::Shutdown | Kind::Close)
-        }
+        errno::EAGAIN => !matches!(
+            kind,
+            Kind::ReadAt | Kind::WriteAt | Kind::Sync | Kind::Shutdown | Kind::Close
+        ),
         errno::ENOBUFS => matches!(kind, Kind::RecvPooled | Kind::RecvMulti),
         _ => false,
     }
