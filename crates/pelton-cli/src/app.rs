@@ -37,6 +37,8 @@ pub(crate) const MAX_BODY: u64 = 64 * 1024;
 /// How long such a body may take.
 const BODY_LIMIT: Duration = Duration::from_secs(10);
 
+const CLOSE: HeaderValue = HeaderValue::from_static("close");
+
 const METHODS: HeaderValue = HeaderValue::from_static("GET, HEAD, OPTIONS");
 
 /// What all reactors have in common.
@@ -108,15 +110,21 @@ impl<R: Runtime> App<R> {
             Ok(()) => self.answer(&head, started, now).await,
             Err(status) => {
                 if let Some(vitals) = &exchange.vitals {
-                    vitals.refuse();
+                    vitals.let_linger();
                 }
                 let mut response = plain(status);
-                response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
+                response.headers_mut().insert(CONNECTION, CLOSE);
                 response
             }
         };
         exchange.status = response.status().as_u16();
         let (mut parts, mut body) = response.into_parts();
+        // A client that is told can send its next request elsewhere. One that is not would send it
+        // into a connection that closes, and could not know whether anyone has read it.
+        if let Some(vitals) = exchange.vitals.as_ref().filter(|it| it.is_asked_to_leave()) {
+            vitals.let_linger();
+            parts.headers.insert(CONNECTION, CLOSE);
+        }
         if head.method == Method::HEAD {
             // The length stays in the head: it is that of the answer to a GET.
             body = Body::empty();
@@ -169,7 +177,7 @@ impl<R: Runtime> App<R> {
             Err(missing) => {
                 let mut response = plain(missing.status());
                 match missing {
-                    Missing::Exhausted(_) => {
+                    Missing::Exhausted => {
                         response.headers_mut().insert(RETRY_AFTER, HeaderValue::from_static("1"));
                     }
                     Missing::NotAcceptable => {

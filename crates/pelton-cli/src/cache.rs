@@ -219,6 +219,7 @@ impl<F> Cache<F> {
     }
 
     /// Bytes of bodies now.
+    #[cfg(test)]
     pub(crate) fn bytes(&self) -> usize {
         self.bytes
     }

@@ -47,7 +47,11 @@ where
     let ended = poll_fn(|cx| {
         match vitals.verdict(cx) {
             Some(Verdict::End) => return Poll::Ready(Ended::Cut),
-            Some(Verdict::Drain) if !told => {
+            // Nothing is lost: nobody has asked anything.
+            Some(Verdict::Leave) if vitals.is_new() => return Poll::Ready(Ended::Cut),
+            // hyper would close on half a head as on none. The response to it says that it is the
+            // last.
+            Some(Verdict::Leave) if !told && !vitals.is_being_asked() => {
                 told = true;
                 Pin::new(&mut connection).graceful_shutdown();
             }

@@ -52,6 +52,7 @@ pub(crate) struct Preference {
 
 impl Preference {
     /// Only the file itself.
+    #[cfg(test)]
     pub(crate) const IDENTITY: Preference = Preference { order: [Coding::Identity; 4], len: 1 };
 
     /// Reads the `Accept-Encoding` lines of a request.

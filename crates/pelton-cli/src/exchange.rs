@@ -80,8 +80,6 @@ tally! {
     cache_checks,
     /// Connections closed because they were idle, slow to send a head, or stuck.
     timeouts,
-    /// Connections closed as they came because there were `--max-connections` already.
-    refused,
 }
 
 /// Adds, from the one thread that writes: a load and a store are enough.
@@ -116,10 +114,6 @@ impl Tally {
 
     pub(crate) fn timed_out(&self, n: u64) {
         add(&self.timeouts, n);
-    }
-
-    pub(crate) fn refused(&self) {
-        add(&self.refused, 1);
     }
 
     fn answered(&self, status: u16, sent: u64) {

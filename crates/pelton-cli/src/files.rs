@@ -81,7 +81,7 @@ pub(crate) enum Missing {
     /// 406: the client refuses the only coding that there is.
     NotAcceptable,
     /// 503: out of descriptors or memory; it will pass.
-    Exhausted(io::Error),
+    Exhausted,
     /// 500.
     Failed(io::Error),
 }
@@ -92,7 +92,7 @@ impl Missing {
             Missing::NotFound => StatusCode::NOT_FOUND,
             Missing::Forbidden => StatusCode::FORBIDDEN,
             Missing::NotAcceptable => StatusCode::NOT_ACCEPTABLE,
-            Missing::Exhausted(_) => StatusCode::SERVICE_UNAVAILABLE,
+            Missing::Exhausted => StatusCode::SERVICE_UNAVAILABLE,
             Missing::Failed(_) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }
@@ -248,7 +248,7 @@ fn missing(error: io::Error) -> Missing {
         }
         ErrorKind::InvalidInput | ErrorKind::InvalidFilename => return Missing::NotFound,
         ErrorKind::PermissionDenied => return Missing::Forbidden,
-        ErrorKind::OutOfMemory => return Missing::Exhausted(error),
+        ErrorKind::OutOfMemory => return Missing::Exhausted,
         _ => {}
     }
     #[cfg(unix)]
@@ -259,7 +259,7 @@ fn missing(error: io::Error) -> Missing {
             Errno::LOOP | Errno::NAMETOOLONG | Errno::NXIO | Errno::NODEV => {
                 return Missing::NotFound;
             }
-            Errno::MFILE | Errno::NFILE => return Missing::Exhausted(error),
+            Errno::MFILE | Errno::NFILE => return Missing::Exhausted,
             _ => {}
         }
     }

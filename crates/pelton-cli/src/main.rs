@@ -4,15 +4,14 @@
 //! A request goes through [`connection`] (hyper and the time limits) into [`app`] (the service of
 //! one reactor), which asks [`path`], [`cache`] and, on the pool, [`files`]; [`response`] plans the
 //! head and the parts, and [`body`] reads them while they are sent. [`runtime`] is all that they
-//! know of the runtime beneath. [`reactor`] is the life of one reactor, [`serve`] the start of all.
-
-// The runtime is plugged in next; until then nothing starts a reactor but the tests.
-#![allow(dead_code)]
+//! know of the runtime beneath, and [`on_pelton`] how it is Pelton. [`reactor`] is the life of one
+//! reactor, [`serve`] the start and the end of all.
 
 mod access_log;
 mod admin;
 mod app;
 mod args;
+mod bind;
 mod body;
 mod cache;
 mod conditional;
@@ -23,6 +22,7 @@ mod encoding;
 mod exchange;
 mod files;
 mod listing;
+mod on_pelton;
 mod path;
 mod range;
 mod reactor;
@@ -48,6 +48,10 @@ fn main() -> ExitCode {
         Command::Doctor(options) => {
             let diagnosis = pelton::driver::probe::diagnose();
             print(&doctor::report(&diagnosis, options.json));
+            if diagnosis.backend.is_none() {
+                // The report has said why; a script asks for the code.
+                return ExitCode::FAILURE;
+            }
             Ok(())
         }
     };

@@ -72,11 +72,6 @@ impl SitePath {
         self.folder
     }
 
-    /// Whether the path is the root itself.
-    pub(crate) fn is_root(&self) -> bool {
-        self.relative.is_empty()
-    }
-
     /// The same path with `suffix` behind its last name, such as `.gz`.
     pub(crate) fn with_suffix(&self, suffix: &str) -> SitePath {
         let mut relative = self.relative.clone();
@@ -311,7 +306,7 @@ mod tests {
         assert_eq!(path.name(), b"b.js");
         assert_eq!(path.with_suffix(".gz").display(), "/a/b.js.gz");
         let root = SitePath::parse_for("/", false).unwrap();
-        assert!(root.is_root() && root.name().is_empty());
+        assert!(root.name().is_empty());
         assert_eq!(root.child(b"index.html").display(), "/index.html");
         assert_eq!(path.child(b"c").display(), "/a/b.js/c");
     }

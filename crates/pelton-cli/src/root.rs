@@ -10,12 +10,13 @@
 
 use std::fs::File;
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 /// A folder that is open, so that it stays the same folder whatever happens to its name.
 #[derive(Debug)]
 pub(crate) struct Root {
-    path: PathBuf,
+    #[cfg(not(unix))]
+    path: std::path::PathBuf,
     sys: sys::Root,
 }
 
@@ -26,10 +27,15 @@ impl Root {
             return Err(io::ErrorKind::NotADirectory.into());
         }
         let path = std::fs::canonicalize(path)?;
-        Ok(Root { sys: sys::Root::open(&path)?, path })
+        Ok(Root {
+            sys: sys::Root::open(&path)?,
+            #[cfg(not(unix))]
+            path,
+        })
     }
 
     /// Where the folder was when it was opened.
+    #[cfg(not(unix))]
     pub(crate) fn path(&self) -> &Path {
         &self.path
     }

@@ -1,5 +1,5 @@
-//! What the server asks of the runtime beneath it: six things. The rest of the program is written
-//! against these two traits, and its tests run on an implementation of a few lines.
+//! What the server asks of the runtime beneath it. The rest of the program is written against these
+//! two traits, and its tests run on an implementation of a few lines.
 
 use std::fs::File;
 use std::io;
@@ -39,6 +39,9 @@ pub(crate) trait Runtime: Clone + 'static {
 
     /// Runs a future on this reactor. That it panics must not harm anyone else.
     fn spawn(&self, future: impl Future<Output = ()> + 'static);
+
+    /// Counts a connection that was closed as it came.
+    fn shed(&self);
 }
 
 /// A socket that connections come from.
@@ -46,10 +49,10 @@ pub(crate) trait Listener {
     /// A connection, as hyper reads and writes it.
     type Io: hyper::rt::Read + hyper::rt::Write + Unpin + 'static;
 
-    /// The next connection. Dropping the future loses none.
+    /// The next connection, and whose it is where that is known. Dropping the future loses none.
     ///
     /// # Errors
     /// What concerns the listener; what concerns a single connection is passed over, and while
     /// descriptors are short this waits.
-    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, SocketAddr)>>;
+    fn accept(&self) -> impl Future<Output = io::Result<(Self::Io, Option<SocketAddr>)>>;
 }

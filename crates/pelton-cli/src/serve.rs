@@ -1,18 +1,35 @@
 //! `pelton serve`: from the options to reactors, and the words at the start and at the end.
+//!
+//! The reactors that serve are a fleet, one thread each. The main thread has a small reactor of its
+//! own that waits for signals: however busy the others are, a signal is seen at once, and also
+//! while some of them have ended and others have not.
 
+use std::future::poll_fn;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, TcpListener};
 use std::path::Path;
-use std::sync::Arc;
+use std::pin::pin;
+use std::rc::Rc;
+use std::sync::atomic::{AtomicUsize, Ordering::AcqRel, Ordering::Acquire, Ordering::Relaxed};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, mpsc};
+use std::task::Poll;
 use std::time::Duration;
 
+use pelton::driver::{Config, Kind};
+use pelton::signal::{Signal, SignalKind, signal};
+use pelton::{Fleet, FleetBuilder, FleetError, Handle, Runtime};
+
 use crate::access_log::{AccessLog, Target};
-use crate::admin::Admin;
-use crate::app::Shared;
-use crate::args::Serve;
+use crate::admin::{Admin, ReactorReport};
+use crate::app::{App, Shared};
+use crate::args::{Backend, Serve};
+use crate::bind;
+use crate::exchange::Tally;
 use crate::files::Site;
-use crate::reactor::Settings;
+use crate::on_pelton::{OnListener, OnPelton};
+use crate::reactor::{self, Settings};
 use crate::root::Root;
+use crate::stop::{Stage, Stop};
 use crate::watch::Limits;
 
 /// How long the end waits for the access log to be written.
@@ -23,11 +40,248 @@ pub(crate) const LOG_LIMIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// A sentence that says what to do.
 pub(crate) fn run(options: &Serve) -> Result<(), String> {
-    let shared = shared(options, None)?;
-    let address = options.listen.resolve()?;
-    let (reactors, settings) = (options.reactors.count(), settings(options));
-    let _ = (shared, address, reactors, settings);
-    Err("this build has no runtime in it yet.".to_owned())
+    let seats: Arc<OnceLock<Vec<Seat>>> = Arc::default();
+    let admin = (!options.no_admin).then(|| {
+        let seats = Arc::clone(&seats);
+        // Until all have started there is nothing to report.
+        Admin::new(move || seats.get().map_or(Vec::new(), |seats| reports(seats)))
+    });
+    let shared = Arc::new(shared(options, admin)?);
+    let wanted = options.listen.resolve()?;
+    let count = options.reactors.count();
+    let (address, listeners) =
+        bind::all(wanted, count).map_err(|(address, error)| explain_bind(address, &error))?;
+
+    let lobby = lobby().map_err(|error| format!("{error}."))?;
+    let (ready, readiness) = mpsc::channel();
+    let plan = Arc::new(Plan {
+        shared: Arc::clone(&shared),
+        settings: settings(options),
+        stop: Stop::default(),
+        listeners: listeners.into_iter().map(|it| Mutex::new(Some(it))).collect(),
+        tallies: (0..count).map(|_| Arc::default()).collect(),
+        ready,
+        lobby: lobby.handle(),
+        running: AtomicUsize::new(count),
+        cut: AtomicUsize::new(0),
+    });
+    let ended = lobby.block_on(async {
+        let refused = |error| format!("the system refuses to watch for signals: {error}.");
+        // Before anything is announced: who reads the announcement may send one at once.
+        let signals = Signals::new().map_err(refused)?;
+        let fleet = start(options.backend, &plan)?;
+        for _ in 0..count {
+            // A reactor that ends says so too, hence all are heard of.
+            readiness.recv().unwrap_or_else(|_| Err(ENDED_EARLY.to_owned()))?;
+        }
+        let handles = fleet.handles();
+        let all = handles.iter().zip(&plan.tallies);
+        let all = all.map(|(handle, tally)| Seat { handle: handle.clone(), tally: tally.clone() });
+        let _ = seats.set(all.collect());
+        let fallback = fallback(&handles);
+        let backend = handles[0].backend().name();
+        crate::print(&announcement(address, backend, count, fallback.as_deref()));
+        signals.pass_on(&plan).await;
+        Ok(fleet)
+    });
+    let result = ended.and_then(|fleet| fleet.join().map_err(|error| explain_fleet(&error)));
+    if let Some(log) = &shared.log
+        && !log.close(LOG_LIMIT)
+    {
+        eprintln!("pelton: the access log is not complete: nobody took its last lines.");
+    }
+    let cut = plan.cut.load(Relaxed);
+    if cut > 0 {
+        eprintln!("pelton: {} cut before the end.", plural(cut as u64, "was", "were"));
+    }
+    result
+}
+
+/// What a reactor that serves is reached by.
+#[derive(Debug)]
+struct Seat {
+    handle: Handle,
+    tally: Arc<Tally>,
+}
+
+/// What the members of the fleet are started with and leave behind.
+struct Plan {
+    shared: Arc<Shared>,
+    settings: Settings,
+    stop: Stop,
+    listeners: Vec<Mutex<Option<TcpListener>>>,
+    tallies: Vec<Arc<Tally>>,
+    /// Where each member says that it serves, or why it cannot.
+    ready: mpsc::Sender<Result<(), String>>,
+    /// The main thread's reactor, which is to end when no member runs any more.
+    lobby: Handle,
+    running: AtomicUsize,
+    /// Connections that were cut at the end.
+    cut: AtomicUsize,
+}
+
+const ENDED_EARLY: &str = "a reactor ended before it served.";
+
+fn start(backend: Backend, plan: &Arc<Plan>) -> Result<Fleet, String> {
+    let backend = match backend {
+        Backend::Auto => pelton::Backend::Auto,
+        Backend::IoUring => pelton::Backend::IoUring,
+        Backend::Epoll => pelton::Backend::Epoll,
+    };
+    let runtime = pelton::Builder::new().backend(backend);
+    let plan = Arc::clone(plan);
+    FleetBuilder::new()
+        .reactors(plan.tallies.len())
+        .runtime(runtime)
+        .start(move |member| serve_as(Arc::clone(&plan), member.index()))
+        .map_err(|error| explain_fleet(&error))
+}
+
+/// The life of a member of the fleet.
+async fn serve_as(plan: Arc<Plan>, index: usize) -> io::Result<()> {
+    let mut attendance = Attendance { plan: &plan, orderly: false };
+    let listener = plan.listeners[index].lock().unwrap_or_else(PoisonError::into_inner).take();
+    let listener = listener.ok_or_else(|| io::Error::other("a listener is taken once"))?;
+    let listener = OnListener::new(listener, plan.shared.log.is_some()).inspect_err(|error| {
+        let _ = plan.ready.send(Err(format!("a reactor cannot take its listener: {error}.")));
+    })?;
+    let (shared, tally) = (Arc::clone(&plan.shared), Arc::clone(&plan.tallies[index]));
+    let app = Rc::new(App::new(OnPelton, shared, tally));
+    let _ = plan.ready.send(Ok(()));
+    let cut = reactor::run(OnPelton, listener, app, plan.settings, plan.stop.clone()).await;
+    plan.cut.fetch_add(cut, Relaxed);
+    attendance.orderly = true;
+    Ok(())
+}
+
+/// Tells of the end of a member, whatever it is.
+struct Attendance<'a> {
+    plan: &'a Plan,
+    orderly: bool,
+}
+
+impl Drop for Attendance<'_> {
+    fn drop(&mut self) {
+        if !self.orderly {
+            // One that failed: the others finish what they are at, and a supervisor starts anew. A
+            // server that lives on with a part of itself is noticed by nobody.
+            let _ = self.plan.ready.send(Err(ENDED_EARLY.to_owned()));
+            self.plan.stop.begin();
+        }
+        if self.plan.running.fetch_sub(1, AcqRel) == 1 {
+            self.plan.lobby.shutdown();
+        }
+    }
+}
+
+/// The main thread's reactor. It waits for signals only, so it is as small as can be.
+fn lobby() -> Result<Runtime, pelton::driver::Error> {
+    let config = Config {
+        backend: pelton::Backend::Epoll,
+        max_operations: 64,
+        max_descriptors: 256,
+        pool_buffers: 1,
+        pool_buffer_len: 64,
+        ..Config::default()
+    };
+    pelton::Builder::new().driver(config).build()
+}
+
+/// The two signals that end the program.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn new() -> io::Result<Signals> {
+        Ok(Signals {
+            terminate: signal(SignalKind::Terminate)?,
+            interrupt: signal(SignalKind::Interrupt)?,
+        })
+    }
+
+    /// Passes each signal on, until no member of the fleet runs any more.
+    async fn pass_on(mut self, plan: &Plan) {
+        let mut all_ended = pin!(pelton::shutdown_requested());
+        loop {
+            let mut terminate = pin!(self.terminate.recv());
+            let mut interrupt = pin!(self.interrupt.recv());
+            let arrived = poll_fn(|cx| {
+                if all_ended.as_mut().poll(cx).is_ready() {
+                    return Poll::Ready(None);
+                }
+                match terminate.as_mut().poll(cx) {
+                    Poll::Pending => interrupt.as_mut().poll(cx).map(Some),
+                    arrived => arrived.map(Some),
+                }
+            })
+            .await;
+            match arrived {
+                None => return,
+                Some(Ok(())) => tell(plan, plan.stop.raise()),
+                Some(Err(error)) => {
+                    eprintln!("pelton: signals are not seen any more, so this is the end: {error}");
+                    plan.stop.begin();
+                    return;
+                }
+            }
+        }
+    }
+}
+
+/// Says what a signal did, where it takes time: somebody at a terminal wonders.
+fn tell(plan: &Plan, stage: Stage) {
+    let open: u64 = plan.tallies.iter().map(|tally| tally.get("http_connections")).sum();
+    if stage == Stage::Draining && open > 0 && plan.running.load(Acquire) > 0 {
+        let seconds = plan.settings.drain.as_secs();
+        eprintln!(
+            "pelton: finishing {}, for at most {seconds} s; another signal ends this at once.",
+            plural(open, "", "").trim_end()
+        );
+    }
+}
+
+fn plural(connections: u64, one: &str, more: &str) -> String {
+    match connections {
+        1 => format!("1 connection {one}"),
+        n => format!("{n} connections {more}"),
+    }
+}
+
+fn reports(seats: &[Seat]) -> Vec<ReactorReport> {
+    let report = |(id, Seat { handle, tally }): (usize, &Seat)| {
+        let snapshot = handle.snapshot();
+        let in_flight = Kind::ALL.iter().map(|kind| (kind.name(), snapshot.in_flight_of(*kind)));
+        ReactorReport {
+            id,
+            backend: handle.backend().name().to_owned(),
+            fallback: handle.fallback().map(str::to_owned),
+            counters: snapshot.fields(),
+            in_flight: in_flight.collect(),
+            http: tally.fields(),
+        }
+    };
+    seats.iter().enumerate().map(report).collect()
+}
+
+/// Why reactors run on another backend than the first choice, if any do.
+fn fallback(handles: &[Handle]) -> Option<String> {
+    let mut fallen = handles.iter().enumerate().filter(|(_, handle)| handle.fallback().is_some());
+    let (first, handle) = fallen.next()?;
+    let (reason, others) = (handle.fallback()?, fallen.count());
+    if others + 1 == handles.len() {
+        return Some(reason.to_owned());
+    }
+    let (n, name) = (others + 1, handle.backend().name());
+    Some(format!("{n} of the reactors, from reactor {first} on, run on {name}: {reason}"))
+}
+
+fn explain_fleet(error: &FleetError) -> String {
+    match error {
+        FleetError::Start(error) => format!("{error}."),
+        other => format!("{other}."),
+    }
 }
 
 /// Everything of the options that the reactors share.

@@ -41,6 +41,18 @@ impl Stop {
         stage
     }
 
+    /// Begins the end, unless it has begun already.
+    pub(crate) fn begin(&self) {
+        if self.stage() == Stage::Running {
+            self.raise();
+        }
+    }
+
+    /// The stage that is reached.
+    pub(crate) fn stage(&self) -> Stage {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner).stage
+    }
+
     /// Ready when `stage` is reached.
     pub(crate) fn poll(&self, stage: Stage, cx: &mut Context<'_>) -> Poll<()> {
         let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);

@@ -65,17 +65,23 @@ pub(crate) struct Inline {
 #[cfg(unix)]
 #[derive(Default)]
 struct InlineState {
-    time_is_up: Cell<bool>,
+    now: Cell<Duration>,
     pool_hangs: Cell<bool>,
     jobs: Cell<usize>,
+    sheds: Cell<usize>,
     tasks: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
 }
 
 #[cfg(unix)]
 impl Inline {
-    /// From now on every sleep is over.
-    pub(crate) fn let_time_pass(&self) {
-        self.state.time_is_up.set(true);
+    /// Sleeps that end within this time from now are over.
+    pub(crate) fn let_pass(&self, time: Duration) {
+        self.state.now.set(self.state.now.get() + time);
+    }
+
+    /// How many connections were closed as they came.
+    pub(crate) fn sheds(&self) -> usize {
+        self.state.sheds.get()
     }
 
     /// Whether jobs for the pool are begun and never finished.
@@ -154,17 +160,18 @@ impl Runtime for Inline {
         Ok(job())
     }
 
-    fn sleep(&self, _duration: Duration) -> impl Future<Output = ()> {
-        let mut first = true;
-        poll_fn(move |_| match self.state.time_is_up.get() {
-            // Not at once, so that what sleeps in a loop lets others run.
-            true if !std::mem::take(&mut first) => Poll::Ready(()),
-            _ => Poll::Pending,
-        })
+    fn sleep(&self, duration: Duration) -> impl Future<Output = ()> {
+        let state = Rc::clone(&self.state);
+        let end = state.now.get() + duration;
+        poll_fn(move |_| if state.now.get() < end { Poll::Pending } else { Poll::Ready(()) })
     }
 
     fn spawn(&self, future: impl Future<Output = ()> + 'static) {
         self.state.tasks.borrow_mut().push(Box::pin(future));
+    }
+
+    fn shed(&self) {
+        self.state.sheds.set(self.sheds() + 1);
     }
 }
 

@@ -42,7 +42,9 @@ impl Default for Limits {
 /// What a connection is doing, since when.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Phase {
-    /// A head has begun, or must begin.
+    /// Accepted, and nothing has come yet: a head must.
+    New,
+    /// A head has begun.
     Head,
     /// Between the head of a request and the end of its response.
     Busy,
@@ -52,13 +54,15 @@ enum Phase {
     Lingering,
 }
 
-/// What a connection's future is asked to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// What a connection's future is asked to do, the harder the later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) enum Verdict {
+    /// Say with the next response that it is the last, and end after it.
+    Drain,
+    /// End where there is no request, and after the response otherwise.
+    Leave,
     /// End now.
     End,
-    /// End after the response that is under way.
-    Drain,
 }
 
 /// The signs of life of one connection.
@@ -68,7 +72,7 @@ pub(crate) struct Vitals {
     since: Cell<Instant>,
     verdict: Cell<Option<Verdict>>,
     waker: RefCell<Option<Waker>>,
-    /// The peer may still be sending what was refused.
+    /// The peer may still be sending what nobody will answer.
     linger: Cell<bool>,
 }
 
@@ -76,7 +80,7 @@ impl Vitals {
     /// A connection that was accepted at `now`.
     pub(crate) fn new(now: Instant) -> Vitals {
         Vitals {
-            phase: Cell::new(Phase::Head),
+            phase: Cell::new(Phase::New),
             since: Cell::new(now),
             verdict: Cell::new(None),
             waker: RefCell::new(None),
@@ -89,9 +93,10 @@ impl Vitals {
         match self.phase.get() {
             Phase::Busy => self.since.set(now),
             Phase::Idle if inwards => self.enter(Phase::Head, now),
+            Phase::New if inwards => self.phase.set(Phase::Head),
             // The limit of a head is for the whole head, and that of lingering for the whole of it:
             // a byte now and then extends neither.
-            Phase::Head | Phase::Lingering | Phase::Idle => {}
+            Phase::New | Phase::Head | Phase::Lingering | Phase::Idle => {}
         }
     }
 
@@ -113,9 +118,25 @@ impl Vitals {
         self.linger.get()
     }
 
-    /// A request was refused while its body may still be under way.
-    pub(crate) fn refuse(&self) {
+    /// The peer may be sending still when our side closes: what was refused, or requests behind
+    /// the last one that is answered.
+    pub(crate) fn let_linger(&self) {
         self.linger.set(true);
+    }
+
+    /// Whether the next response has to be the last one.
+    pub(crate) fn is_asked_to_leave(&self) -> bool {
+        self.verdict.get().is_some()
+    }
+
+    /// Whether nothing has come yet.
+    pub(crate) fn is_new(&self) -> bool {
+        self.phase.get() == Phase::New
+    }
+
+    /// Whether the head of a request is coming, which deserves its answer.
+    pub(crate) fn is_being_asked(&self) -> bool {
+        self.phase.get() == Phase::Head
     }
 
     /// Our side is closed.
@@ -143,7 +164,7 @@ impl Vitals {
 
     fn is_over(&self, limits: &Limits, now: Instant) -> bool {
         let limit = match self.phase.get() {
-            Phase::Head => limits.head,
+            Phase::New | Phase::Head => limits.head,
             Phase::Busy => limits.stuck,
             Phase::Idle => limits.idle,
             Phase::Lingering => limits.linger,
@@ -152,7 +173,7 @@ impl Vitals {
     }
 
     fn judge(&self, verdict: Verdict) {
-        if self.verdict.get() == Some(Verdict::End) {
+        if self.verdict.get() >= Some(verdict) {
             return;
         }
         self.verdict.set(Some(verdict));
@@ -243,10 +264,15 @@ impl Connections {
         ended
     }
 
-    /// Lets all end after the response that is under way, and those that come after.
+    /// Makes the next response of each the last one, and of those that come after.
     pub(crate) fn drain(&self) {
         self.draining.set(true);
         self.judge_all(Verdict::Drain);
+    }
+
+    /// Ends those that have no request.
+    pub(crate) fn leave(&self) {
+        self.judge_all(Verdict::Leave);
     }
 
     /// Ends all now.
@@ -381,7 +407,9 @@ mod tests {
         let t0 = Instant::now();
         let v = Vitals::new(t0);
         assert_eq!(ends_at(&v, t0), 10, "a head must come");
+        assert!(v.is_new());
         v.moved(true, after(t0, 5));
+        assert!(v.is_being_asked() && !v.is_new());
         v.moved(true, after(t0, 9));
         assert_eq!(ends_at(&v, t0), 10, "drips do not extend the limit of a head");
         v.asked(after(t0, 9));
@@ -418,6 +446,7 @@ mod tests {
         assert_eq!(count.0.load(Relaxed), 2);
         assert_eq!(place.vitals().verdict(&mut cx), Some(Verdict::End));
         connections.drain();
+        connections.leave();
         assert_eq!(place.vitals().verdict(&mut cx), Some(Verdict::End));
         assert_eq!(connections.sweep(&LIMITS, after(t0, 10)), 0, "counted once");
     }

@@ -79,18 +79,21 @@ fn ten_thousand_sleeps_at_once_all_end() {
     inside_each_backend(|_| async {
         let done = Rc::new(Cell::new(0));
         let began = Instant::now();
-        for n in 0..10_000u64 {
+        let mut sleeps: Vec<_> =
+            (0..10_000u64).map(|n| sleep(Duration::from_micros(n * 37 % 20_000))).collect();
+        for timer in &mut sleeps {
+            assert!(poll_once(timer).await.is_pending());
+        }
+        assert_eq!(timers_in_flight(), 10_000, "no tick has come between");
+        for (n, timer) in (0..).zip(sleeps) {
             let done = done.clone();
             pelton::spawn(async move {
-                let duration = Duration::from_micros(n * 37 % 20_000);
-                sleep(duration).await;
-                assert!(began.elapsed() >= duration);
+                timer.await;
+                assert!(began.elapsed() >= Duration::from_micros(n * 37 % 20_000));
                 done.set(done.get() + 1);
             })
             .detach();
         }
-        pelton::yield_now().await;
-        assert!(timers_in_flight() > 1000, "they sleep at the same time");
         // Sleeping itself, so that the loop is not kept awake.
         while done.get() < 10_000 {
             sleep(Duration::from_millis(1)).await;
@@ -277,7 +280,8 @@ fn a_timeout_that_is_not_needed_leaves_no_timer() {
         let past = Instant::now();
         assert_eq!(timeout_at(past, async { 6 }).await, Ok(6), "what is ready goes first");
         assert!(timeout_at(past, pending::<()>()).await.is_err());
-        let error: std::io::Error = timeout(Duration::ZERO, pending::<()>()).await.unwrap_err().into();
+        let error: std::io::Error =
+            timeout(Duration::ZERO, pending::<()>()).await.unwrap_err().into();
         assert_eq!(error.kind(), std::io::ErrorKind::TimedOut);
         quiet().await;
     });
@@ -309,12 +313,14 @@ fn an_interval_that_nobody_looked_at_skips_what_it_missed() {
         while first.elapsed() < period * 10 {
             std::hint::spin_loop();
         }
+        let looked = Instant::now();
         let late = ticks.tick().await;
-        let after = Instant::now();
-        assert_eq!(late, first + period, "the tick that was due comes at once");
+        assert!(late > first && late <= looked, "a tick that was due already comes at once");
         let next = ticks.tick().await;
-        assert!(next > after - period, "missed ticks are not made up for");
-        assert_eq!((next - first).as_nanos() % period.as_nanos(), 0);
+        assert!(next > looked, "missed ticks are not made up for");
+        for due in [late, next] {
+            assert_eq!((due - first).as_nanos() % period.as_nanos(), 0, "off the grid");
+        }
         // Cancelling a wait loses nothing.
         for _ in 0..10 {
             let mut tick = pin!(ticks.tick());

@@ -278,7 +278,7 @@ fn a_body_that_does_not_come_is_a_timeout() {
     pipe.say("GET /a.txt HTTP/1.1\r\nHost: h\r\nContent-Length: 5\r\n\r\nab");
     server.runtime.run();
     assert!(pipe.hear().is_empty());
-    server.runtime.let_time_pass();
+    server.runtime.let_pass(BODY_LIMIT);
     server.runtime.run();
     assert_eq!(Heard::parse(&pipe.hear()).status, 408);
 }
@@ -422,12 +422,12 @@ impl Waiting {
 impl Listener for Waiting {
     type Io = Pipe;
 
-    async fn accept(&self) -> io::Result<(Pipe, SocketAddr)> {
+    async fn accept(&self) -> io::Result<(Pipe, Option<SocketAddr>)> {
         let pipe = poll_fn(|_| match self.0.borrow_mut().pop_front() {
             Some(next) => Poll::Ready(next),
             None => Poll::Pending,
         });
-        Ok((pipe.await?, "192.0.2.1:9".parse().unwrap()))
+        Ok((pipe.await?, Some("192.0.2.1:9".parse().unwrap())))
     }
 }
 
@@ -438,12 +438,13 @@ struct Running {
     cut: Rc<Cell<Option<usize>>>,
 }
 
+const DRAIN: Duration = Duration::from_secs(30);
+
 fn running(max_connections: usize) -> Running {
     let server = Server::new();
     let (listener, stop, cut) = (Waiting::default(), Stop::default(), Rc::new(Cell::new(None)));
     let limits = watch::Limits::default();
-    let settings =
-        crate::reactor::Settings { max_connections, drain: Duration::from_secs(30), limits };
+    let settings = crate::reactor::Settings { max_connections, drain: DRAIN, limits };
     let (runtime, app) = (server.runtime.clone(), Rc::clone(&server.app));
     let reactor = crate::reactor::run(runtime, listener.clone(), app, settings, stop.clone());
     let result = Rc::clone(&cut);
@@ -464,7 +465,7 @@ fn a_reactor_serves_up_to_its_cap_and_sheds_the_rest() {
     run.server.runtime.run();
     let answered: Vec<_> = pipes.iter().map(|pipe| !pipe.hear().is_empty()).collect();
     assert_eq!(answered, [true, true, false]);
-    assert_eq!(run.server.app.tally().get("http_refused"), 1);
+    assert_eq!(run.server.runtime.sheds(), 1);
     pipes[0].hang_up();
     run.server.runtime.run();
     let next = run.listener.connect();
@@ -474,21 +475,50 @@ fn a_reactor_serves_up_to_its_cap_and_sheds_the_rest() {
 }
 
 #[test]
-fn draining_ends_the_idle_at_once_and_the_busy_after_their_response() {
+fn draining_answers_what_is_asked_and_tells_everyone_that_it_was_the_last() {
     let run = running(10);
-    let (idle, busy) = (run.listener.connect(), run.listener.connect());
-    idle.say(REQUEST);
+    let pipes: Vec<_> = (0..5).map(|_| run.listener.connect()).collect();
+    let [new, idle, asking, late, busy] = &pipes[..] else { unreachable!() };
+    for pipe in [idle, asking, late] {
+        pipe.say(REQUEST);
+    }
     busy.say("GET /a.txt HTTP/1.1\r\nHost: h\r\nContent-Length: 2\r\n\r\n");
     run.server.runtime.run();
-    assert_eq!(Heard::parse(&idle.hear()).status, 200);
+    for pipe in [idle, asking, late] {
+        let heard = Heard::parse(&pipe.hear());
+        assert_eq!((heard.status, heard.header("connection")), (200, ""));
+    }
     assert_eq!(run.stop.raise(), Stage::Draining);
+    // The system has accepted this one already.
+    let waiting = run.listener.connect();
+    waiting.say(REQUEST);
+    // This one's request and the word of the end cross, with another one behind it.
+    late.say([REQUEST, REQUEST].concat());
+    asking.say(&REQUEST[..10]);
     run.server.runtime.run();
-    assert!(idle.is_closed() && !busy.is_closed());
-    assert_eq!(*run.cut.borrow(), None, "one is still at work");
+    run.server.runtime.let_pass(Duration::from_millis(1));
+    run.server.runtime.run();
+    for pipe in [late, &waiting] {
+        let heard = Heard::parse(&pipe.hear());
+        assert_eq!((heard.status, heard.header("connection")), (200, "close"));
+        assert!(pipe.is_closed());
+        assert_eq!(heard.text(), "0123456789", "one answer");
+        pipe.hang_up();
+    }
+    assert!(![new, idle, asking, busy].iter().any(|pipe| pipe.is_closed()));
+    run.server.runtime.let_pass(Duration::from_millis(500));
+    run.server.runtime.run();
+    assert!(idle.is_closed() && run.server.app.tally().get("http_connections") == 2);
+    assert_eq!(*run.cut.borrow(), None, "two are at work");
     busy.say("ab");
+    asking.say(&REQUEST[10..]);
     run.server.runtime.run();
-    let heard = Heard::parse(&busy.hear());
-    assert_eq!((heard.status, heard.header("connection")), (200, "close"));
+    for pipe in [busy, asking] {
+        let heard = Heard::parse(&pipe.hear());
+        assert_eq!((heard.status, heard.header("connection")), (200, "close"));
+        pipe.hang_up();
+    }
+    run.server.runtime.run();
     assert_eq!(*run.cut.borrow(), Some(0));
 }
 
@@ -505,7 +535,7 @@ fn a_drain_is_over_in_time_or_at_the_second_signal() {
         if impatient {
             run.stop.raise();
         } else {
-            run.server.runtime.let_time_pass();
+            run.server.runtime.let_pass(DRAIN);
         }
         run.server.runtime.run();
         assert_eq!(*run.cut.borrow(), Some(1));
@@ -521,7 +551,7 @@ fn an_error_of_the_listener_is_not_the_end() {
     pipe.say(REQUEST);
     run.server.runtime.run();
     assert!(pipe.hear().is_empty());
-    run.server.runtime.let_time_pass();
+    run.server.runtime.let_pass(Duration::from_secs(1));
     run.server.runtime.run();
     assert_eq!(Heard::parse(&pipe.hear()).status, 200);
 }

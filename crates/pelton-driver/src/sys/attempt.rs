@@ -86,7 +86,17 @@ fn attempt_once(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Mem
         },
         Kind::Connect => connect(core, slot, raw),
         Kind::Poll => poll_now(slot, raw),
-        other => unreachable!("{other:?} is never tried on readiness"),
+        // Not waited for by readiness.
+        Kind::Nop
+        | Kind::ReadAt
+        | Kind::WriteAt
+        | Kind::Sync
+        | Kind::Shutdown
+        | Kind::Close
+        | Kind::Timeout
+        | Kind::Cancel
+        | Kind::CancelFd
+        | Kind::Wake => unreachable!("{kind:?} is never tried on readiness"),
     }
 }
 
