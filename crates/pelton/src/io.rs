@@ -107,10 +107,11 @@ pub struct PollStream {
 impl PollStream {
     /// Wraps a connection.
     pub fn new(stream: TcpStream) -> PollStream {
+        let (recv, lease) = stream.left.take();
         PollStream {
             stream: Some(stream),
-            recv: Pending::none(),
-            lease: None,
+            recv: Pending::of(recv),
+            lease,
             send: Pending::none(),
             buffer: Vec::new(),
             failed: None,

@@ -28,6 +28,17 @@ impl<'a, A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'a, A, P, F> {
         Operation { socket, argument: Some(argument), key: None, place: None, make }
     }
 
+    /// True until it is submitted.
+    #[inline(always)]
+    pub(crate) fn is_staged(&self) -> bool {
+        self.argument.is_some()
+    }
+
+    /// Takes the argument back, instead of submitting.
+    pub(crate) fn take_argument(&mut self) -> A {
+        self.argument.take().expect("it has not been submitted")
+    }
+
     #[inline(always)]
     fn start(&mut self, cx: &mut Context<'_>) -> Poll<P::Output> {
         let reactor = &*self.socket.reactor;
@@ -49,8 +60,9 @@ impl<'a, A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'a, A, P, F> {
     }
 }
 
+/// Forgets the waker that was kept in the reactor's table, if one was.
 #[inline(always)]
-fn forget_waker(reactor: &Reactor, place: &mut Option<Place>) {
+pub(crate) fn forget_waker(reactor: &Reactor, place: &mut Option<Place>) {
     if let Some(place) = place.take() {
         reactor.forget_waker(place);
     }
@@ -130,6 +142,11 @@ pub(crate) struct Pending<P: Payload> {
 impl<P: Payload> Pending<P> {
     pub(crate) const fn none() -> Pending<P> {
         Pending { key: None, place: None }
+    }
+
+    /// Goes on with what is in flight already, if anything is.
+    pub(crate) fn of(key: Option<Key<P>>) -> Pending<P> {
+        Pending { key, place: None }
     }
 
     pub(crate) fn key(&self) -> Option<&Key<P>> {

@@ -163,7 +163,7 @@ impl TcpListener {
             match accepted {
                 Ok(descriptor) => {
                     match Socket::new_stream(self.socket.reactor.clone(), descriptor) {
-                        Ok(socket) => return Ok(TcpStream { socket }),
+                        Ok(socket) => return Ok(TcpStream::new(socket)),
                         Err(error) => self.pause(error).await,
                     }
                 }

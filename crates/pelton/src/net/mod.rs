@@ -6,6 +6,7 @@
 
 mod address;
 mod listener;
+mod receive;
 
 mod split;
 mod stream;

@@ -11,6 +11,7 @@ use std::time::Duration;
 use pelton_driver::{Fd, IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Sending, Submission};
 
 use super::address::ToSocketAddrs;
+use super::receive::{self, Left, Read, Recv};
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use crate::operation::Operation;
 use crate::reactor::Reactor;
@@ -22,9 +23,15 @@ use crate::socket::Socket;
 /// connection; operations in flight on it are cancelled.
 pub struct TcpStream {
     pub(crate) socket: Socket,
+    pub(crate) left: Left,
 }
 
 impl TcpStream {
+    #[inline]
+    pub(crate) fn new(socket: Socket) -> TcpStream {
+        TcpStream { socket, left: Left::default() }
+    }
+
     /// Connects to an address; of several, to the first that answers.
     ///
     /// Cancelled: the attempt is given up.
@@ -50,7 +57,7 @@ impl TcpStream {
         let socket = Socket::open(reactor, address)?;
         let socket = Socket::new_stream(reactor.clone(), socket.into())?;
         socket.operation(address, Submission::connect).await?;
-        Ok(TcpStream { socket })
+        Ok(TcpStream::new(socket))
     }
 
     /// Takes over a connection of the standard library's.
@@ -59,30 +66,32 @@ impl TcpStream {
     /// No reactor runs on this thread, or its table of descriptors is full.
     pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
         let socket = Socket::attach(Reactor::here()?, stream.into())?;
-        Ok(TcpStream { socket })
+        Ok(TcpStream::new(socket))
     }
 
     /// Receives into a buffer of the reactor's pool, leased until the lease is dropped; nothing at the end
     /// of the stream. An idle connection holds no buffer. Where no buffer is free it waits for one.
     ///
-    /// Cancelled: what was not received stays in the connection; what had just been received is lost with
-    /// the future only if its completion had come already.
+    /// Cancelled: nothing is lost, and nothing stops. The receive stays in flight with the connection, and
+    /// the next one goes on with it.
     ///
     /// # Errors
     /// What the connection failed with.
     #[inline]
     pub fn recv(&self) -> impl Future<Output = io::Result<Option<Lease>>> {
-        self.socket.operation((), |fd, ()| Submission::recv_pooled(fd))
+        Recv::new(self)
     }
 
     /// Receives once into a buffer; 0 bytes are the end of the stream. A `Vec` is filled behind what it
     /// has.
     ///
+    /// Cancelled: what had been received into the buffer is lost with it. [`TcpStream::recv`] loses nothing.
+    ///
     /// # Errors
     /// What the connection failed with; or the buffer has no room. The buffer comes back in any case.
     #[inline]
     pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
-        self.socket.operation(buf, Submission::recv)
+        Read::new(self, buf, Submission::recv)
     }
 
     /// Receives once into several buffers in order.
@@ -90,6 +99,9 @@ impl TcpStream {
     /// # Errors
     /// As for [`TcpStream::read`].
     pub async fn read_vectored<V: IoVectoredMut>(&self, bufs: V) -> (io::Result<usize>, V) {
+        if self.left.is_some() {
+            return receive::read_left(self, bufs).await;
+        }
         self.socket.operation(bufs, Submission::recv_vectored).await
     }
 
@@ -152,6 +164,9 @@ impl TcpStream {
     /// # Errors
     /// The descriptor cannot be watched.
     pub async fn readable(&self) -> io::Result<()> {
+        if self.left.is_some() {
+            return receive::wait_left(self).await;
+        }
         let interest = pelton_driver::Interest::Readable;
         self.socket.operation(interest, Submission::poll).await.map(drop)
     }
@@ -286,6 +301,17 @@ impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for SendAll<'_, B,
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let (sent, _buf) = ready!(Pin::new(&mut self.operation).poll(cx));
         Poll::Ready(sent.map(drop))
+    }
+}
+
+impl Drop for TcpStream {
+    #[inline]
+    fn drop(&mut self) {
+        if self.left.is_some()
+            && let (Some(key), _) = self.left.take()
+        {
+            self.socket.reactor.driver.abandon(key);
+        }
     }
 }
 
