@@ -26,21 +26,27 @@ fn two_tasks_that_accept_on_one_listener_are_both_served() {
     inside_each_backend(|_| async {
         let (listener, address) = listen().await;
         let listener = Rc::new(listener);
+        let peers = Rc::new(RefCell::new(HashSet::new()));
         let tasks: Vec<_> = (0..2)
             .map(|_| {
-                let listener = listener.clone();
-                pelton::spawn(async move { listener.accept().await.unwrap().1 })
+                let (listener, peers) = (listener.clone(), peers.clone());
+                pelton::spawn(async move {
+                    let (_stream, peer) = listener.accept().await.unwrap();
+                    peers.borrow_mut().insert(peer);
+                })
             })
             .collect();
         pelton::yield_now().await;
         let mut clients = Vec::new();
-        let mut peers = HashSet::new();
-        for task in tasks {
+        for served in 1..=2 {
             // One connection at a time: the one that waits longer must not be forgotten.
-            let client = std::net::TcpStream::connect(address).unwrap();
-            clients.push(client);
-            peers.insert(task.await.unwrap());
+            clients.push(std::net::TcpStream::connect(address).unwrap());
+            eventually("one of them is served", || peers.borrow().len() == served).await;
         }
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let peers = peers.take();
         let expected: HashSet<_> = clients.iter().map(|c| c.local_addr().unwrap()).collect();
         assert_eq!(peers, expected);
     });

@@ -158,8 +158,8 @@ impl Drop for Recv<'_> {
 pub(super) struct Read<'a, B: IoBufMut, F> {
     stream: &'a TcpStream,
     operation: Operation<'a, B, Filling<B>, F>,
-    /// Another receive was left behind: its bytes come first.
-    left: Option<Recv<'a>>,
+    /// Another receive was left behind: its bytes come first. Seldom, so it is kept out of the way.
+    left: Option<Box<Recv<'a>>>,
 }
 
 impl<'a, B: IoBufMut, F: Fn(Fd, B) -> Submission<Filling<B>>> Read<'a, B, F> {
@@ -170,7 +170,7 @@ impl<'a, B: IoBufMut, F: Fn(Fd, B) -> Submission<Filling<B>>> Read<'a, B, F> {
 
     #[cold]
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, B)> {
-        let recv = self.left.get_or_insert_with(|| Recv::new(self.stream));
+        let recv = self.left.get_or_insert_with(|| Box::new(Recv::new(self.stream)));
         let received = ready!(Pin::new(recv).poll(cx));
         self.left = None;
         let buf = self.operation.take_argument();
