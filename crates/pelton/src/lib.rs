@@ -60,3 +60,8 @@ pub use fleet::{Drain, Fleet, FleetBuilder, FleetError, Member};
 pub use handle::{Closed, Handle, RemoteJoinHandle};
 pub use runtime::{Builder, Dispatch, Runtime, block_on, shutdown_requested, spawn};
 pub use task::{JoinError, JoinHandle, yield_now};
+
+/// The README's example, compiled.
+#[cfg(doctest)]
+#[doc = include_str!("../../../README.md")]
+struct Readme;
