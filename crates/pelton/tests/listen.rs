@@ -259,6 +259,9 @@ fn without_descriptors_accepting_pauses_tells_of_it_once_and_goes_on() {
             .unwrap();
         runtime.block_on(async {
             let handle = Handle::current();
+            // First, because the ring keeps the limit that was there when an accept was armed.
+            let limit = getrlimit(Resource::Nofile);
+            setrlimit(Resource::Nofile, Rlimit { current: Some(128), ..limit.clone() }).unwrap();
             let (listener, address) = listen().await;
             let mut clients: Vec<_> =
                 (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();
@@ -270,8 +273,6 @@ fn without_descriptors_accepting_pauses_tells_of_it_once_and_goes_on() {
                 .unwrap();
             clients.extend(waiting);
 
-            let limit = getrlimit(Resource::Nofile);
-            setrlimit(Resource::Nofile, Rlimit { current: Some(128), ..limit.clone() }).unwrap();
             let mut hoard = Vec::new();
             while let Ok(duplicate) = rustix::io::dup(std::io::stderr()) {
                 hoard.push(duplicate);
