@@ -373,7 +373,14 @@ impl Driver {
             Ok(memory) => memory,
             Err(error) => return Err(Refused { error, payload: P::unplace(core, slot) }),
         };
-        if memory.len > MAX_TRANSFER && matches!(op, Op::Send { all: true, .. }) {
+        let too_much = match op {
+            Op::Send { all: true, .. } => memory.len > MAX_TRANSFER,
+            Op::SendVectored { all: true, .. } => {
+                core.scratch.get(slot.progress.get()).bytes() > MAX_TRANSFER
+            }
+            _ => false,
+        };
+        if too_much {
             return Err(Refused { error: too_long(), payload: P::unplace(core, slot) });
         }
         let memory = memory.clamped();
@@ -521,6 +528,17 @@ impl Driver {
         };
         self.cancel_slot(slot);
         true
+    }
+
+    /// Asks to cancel everything that is in flight, as [`Driver::cancel`] does for one operation.
+    pub fn cancel_all(&self) {
+        for at in 0..self.core.arena.used() {
+            if let Some(slot) = self.core.arena.get(at)
+                && slot.state.get() == State::Busy
+            {
+                self.cancel_slot(slot);
+            }
+        }
     }
 
     fn cancel_slot(&self, slot: &Slot) {

@@ -356,6 +356,9 @@ impl Submission<ManyLeases> {
 
 impl<B: IoBufMut> Submission<Filling<B>> {
     /// Receives once into `buf`. 0 bytes are the end of the stream.
+    ///
+    /// Which of several receives in flight on one descriptor gets what comes first is the kernel's affair
+    /// (io_uring serves the last one first): have one at a time where the order counts.
     pub fn recv(fd: Fd, buf: B) -> Submission<Filling<B>> {
         Submission { op: Op::Recv { fd }, payload: Filling(buf) }
     }
@@ -374,6 +377,8 @@ impl<B: IoBuf> Submission<Sending<B>> {
 
     /// Sends all of `buf`: fewer bytes are reported only after a cancel. More than 2 GiB (less 4 KiB) at
     /// once are refused.
+    ///
+    /// Sends in flight on one descriptor at the same time may mix their bytes: have one at a time.
     pub fn send_all(fd: Fd, buf: B) -> Submission<Sending<B>> {
         Submission { op: Op::Send { fd, all: true }, payload: Sending(buf) }
     }
@@ -391,7 +396,8 @@ impl<V: IoVectored> Submission<SendingAll<V>> {
         Submission { op: Op::SendVectored { fd, all: false }, payload: SendingAll(bufs) }
     }
 
-    /// Sends all of several buffers, at most [`MAX_PARTS`](crate::MAX_PARTS) of them.
+    /// Sends all of several buffers, at most [`MAX_PARTS`](crate::MAX_PARTS) of them; as
+    /// [`Submission::send_all`] otherwise.
     pub fn send_vectored_all(fd: Fd, bufs: V) -> Submission<SendingAll<V>> {
         Submission { op: Op::SendVectored { fd, all: true }, payload: SendingAll(bufs) }
     }

@@ -66,7 +66,12 @@ where
         kind,
         at_once: matches!(
             kind,
-            Kind::Nop | Kind::Cancel | Kind::CancelFd | Kind::Shutdown | Kind::ReadAt | Kind::WriteAt
+            Kind::Nop
+                | Kind::Cancel
+                | Kind::CancelFd
+                | Kind::Shutdown
+                | Kind::ReadAt
+                | Kind::WriteAt
                 | Kind::Sync
         ),
         id,
@@ -165,7 +170,7 @@ fn cancel_each(on: &On, in_the_kernel: bool) {
     let mut told = if in_the_kernel { driver.settle() } else { Vec::new() };
     for waiting in &all {
         let found = driver.cancel(waiting.id);
-        if in_the_kernel {
+        if in_the_kernel && waiting.kind != Kind::Wake {
             let over = waiting.at_once || waiting.kind == Kind::Close;
             assert_eq!(found, !over, "{:?}", waiting.kind);
         }
@@ -182,6 +187,8 @@ fn cancel_each(on: &On, in_the_kernel: bool) {
             _ if waiting.at_once || waiting.kind == Kind::Close => {
                 assert!(error == 0 || error == libc::ECANCELED, "{:?}: {error}", waiting.kind);
             }
+            // Without a ring the results of file operations come home through a wake.
+            Kind::Wake => assert!(error == 0 || error == libc::ECANCELED),
             kind => assert_eq!(error, libc::ECANCELED, "{kind:?}"),
         }
     }
@@ -217,7 +224,9 @@ fn each_kind_that_is_abandoned_when_it_has_ended_leaves_nothing(on: &On) {
     let driver = on.driver();
     let all = every_kind(&driver);
     driver.settle();
-    all.iter().for_each(|waiting| drop(driver.cancel(waiting.id)));
+    for waiting in &all {
+        driver.cancel(waiting.id);
+    }
     let ids: Vec<OpId> = all.iter().map(|waiting| waiting.id).collect();
     driver.settle();
     assert_eq!(driver.snapshot().in_flight_total(), 0, "all have ended");
@@ -282,7 +291,9 @@ fn a_cancel_in_a_callback_ends_what_is_ready_in_the_same_batch_once(on: &On) {
             driver
                 .tick(Some(WATCHDOG), |told| {
                     ends[told.token.as_number()] += 1;
-                    keys.iter().for_each(|key| drop(driver.cancel(key.id())));
+                    for key in &keys {
+                        driver.cancel(key.id());
+                    }
                 })
                 .unwrap();
         }

@@ -151,8 +151,7 @@ fn a_receive_that_goes_on_and_is_abandoned_gives_its_buffers_back(on: &On) {
 
 /// A driver with eight small buffers, as the requirement for running out has them.
 fn eight_buffers(on: &On) -> Driver {
-    let driver =
-        on.driver_with(Config { pool_buffers: 8, pool_buffer_len: 1024, ..small() });
+    let driver = on.driver_with(Config { pool_buffers: 8, pool_buffer_len: 1024, ..small() });
     assert_eq!(driver.snapshot().buffers_total, 8);
     driver
 }
@@ -183,7 +182,11 @@ fn out_of_buffers_is_a_wait_and_not_an_end(on: &On) {
     let before = driver.snapshot();
     driver.settle();
     let after = driver.snapshot();
-    assert!(after.enters - before.enters <= 12, "it spins: {} enters", after.enters - before.enters);
+    assert!(
+        after.enters - before.enters <= 12,
+        "it spins: {} enters",
+        after.enters - before.enters
+    );
     assert_eq!(after.stalls, before.stalls);
 
     // One at a time comes back; everything arrives, in order.
@@ -228,7 +231,9 @@ fn a_single_receive_without_a_buffer_waits_for_one(on: &On) {
     assert_eq!(driver.operations(), 0);
 }
 
-fn a_buffer_that_comes_back_before_the_receive_is_told_that_there_was_none_still_serves_it(on: &On) {
+fn a_buffer_that_comes_back_before_the_receive_is_told_that_there_was_none_still_serves_it(
+    on: &On,
+) {
     let driver = eight_buffers(on);
     let (fd, mut peer) = tcp(&driver);
     peer.write_all(&pattern(7, 24 << 10)).unwrap();
@@ -238,7 +243,8 @@ fn a_buffer_that_comes_back_before_the_receive_is_told_that_there_was_none_still
         // The buffers come back inside the batch at whose end stands that there was none.
         driver
             .tick(Some(WATCHDOG), |_| {
-                received += std::iter::from_fn(|| driver.next(&key)).map(|l| l.len()).sum::<usize>();
+                received +=
+                    std::iter::from_fn(|| driver.next(&key)).map(|l| l.len()).sum::<usize>();
             })
             .unwrap();
     }
@@ -246,7 +252,8 @@ fn a_buffer_that_comes_back_before_the_receive_is_told_that_there_was_none_still
     assert!(!on.is_uring() || driver.snapshot().stalls > 0, "there was none at some time");
     peer.write_all(b"more").unwrap();
     driver.until(|| {
-        received += std::iter::from_fn(|| driver.next(&key)).map(|lease| lease.len()).sum::<usize>();
+        received +=
+            std::iter::from_fn(|| driver.next(&key)).map(|lease| lease.len()).sum::<usize>();
         received == (24 << 10) + 4
     });
 }

@@ -22,6 +22,7 @@ on_every_backend! {
     a_buffer_without_room_is_refused_and_not_taken_for_the_end
     all_of_32_mib_goes_to_a_slow_reader_with_one_submission
     parts_of_more_than_64_kib_in_all_arrive_in_order
+    more_than_2_gib_at_once_is_refused
     a_receive_into_several_parts_fills_them_in_order
     a_stream_that_ends_is_read_to_its_last_byte
     a_shutdown_of_one_half_leaves_the_other
@@ -243,6 +244,21 @@ fn parts_of_more_than_64_kib_in_all_arrive_in_order(on: &On) {
     });
     assert_eq!(driver.end(key).0.unwrap(), len);
     reader.join().unwrap();
+}
+
+fn more_than_2_gib_at_once_is_refused(on: &On) {
+    let driver = on.driver();
+    let (fd, mut peer) = tcp(&driver);
+    let part = Rc::<[u8]>::from(vec![0; 64 << 20]);
+    let parts = vec![part; 33];
+    let refused = driver.submit(Submission::send_vectored_all(fd, parts), Token::NONE).unwrap_err();
+    assert_eq!(refused.error.kind(), std::io::ErrorKind::InvalidInput);
+    assert_eq!((refused.payload.0.len(), driver.operations()), (33, 0));
+    // Some of them are sent all the same by a submission that asks for no more.
+    let (n, parts) = driver.run(Submission::send_vectored(fd, refused.payload.0));
+    assert!(n.unwrap() > 0);
+    drop(parts);
+    peer.read_exact(&mut [0; 1]).unwrap();
 }
 
 fn a_receive_into_several_parts_fills_them_in_order(on: &On) {

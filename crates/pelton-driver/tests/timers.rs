@@ -22,7 +22,8 @@ fn timers_fire_in_order_and_never_early(on: &On) {
     let driver = on.driver();
     let start = Instant::now();
     // Set in an order of their own, from under a millisecond to fifty.
-    let due: Vec<Duration> = (0..40_u64).map(|n| Duration::from_micros(n * 7919 % 50_000)).collect();
+    let due: Vec<Duration> =
+        (0..40_u64).map(|n| Duration::from_micros(n * 7919 % 50_000)).collect();
     let keys: Vec<_> = due
         .iter()
         .enumerate()

@@ -253,7 +253,8 @@ impl Fleet {
 
     fn end(&mut self, deadline: Duration) -> Result<Drain, FleetError> {
         self.request_shutdown();
-        self.collect(Some(Instant::now() + deadline))
+        // One that no clock can name is none.
+        self.collect(Instant::now().checked_add(deadline))
     }
 
     fn collect(&mut self, deadline: Option<Instant>) -> Result<Drain, FleetError> {

@@ -167,6 +167,7 @@ impl Handle {
     {
         let state = Arc::new(Mutex::new(Remote {
             outcome: None,
+            taken: false,
             waiter: None,
             task: None,
             aborted: false,
@@ -244,6 +245,7 @@ impl<T> Drop for AbortOnDrop<T> {
 
 struct Remote<T> {
     outcome: Option<Result<T, JoinError>>,
+    taken: bool,
     waiter: Option<Waker>,
     task: Option<Waker>,
     aborted: bool,
@@ -267,7 +269,7 @@ impl<T> Promise<T> {
 impl<T> Drop for Promise<T> {
     fn drop(&mut self) {
         let mut state = lock(&self.state);
-        if state.outcome.is_none() {
+        if state.outcome.is_none() && !state.taken {
             state.outcome = Some(Err(JoinError::cancelled()));
         }
         let (waiter, task) = (state.waiter.take(), state.task.take());
@@ -303,7 +305,8 @@ impl<T> RemoteJoinHandle<T> {
 
     /// True once the task has ended.
     pub fn is_finished(&self) -> bool {
-        lock(&self.state).outcome.is_some()
+        let state = lock(&self.state);
+        state.outcome.is_some() || state.taken
     }
 }
 
@@ -313,7 +316,11 @@ impl<T> Future for RemoteJoinHandle<T> {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = lock(&self.state);
         if let Some(outcome) = state.outcome.take() {
+            state.taken = true;
             return Poll::Ready(outcome);
+        }
+        if state.taken {
+            return Poll::Ready(Err(JoinError::taken()));
         }
         let before = state.waiter.replace(cx.waker().clone());
         drop(state);

@@ -144,6 +144,7 @@ impl PollStream {
                 Err(error) => return Err(error),
             }
         }
+        self.shutdown.abandon(&reactor);
         Ok((self.stream.take().expect("there until the drop"), self.lease.take()))
     }
 

@@ -19,11 +19,10 @@
 //! of another executor, is kept in a table here, and the token is its number with the low bit set.
 
 use std::cell::{Cell, RefCell};
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use pelton_driver::{Completion, Driver, Token};
 
@@ -34,6 +33,9 @@ use crate::task::{self, Tasks};
 
 /// Operations that may end at once, without a wait, before a task has to give way.
 const BUDGET: u32 = 128;
+
+/// How long a wait is, at the end, before the deadline is looked at again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
@@ -46,9 +48,11 @@ pub(crate) struct Reactor {
     pub(crate) settings: Settings,
     wakers: Wakers,
     budget: Cell<u32>,
-    /// Tasks that wait for somebody to ask for the end.
-    stop_waiters: RefCell<Vec<Waker>>,
+    /// Those who wait for somebody to ask for the end.
+    stop_waiters: Wakers,
     ended: Cell<bool>,
+    /// Nothing turns this reactor any more; only objects that outlive it hold it.
+    left: Cell<bool>,
     reported: Cell<task::TaskCounts>,
 }
 
@@ -61,8 +65,9 @@ impl Reactor {
             settings,
             wakers: Wakers::default(),
             budget: Cell::new(BUDGET),
-            stop_waiters: RefCell::default(),
+            stop_waiters: Wakers::default(),
             ended: Cell::new(false),
+            left: Cell::new(false),
             reported: Cell::default(),
         }
     }
@@ -137,7 +142,7 @@ impl Reactor {
         {
             Ok(tick) => tick.woken,
             Err(error) => {
-                (self.settings.on_fault)(&Fault::Wait(error));
+                self.tell(&Fault::Wait(error));
                 // Not a spin at full speed, if it keeps being refused.
                 std::thread::sleep(Duration::from_millis(10));
                 true
@@ -149,7 +154,7 @@ impl Reactor {
         if woken {
             self.run_posts();
             if self.shared.stop_requested() {
-                self.wake_stop_waiters();
+                self.stop_waiters.wake_all();
             }
         }
         self.report();
@@ -213,23 +218,25 @@ impl Reactor {
     fn run_posts(&self) {
         for post in self.shared.take_posts() {
             self.driver.counters().posts.add(1);
-            if catch_unwind(AssertUnwindSafe(post)).is_err() {
+            if task::contain(post) {
                 self.driver.counters().post_panics.add(1);
-                (self.settings.on_fault)(&Fault::PostPanicked);
+                self.tell(&Fault::PostPanicked);
             }
         }
     }
 
-    pub(crate) fn wait_for_stop(&self, waker: &Waker) {
-        let mut waiters = self.stop_waiters.borrow_mut();
-        if !waiters.iter().any(|waiter| waiter.will_wake(waker)) {
-            waiters.push(waker.clone());
-        }
+    /// Tells of a fault. The hook is somebody's code: a panic in it ends there.
+    pub(crate) fn tell(&self, fault: &Fault) {
+        task::contain(|| (self.settings.on_fault)(fault));
     }
 
-    fn wake_stop_waiters(&self) {
-        let waiters = std::mem::take(&mut *self.stop_waiters.borrow_mut());
-        waiters.into_iter().for_each(Waker::wake);
+    /// Keeps the waker until somebody asks for the end, or until its place is given up.
+    pub(crate) fn wait_for_stop(&self, waker: &Waker, place: &mut Option<Place>) {
+        self.stop_waiters.keep(waker, place);
+    }
+
+    pub(crate) fn stop_waiting(&self, place: Place) {
+        self.stop_waiters.remove(place);
     }
 
     /// The end: drops every task, on this thread, and refuses what comes after.
@@ -237,7 +244,32 @@ impl Reactor {
         self.ended.set(true);
         self.shared.close();
         self.tasks.clear();
-        self.stop_waiters.borrow_mut().clear();
+    }
+
+    /// The very end, after [`Reactor::end`]: everything in flight is cancelled, and the kernel has a
+    /// bounded time to let go of it, so that futures that outlive the reactor find an outcome.
+    pub(crate) fn leave(&self) {
+        self.driver.cancel_all();
+        let give_up = Instant::now() + self.settings.shutdown_timeout;
+        loop {
+            let left = give_up.saturating_duration_since(Instant::now());
+            let in_flight = self.driver.counters().snapshot().in_flight_total();
+            // The last of these ticks hands over the closes that the others have brought about.
+            let wait = if in_flight == 0 { Duration::ZERO } else { left.min(LOOK_AGAIN) };
+            self.tick(Some(wait));
+            if in_flight == 0 || left.is_zero() {
+                break;
+            }
+        }
+        self.left.set(true);
+    }
+
+    /// Hands over what has been staged, where no loop does it any more.
+    #[inline]
+    pub(crate) fn push_out(&self) {
+        if self.left.get() {
+            let _ = self.driver.tick(Some(Duration::ZERO), |_| {});
+        }
     }
 
     pub(crate) fn has_ended(&self) -> bool {
@@ -269,7 +301,8 @@ impl Drop for Entered {
     }
 }
 
-/// Wakers that are not this reactor's, which wait for operations of its driver.
+/// Wakers that are kept, each in a place of its own: those of other executors, which wait for operations
+/// of the driver, and those that wait for the end.
 #[derive(Default)]
 struct Wakers {
     places: RefCell<Vec<Option<Waker>>>,
@@ -283,6 +316,10 @@ pub(crate) struct Place(usize);
 impl Wakers {
     #[cold]
     fn token_for(&self, waker: &Waker, place: &mut Option<Place>) -> Token {
+        Token::number(self.keep(waker, place) << 1 | 1)
+    }
+
+    fn keep(&self, waker: &Waker, place: &mut Option<Place>) -> usize {
         // Cloned, and what it replaces dropped, outside the borrow: both are foreign code.
         let mut incoming = Some(waker.clone());
         let index = match place {
@@ -296,14 +333,22 @@ impl Wakers {
         std::mem::swap(&mut self.places.borrow_mut()[index], &mut incoming);
         drop(incoming);
         *place = Some(Place(index));
-        Token::number(index << 1 | 1)
+        index
     }
 
     #[cold]
     fn wake(&self, index: usize) {
         let waker = self.places.borrow_mut().get_mut(index).and_then(Option::take);
         if let Some(waker) = waker {
-            waker.wake();
+            // Anybody's code, in the middle of a tick.
+            task::contain(|| waker.wake());
+        }
+    }
+
+    fn wake_all(&self) {
+        let places = self.places.borrow().len();
+        for index in 0..places {
+            self.wake(index);
         }
     }
 

@@ -5,12 +5,13 @@ use std::pin::pin;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use pelton_driver::{Backend, Config, ConfigError, Driver, Error};
 
 use crate::fault::{self, Fault};
 use crate::handle::{Handle, Shared};
-use crate::reactor::Reactor;
+use crate::reactor::{Place, Reactor};
 use crate::task::JoinHandle;
 
 /// What a completion does to the task that waits for it.
@@ -28,6 +29,8 @@ pub(crate) struct Settings {
     pub(crate) batch: usize,
     pub(crate) dispatch: Dispatch,
     pub(crate) on_fault: Arc<dyn Fn(&Fault) + Send + Sync>,
+    /// The driver's, which has it as well.
+    pub(crate) shutdown_timeout: Duration,
 }
 
 /// Settings of a [`Runtime`].
@@ -55,10 +58,10 @@ impl Builder {
     /// The default settings: the best backend that works here, or the one that `PELTON_BACKEND` names.
     pub fn new() -> Builder {
         let on_fault = Arc::new(fault::print);
-        Builder {
-            config: Config::default(),
-            settings: Settings { batch: 61, dispatch: Dispatch::Inline, on_fault },
-        }
+        let config = Config::default();
+        let shutdown_timeout = config.shutdown_timeout;
+        let settings = Settings { batch: 61, dispatch: Dispatch::Inline, on_fault, shutdown_timeout };
+        Builder { config, settings }
     }
 
     /// Forces a backend. [`Builder::build`] fails where it cannot run.
@@ -69,6 +72,7 @@ impl Builder {
 
     /// The settings of the driver beneath: queue sizes, limits, the pool of buffers.
     pub fn driver(mut self, config: Config) -> Builder {
+        self.settings.shutdown_timeout = config.shutdown_timeout;
         self.config = config;
         self
     }
@@ -183,9 +187,8 @@ impl Drop for Runtime {
     fn drop(&mut self) {
         let entered = self.reactor.enter();
         self.reactor.end();
-        // A tick, so that what the tasks' end has staged, closes and cancels, reaches the kernel even where
-        // an object that outlives the runtime keeps the driver.
-        self.reactor.tick(Some(std::time::Duration::ZERO));
+        // Here and not with the driver, which an object that outlives the runtime may keep.
+        self.reactor.leave();
         drop(entered);
     }
 }
@@ -234,13 +237,27 @@ where
 /// # Panics
 /// No reactor runs on this thread.
 pub async fn shutdown_requested() {
-    let reactor = Reactor::current();
+    let mut waiter = StopWaiter { reactor: Reactor::current(), place: None };
     poll_fn(|cx| {
-        if reactor.shared.stop_requested() {
+        if waiter.reactor.shared.stop_requested() {
             return Poll::Ready(());
         }
-        reactor.wait_for_stop(cx.waker());
+        waiter.reactor.wait_for_stop(cx.waker(), &mut waiter.place);
         Poll::Pending
     })
     .await;
+}
+
+/// Somebody who waits for the end, until dropped.
+struct StopWaiter {
+    reactor: Rc<Reactor>,
+    place: Option<Place>,
+}
+
+impl Drop for StopWaiter {
+    fn drop(&mut self) {
+        if let Some(place) = self.place.take() {
+            self.reactor.stop_waiting(place);
+        }
+    }
 }

@@ -100,13 +100,21 @@ impl Signal {
     /// # Errors
     /// The system refused to watch for it.
     pub async fn recv(&mut self) -> io::Result<()> {
+        let mut arrived = false;
         loop {
             let mut bytes = [0; 64];
             match io::Read::read(&mut &self.read, &mut bytes) {
-                Ok(_) => return Ok(()),
+                // All of them: they count as one.
+                Ok(_) => {
+                    arrived = true;
+                    continue;
+                }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
                 Err(error) => return Err(error),
+            }
+            if arrived {
+                return Ok(());
             }
             let Watched(socket) = &self.watched;
             socket.operation(Interest::Readable, Submission::poll).await?;

@@ -76,5 +76,6 @@ fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
 impl Drop for Socket {
     fn drop(&mut self) {
         self.reactor.driver.close(self.fd);
+        self.reactor.push_out();
     }
 }

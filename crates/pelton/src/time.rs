@@ -193,7 +193,8 @@ impl Interval {
         let late = Instant::now().saturating_duration_since(due);
         let missed =
             u32::try_from(late.as_nanos() / self.period.as_nanos()).unwrap_or(u32::MAX - 1);
-        self.sleep.reset(due + self.period.saturating_mul(missed.saturating_add(1)));
+        let next = due.checked_add(self.period.saturating_mul(missed.saturating_add(1)));
+        self.sleep.reset(next.unwrap_or_else(far_future));
         due
     }
 

@@ -11,7 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::{
-    eventually, inside_each_backend, on_each_backend, open_descriptors, pair, pair_with_std,
+    inside_each_backend, on_each_backend, open_descriptors, pair, pair_with_std,
     pattern, quiet,
 };
 use pelton::Handle;
@@ -104,7 +104,7 @@ fn any_future_can_be_dropped_after_any_number_of_polls() {
         let counters = handle.snapshot();
         assert_eq!(counters.buffers_in_use, 0);
         assert_eq!(counters.orphans, 0);
-        eventually("all descriptors are closed", || open_descriptors() == before).await;
+        common::closed_down_to(before).await;
     });
 }
 
@@ -143,7 +143,7 @@ fn all_futures_at_once_can_be_dropped_with_their_objects_first() {
             }
         }
         assert_eq!(handle.snapshot().buffers_in_use, 0);
-        eventually("all descriptors are closed", || open_descriptors() == before).await;
+        common::closed_down_to(before).await;
     });
 }
 
@@ -274,16 +274,107 @@ fn memory_that_is_being_received_into_stays_until_the_kernel_has_let_go() {
 }
 
 #[test]
-fn a_receive_that_is_dropped_leaves_in_the_connection_what_it_has_not_taken() {
+fn a_receive_that_is_dropped_at_any_moment_loses_no_byte() {
     inside_each_backend(|_| async {
         let (a, b) = pair().await;
-        for round in 0..100u8 {
-            // Dropped before anything comes: nothing may be lost.
-            poll_and_drop(usize::from(round % 3), a.recv()).await;
-            poll_and_drop(usize::from(round % 2), a.read([0u8; 3])).await;
+        let total = 200_000;
+        let writer = pelton::spawn(async move {
+            for (at, part) in pattern(total).chunks(701).enumerate() {
+                b.send_all(part.to_vec()).await.unwrap();
+                if at % 3 == 0 {
+                    pelton::yield_now().await;
+                }
+            }
+        });
+        let mut got = Vec::new();
+        for round in 0.. {
+            // Given up before anything has come, while it comes, and after it has come.
+            poll_and_drop(round % 3, async {
+                // What this one brings before it is dropped is no loss.
+                if let Some(chunk) = a.recv().await.unwrap() {
+                    got.extend_from_slice(&chunk);
+                }
+            })
+            .await;
+            if got.len() == total {
+                break;
+            }
+            // Whatever was left behind is the next thing to be read, in every way of reading.
+            match round % 4 {
+                0 => {
+                    let (read, buf) = a.read(Vec::with_capacity(97)).await;
+                    assert_eq!(read.unwrap(), buf.len());
+                    got.extend_from_slice(&buf);
+                }
+                1 => {
+                    let bufs = [Vec::with_capacity(13), Vec::with_capacity(0), Vec::with_capacity(29)];
+                    let (read, bufs) = a.read_vectored(bufs).await;
+                    assert_eq!(read.unwrap(), bufs.concat().len());
+                    got.extend_from_slice(&bufs.concat());
+                }
+                2 => {
+                    a.readable().await.unwrap();
+                    poll_and_drop(1, a.readable()).await;
+                }
+                _ => {}
+            }
+            if got.len() == total {
+                break;
+            }
+        }
+        assert!(got == pattern(total));
+        writer.await.unwrap();
+        drop(a);
+        quiet().await;
+    });
+}
+
+#[test]
+fn a_buffer_without_room_is_an_error_also_where_a_dropped_receive_has_left_something() {
+    inside_each_backend(|_| async {
+        let (a, b) = pair().await;
+        poll_and_drop(1, a.recv()).await;
+        b.send_all("left").await.unwrap();
+        let (read, _) = a.read_vectored([Vec::new(), Vec::new()]).await;
+        assert!(read.is_err(), "no room looks like the end of the stream");
+        let (read, _) = a.read(Vec::new()).await;
+        assert!(read.is_err(), "no room looks like the end of the stream");
+        assert_eq!(common::read_n(&a, 4).await, b"left");
+    });
+}
+
+#[test]
+fn what_a_dropped_receive_has_left_goes_with_the_connection_wherever_that_goes() {
+    inside_each_backend(|_| async {
+        for into in 0..5 {
+            let (a, b) = pair().await;
+            poll_and_drop(1, a.recv()).await;
+            b.send_all("left").await.unwrap();
+            pelton::yield_now().await;
+            match into {
+                0 => drop(a),
+                1 => a.close().await.unwrap(),
+                2 => {
+                    let (mut read, write) = a.into_split();
+                    assert_eq!(&*read.recv().await.unwrap().unwrap(), b"left");
+                    read.reunite(write).unwrap();
+                }
+                3 => {
+                    let mut stream = pelton::io::PollStream::new(a);
+                    let chunk = poll_fn(|cx| pelton::io::AsyncRead::poll_recv(&mut stream, cx));
+                    assert_eq!(&*chunk.await.unwrap().unwrap(), b"left");
+                }
+                _ => {
+                    let stream = pelton::io::PollStream::new(a);
+                    let (a, lease) = stream.into_inner().await.unwrap();
+                    let mut got = lease.map_or(Vec::new(), |lease| lease.to_vec());
+                    got.extend(common::read_n(&a, 4 - got.len()).await);
+                    assert_eq!(got, b"left");
+                }
+            }
+            drop(b);
             quiet().await;
-            b.send_all([round; 5]).await.unwrap();
-            assert_eq!(common::read_n(&a, 5).await, [round; 5]);
+            assert_eq!(Handle::current().snapshot().buffers_in_use, 0);
         }
     });
 }
@@ -342,7 +433,7 @@ fn opening_and_closing_in_a_storm_mixes_nothing_up() {
         drop(server);
         quiet().await;
         assert_eq!(Handle::current().snapshot().task_panics, 0);
-        eventually("all descriptors are closed", || open_descriptors() == before).await;
+        common::closed_down_to(before).await;
     });
 }
 

@@ -238,6 +238,32 @@ fn a_member_that_does_not_stop_in_time_is_cut_short_and_dropped_on_its_thread() 
 }
 
 #[test]
+fn a_member_that_panics_while_it_is_cut_short_is_no_silent_loss() {
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            panic!("in the drop");
+        }
+    }
+    on_each_backend(|backend| {
+        let fleet = fleet(backend, 2)
+            .start(|member| async move {
+                let _panics = (member.index() == 1).then_some(Panics);
+                std::future::pending().await
+            })
+            .unwrap();
+        // Dropped while it waits, and not before it was ever polled.
+        for handle in fleet.handles() {
+            while handle.snapshot().polls == 0 {
+                std::thread::yield_now();
+            }
+        }
+        let error = fleet.shutdown(Duration::ZERO).unwrap_err();
+        assert_eq!(error.to_string(), "reactor 1 panicked: in the drop");
+    });
+}
+
+#[test]
 fn a_deadline_without_end_waits_for_the_drain() {
     on_each_backend(|backend| {
         let fleet = fleet(backend, 2)
@@ -324,6 +350,8 @@ fn a_fleet_that_is_dropped_ends() {
         let handles = fleet.handles();
         drop(fleet);
         assert!(handles.iter().all(pelton::Handle::is_closed));
+        // A handle keeps what wakes its reactor.
+        drop(handles);
         assert_eq!(open_descriptors(), before);
     });
 }

@@ -193,7 +193,7 @@ fn a_listener_that_is_dropped_closes_what_it_had_accepted_for_nobody() {
         });
         assert_eq!(ended.await.unwrap(), 20, "every peer sees that it is gone");
         drop(first);
-        eventually("all is closed", || open_descriptors() == before).await;
+        common::closed_down_to(before).await;
         assert!(std::net::TcpStream::connect(address).is_err(), "nobody listens any more");
     });
 }

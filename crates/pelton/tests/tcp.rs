@@ -302,7 +302,7 @@ fn a_refused_connection_is_an_error_and_leaves_nothing_behind() {
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         }
         quiet().await;
-        eventually("they are closed", || common::open_descriptors() == before).await;
+        common::closed_down_to(before).await;
     });
 }
 
@@ -631,6 +631,6 @@ fn tasks_that_panic_give_back_connections_buffers_and_slots() {
         }
         quiet().await;
         assert_eq!(handle.snapshot().buffers_in_use, 0);
-        eventually("they are closed", || common::open_descriptors() == before).await;
+        common::closed_down_to(before).await;
     });
 }

@@ -153,11 +153,11 @@ fn tick_and_count(world: &World, history: &mut History) {
 
 fn take(world: &World, history: &mut History, at: usize) {
     let driver = &world.driver;
-    if let (_, Any::Multi(key)) = &history.live[at] {
-        if let Some(lease) = driver.next(key) {
-            assert!(lease.iter().all(|byte| *byte == 0xAB));
-            history.leases.push(lease);
-        }
+    if let (_, Any::Multi(key)) = &history.live[at]
+        && let Some(lease) = driver.next(key)
+    {
+        assert!(lease.iter().all(|byte| *byte == 0xAB));
+        history.leases.push(lease);
     }
     let (token, key) = history.live.swap_remove(at);
     let done = each!(&key, key => driver.is_done(key));

@@ -18,7 +18,7 @@ use crate::core::{Completion, Core};
 use crate::descriptor::Entry;
 use crate::op::{Kind, Op};
 use crate::payload::{self, Item, Memory};
-use crate::slot::{OpId, Slot, bits};
+use crate::slot::{OpId, Slot, State, bits};
 
 /// Something that the fake kernel was given.
 #[derive(Clone, Debug)]
@@ -51,7 +51,7 @@ struct Cqe {
 }
 
 #[derive(Default)]
-struct State {
+struct Kernel {
     held: Vec<Held>,
     cancels: Vec<u64>,
     completions: VecDeque<Cqe>,
@@ -60,7 +60,7 @@ struct State {
     obedient: bool,
 }
 
-impl State {
+impl Kernel {
     fn find(&self, user_data: u64) -> Option<&Held> {
         self.held.iter().find(|held| held.user_data == user_data)
     }
@@ -87,7 +87,7 @@ impl State {
 /// The test's side of a fake kernel.
 #[derive(Clone, Default)]
 pub struct FakeKernel {
-    state: Rc<RefCell<State>>,
+    state: Rc<RefCell<Kernel>>,
 }
 
 impl FakeKernel {
@@ -285,9 +285,9 @@ impl Fake {
     fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl FnMut(Completion)) {
         let Cqe { user_data, result, more, descriptor, spurious } = cqe;
         let Some(slot) = core.in_flight(user_data) else { return };
-        if spurious {
-            // The driver itself holds the operation, or has submitted it again in between: not even a
-            // kernel with a bug would complete it.
+        if spurious && matches!(slot.state.get(), State::Busy | State::Orphan) {
+            // The driver has submitted it again in between: not even a kernel with a bug would complete it
+            // for what it held before.
             return core.counters().stale.add(1);
         }
         let kind = slot.kind.get();

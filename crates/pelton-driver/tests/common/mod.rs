@@ -5,6 +5,7 @@ use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pelton_driver::*;
@@ -17,18 +18,28 @@ pub struct On {
 /// Longer than anything here takes: a test that comes to it has hung.
 pub const WATCHDOG: Duration = Duration::from_secs(20);
 
+/// Held by whoever counts the descriptors of this process, and by whoever makes some outside of a test.
+static ALONE: Mutex<()> = Mutex::new(());
+
+pub fn alone() -> MutexGuard<'static, ()> {
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 /// Runs a test, unless its backend is refused here: then it says so, past the test harness, which would
 /// swallow a `println!`.
 pub fn run(backend: Backend, test: fn(&On)) {
+    let probing = alone();
     match Driver::new(Config { backend, ..small() }) {
         Ok(driver) => assert_eq!(driver.backend(), backend, "a backend that is forced is that one"),
         Err(Error::Unsupported { backend, reason }) => {
             let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            writeln!(std::io::stderr(), "skipped: {name}: {backend}: {reason}").unwrap();
+            let line = format!("skipped: {name}: {backend}: {reason}\n");
+            std::io::stderr().write_all(line.as_bytes()).unwrap();
             return;
         }
         Err(error) => panic!("{error}"),
     }
+    drop(probing);
     test(&On { backend });
 }
 
@@ -37,10 +48,10 @@ pub fn run(backend: Backend, test: fn(&On)) {
 macro_rules! on_every_backend {
     ($($name:ident)+) => {
         mod io_uring {
-            $(#[test] fn $name() { crate::common::run(pelton_driver::Backend::IoUring, super::$name) })+
+            $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::IoUring, super::$name) })+
         }
         mod epoll {
-            $(#[test] fn $name() { crate::common::run(pelton_driver::Backend::Epoll, super::$name) })+
+            $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::Epoll, super::$name) })+
         }
     };
 }

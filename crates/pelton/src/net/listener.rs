@@ -234,7 +234,7 @@ impl TcpListener {
         let now = Instant::now();
         if self.told.get().is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
             self.told.set(Some(now));
-            (reactor.settings.on_fault)(&Fault::AcceptPaused(error));
+            reactor.tell(&Fault::AcceptPaused(error));
         }
         crate::time::sleep(PAUSE).await;
     }

@@ -209,7 +209,9 @@ pub(super) async fn read_left<V: IoVectoredMut>(
         Err(error) => return (Err(error), bufs),
     };
     let mut copied = Vec::new();
+    let mut room = false;
     bufs.each_spare(|mut spare| {
+        room |= !spare.is_empty();
         let n = spare.copy_from(&lease);
         lease.advance(n);
         copied.push(n);
@@ -220,7 +222,7 @@ pub(super) async fn read_left<V: IoVectoredMut>(
         unsafe { bufs.advance(part, *n) };
     }
     stream.left.put_back(lease);
-    (Ok(copied.iter().sum()), bufs)
+    (if room { Ok(copied.iter().sum()) } else { Err(no_room()) }, bufs)
 }
 
 /// Waits until a receive that was left behind has something.
@@ -234,12 +236,17 @@ pub(super) async fn wait_left(stream: &TcpStream) -> io::Result<()> {
 fn fill<B: IoBufMut>(mut buf: B, bytes: &[u8]) -> (io::Result<usize>, B) {
     let mut spare = buf.spare();
     if spare.is_empty() {
-        let error = io::Error::new(io::ErrorKind::InvalidInput, "the buffer has no room");
-        return (Err(error), buf);
+        return (Err(no_room()), buf);
     }
     let n = spare.copy_from(bytes);
     // SAFETY: `copy_from` has just written the first `n` bytes of the spare memory, and the buffer has not
     // been changed since.
     unsafe { buf.advance(n) };
     (Ok(n), buf)
+}
+
+/// To receive nothing would look like the end of the stream.
+#[cold]
+fn no_room() -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, "the buffer has no room")
 }

@@ -127,7 +127,7 @@ impl Body {
 }
 
 /// Runs user code that must not unwind into ours. True if it panicked.
-pub(super) fn contain(code: impl FnOnce()) -> bool {
+pub(crate) fn contain(code: impl FnOnce()) -> bool {
     match catch_unwind(AssertUnwindSafe(code)) {
         Ok(()) => false,
         Err(payload) => {

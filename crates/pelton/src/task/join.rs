@@ -107,7 +107,7 @@ impl<T> Future for JoinHandle<T> {
                 self.task = Task::Taken;
                 return Poll::Ready(Err(JoinError::cancelled()));
             }
-            Task::Taken => return Poll::Ready(Err(JoinError { kind: Kind::Taken })),
+            Task::Taken => return Poll::Ready(Err(JoinError::taken())),
         };
         if !header.has(DONE) {
             let joiner = match Joiner::stored_as(header, cx) {
@@ -217,6 +217,10 @@ impl Payload {
 impl JoinError {
     pub(crate) fn cancelled() -> JoinError {
         JoinError { kind: Kind::Cancelled }
+    }
+
+    pub(crate) fn taken() -> JoinError {
+        JoinError { kind: Kind::Taken }
     }
 
     pub(super) fn panic(payload: Box<dyn Any + Send>) -> JoinError {

@@ -22,9 +22,11 @@ use pelton::{Backend, Builder, Handle, Runtime};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Runs a test once on each backend that works here, and says which it skips. The tests of one binary run
-/// one at a time, so that they may count what belongs to the whole process, such as descriptors.
+/// one at a time, so that they may count what belongs to the whole process, such as descriptors; and each
+/// has to leave as many of those as it found.
 pub fn on_each_backend(mut test: impl FnMut(Backend)) {
     let _alone = alone();
+    let before = open_descriptors();
     for backend in [Backend::Epoll, Backend::IoUring] {
         if let Err(error) = Builder::new().backend(backend).build() {
             assert_ne!(backend, Backend::Epoll, "epoll works everywhere: {error}");
@@ -36,6 +38,12 @@ pub fn on_each_backend(mut test: impl FnMut(Backend)) {
         let _watchdog = Watchdog::start(format!("on {backend}"));
         println!("on {backend}");
         test(backend);
+        // A thread of the blocking pool may be busy with its last wake, and hold a notifier so long.
+        let began = Instant::now();
+        while open_descriptors() > before {
+            assert!(began.elapsed() < PATIENCE / 4, "left open: {:#?}", descriptors());
+            std::thread::yield_now();
+        }
     }
 }
 
@@ -83,11 +91,27 @@ pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").expect("Linux").count()
 }
 
+/// What they are, in words.
+fn descriptors() -> Vec<std::io::Result<std::path::PathBuf>> {
+    let open = std::fs::read_dir("/proc/self/fd").expect("Linux").flatten();
+    open.map(|fd| std::fs::read_link(fd.path())).collect()
+}
+
 /// Lets the reactor turn until something holds.
 pub async fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let began = Instant::now();
     while !holds() {
         assert!(began.elapsed() < PATIENCE / 4, "it never came to: {what}");
+        pelton::yield_now().await;
+    }
+}
+
+/// Lets the reactor turn until this process has as many descriptors as before.
+pub async fn closed_down_to(before: usize) {
+    let began = Instant::now();
+    while open_descriptors() != before {
+        let in_time = began.elapsed() < PATIENCE / 4;
+        assert!(in_time, "there were {before} descriptors and now there are {:#?}", descriptors());
         pelton::yield_now().await;
     }
 }

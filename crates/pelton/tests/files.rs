@@ -1,0 +1,167 @@
+//! Files: reading and writing at an offset, wherever that is.
+
+mod common;
+
+use std::future::poll_fn;
+use std::path::PathBuf;
+use std::task::Poll;
+
+use common::{inside_each_backend, pattern, quiet};
+use pelton::fs::File;
+
+/// A file that is removed in the end.
+struct Scratch(PathBuf);
+
+impl Scratch {
+    fn new(name: &str) -> Scratch {
+        Scratch(std::env::temp_dir().join(format!("pelton-files-{}-{name}", std::process::id())))
+    }
+}
+
+impl Drop for Scratch {
+    fn drop(&mut self) {
+        let _ = std::fs::remove_file(&self.0);
+    }
+}
+
+async fn write_all_at(file: &File, mut bytes: Vec<u8>, mut offset: u64) {
+    while !bytes.is_empty() {
+        let written;
+        (written, bytes) = file.write_at(bytes, offset).await;
+        let written = written.unwrap();
+        assert!(written > 0);
+        bytes.drain(..written);
+        offset += written as u64;
+    }
+}
+
+async fn read_all_at(file: &File, len: usize, offset: u64) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(len);
+    while bytes.len() < len {
+        let read;
+        let at = offset + bytes.len() as u64;
+        (read, bytes) = file.read_at(bytes, at).await;
+        if read.unwrap() == 0 {
+            break;
+        }
+    }
+    bytes
+}
+
+#[test]
+fn what_is_written_at_an_offset_is_read_there_also_past_four_gibibytes() {
+    inside_each_backend(|backend| async move {
+        let path = Scratch::new(&format!("sparse-{backend}"));
+        let file = File::create(&path.0).await.unwrap();
+        // Sparse: nothing between is on the disk.
+        let offsets = [0, 1, (1 << 32) - 5, 1 << 32, (5 << 30) + 3];
+        for (n, offset) in offsets.into_iter().enumerate() {
+            write_all_at(&file, pattern(10_000 + n), offset).await;
+            assert_eq!(read_all_at(&file, 10_000 + n, offset).await, pattern(10_000 + n), "{offset}");
+        }
+        // No offset was cut to 32 bits: the start is what was last written there.
+        assert_eq!(read_all_at(&file, 10_001, 1).await, pattern(10_001));
+        assert_eq!(read_all_at(&file, 100, 1 << 31).await, [0; 100], "a hole reads as zeros");
+        let end = (5u64 << 30) + 3 + 10_004;
+        assert_eq!(std::fs::metadata(&path.0).unwrap().len(), end);
+        assert_eq!(file.read_at([0u8; 16], end).await.0.unwrap(), 0, "the end of the file");
+        assert_eq!(file.read_at([0u8; 16], 1 << 40).await.0.unwrap(), 0);
+        assert_eq!(file.read_at([0u8; 16], end - 4).await.0.unwrap(), 4);
+        quiet().await;
+    });
+}
+
+#[test]
+fn reading_fills_a_vec_behind_what_it_has() {
+    inside_each_backend(|backend| async move {
+        let path = Scratch::new(&format!("behind-{backend}"));
+        std::fs::write(&path.0, "0123456789").unwrap();
+        let file = File::open(&path.0).await.unwrap();
+        let mut buf = Vec::with_capacity(20);
+        buf.extend_from_slice(b"read: ");
+        let (read, buf) = file.read_at(buf, 4).await;
+        assert_eq!(read.unwrap(), 6);
+        assert_eq!(buf, b"read: 456789");
+        let (read, _) = file.read_at(Vec::new(), 0).await;
+        assert!(read.is_err(), "no room is no end of the file");
+        assert!(format!("{file:?}").contains("File"));
+    });
+}
+
+#[test]
+fn what_a_file_does_not_allow_is_an_error_and_the_buffer_comes_back() {
+    inside_each_backend(|backend| async move {
+        let path = Scratch::new(&format!("denied-{backend}"));
+        std::fs::write(&path.0, "read only").unwrap();
+        let file = File::open(&path.0).await.unwrap();
+        let (written, buf) = file.write_at(pattern(100), 0).await;
+        assert_eq!(written.unwrap_err().raw_os_error(), Some(9), "EBADF");
+        assert_eq!(buf, pattern(100));
+        for offset in [1 << 63, u64::MAX] {
+            let (read, buf) = file.read_at(Vec::with_capacity(10), offset).await;
+            assert!(read.is_err(), "an offset past what a file can have");
+            assert_eq!(buf.capacity(), 10);
+        }
+        let only_writes = std::fs::File::options().write(true).open(&path.0).unwrap();
+        let only_writes = File::from_std(only_writes).unwrap();
+        assert_eq!(only_writes.read_at([0u8; 4], 0).await.0.unwrap_err().raw_os_error(), Some(9));
+        only_writes.write_at("READ", 0).await.0.unwrap();
+        assert_eq!(read_all_at(&file, 9, 0).await, b"READ only");
+        let error = File::open(path.0.join("not a directory")).await.unwrap_err();
+        assert_eq!(error.kind(), std::io::ErrorKind::NotADirectory);
+        assert!(File::open("/nobody/has/this").await.is_err());
+        let (read, _) = File::open("/tmp").await.unwrap().read_at([0u8; 4], 0).await;
+        assert!(read.is_err(), "a directory is not read");
+    });
+}
+
+#[test]
+fn many_reads_and_writes_at_once_keep_to_their_places() {
+    inside_each_backend(|backend| async move {
+        let path = Scratch::new(&format!("many-{backend}"));
+        let file = std::rc::Rc::new(File::create(&path.0).await.unwrap());
+        let tasks: Vec<_> = (0..100u8)
+            .map(|n| {
+                let file = file.clone();
+                pelton::spawn(async move {
+                    let offset = u64::from(n) * 5000;
+                    write_all_at(&file, vec![n; 5000], offset).await;
+                    assert_eq!(read_all_at(&file, 5000, offset).await, [n; 5000]);
+                })
+            })
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let all = std::fs::read(&path.0).unwrap();
+        assert!(all.chunks(5000).enumerate().all(|(n, chunk)| chunk == [n as u8; 5000]));
+        file.sync_data().await.unwrap();
+        file.sync_all().await.unwrap();
+    });
+}
+
+#[test]
+fn reads_and_writes_that_are_dropped_leave_nothing_behind() {
+    inside_each_backend(|backend| async move {
+        let path = Scratch::new(&format!("dropped-{backend}"));
+        let before = common::open_descriptors();
+        for round in 0..100 {
+            let file = File::create(&path.0).await.unwrap();
+            let mut write = Box::pin(file.write_at(pattern(100_000), 0));
+            let mut read = Box::pin(file.read_at(Vec::with_capacity(100_000), 0));
+            poll_fn(|cx| {
+                let _ = (write.as_mut().poll(cx).is_ready(), read.as_mut().poll(cx).is_ready());
+                Poll::Ready(())
+            })
+            .await;
+            if round % 2 == 0 {
+                pelton::yield_now().await;
+            }
+            drop((write, read));
+            // The close waits for what the pool or the kernel still does with it.
+            drop(file);
+            quiet().await;
+        }
+        common::closed_down_to(before).await;
+    });
+}
