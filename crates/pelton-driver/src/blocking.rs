@@ -159,6 +159,7 @@ mod tests {
     use std::sync::mpsc;
 
     #[test]
+    #[cfg_attr(miri, ignore = "the pool's threads outlive it")]
     fn more_jobs_than_threads_all_run_and_a_panic_kills_no_thread() {
         let (done, results) = mpsc::channel();
         for n in 0..1000 {

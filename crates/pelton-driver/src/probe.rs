@@ -576,6 +576,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg_attr(miri, ignore = "asks the kernel")]
     fn this_system_is_described_in_words() {
         let found = diagnose();
         let text = found.to_string();

@@ -222,8 +222,8 @@ impl Fleet {
     /// Waits until every member's future has ended by itself.
     ///
     /// # Errors
-    /// [`FleetError::OwnThread`] on a thread of the fleet, which may try again elsewhere. Else the first
-    /// member that failed; the others have ended too.
+    /// [`FleetError::OwnThread`] on a thread of the fleet, whose members are then asked to stop and end by
+    /// themselves. Else the first member that failed; the others have ended too.
     pub fn join(mut self) -> Result<(), FleetError> {
         self.refuse_own_thread()?;
         self.collect(None).map(drop)
@@ -276,17 +276,18 @@ impl Fleet {
                     }
                 }
             };
-            let error = match ended {
-                Some(Ok(Ok(()))) | None => None,
-                Some(Ok(Err(error))) => Some(FleetError::Member { index, error }),
-                Some(Err(panic)) => Some(FleetError::Panicked { index, message: message(&*panic) }),
-            };
-            first = first.or(error);
+            first = first.or(ended.and_then(|ended| failure(index, ended)));
         }
         for member in &mut self.members {
             if let Some(thread) = member.thread.take() {
                 // The thread's own panics are caught and sent as its outcome.
                 let _ = thread.join();
+            }
+        }
+        for (index, member) in self.members.iter().enumerate() {
+            // Of those that were cut short: how that went, if it did not go well.
+            if let Ok(ended) = member.ended.try_recv() {
+                first = first.or(failure(index, ended));
             }
         }
         match first {
@@ -400,6 +401,14 @@ where
         Ok(outcome) => outcome,
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(_) => Ok(()),
+    }
+}
+
+fn failure(index: usize, ended: Outcome) -> Option<FleetError> {
+    match ended {
+        Ok(Ok(())) => None,
+        Ok(Err(error)) => Some(FleetError::Member { index, error }),
+        Err(panic) => Some(FleetError::Panicked { index, message: message(&*panic) }),
     }
 }
 

@@ -121,6 +121,7 @@ impl Reactor {
             if root.take_notified() {
                 polls += 1;
                 if let std::task::Poll::Ready(outcome) = poll_root() {
+                    self.report();
                     return Some(outcome);
                 }
             }
@@ -137,6 +138,8 @@ impl Reactor {
     /// One tick of the driver, with its completions dispatched.
     pub(crate) fn tick(&self, timeout: Option<Duration>) {
         self.budget.set(BUDGET);
+        // Before the wait, so that what others see of a reactor that sleeps is all it has done.
+        self.report();
         let queued = self.settings.dispatch == Dispatch::Queued;
         let woken = match self.driver.tick(timeout, |completion| self.dispatch(completion, queued))
         {
@@ -157,7 +160,6 @@ impl Reactor {
                 self.stop_waiters.wake_all();
             }
         }
-        self.report();
     }
 
     #[inline(always)]

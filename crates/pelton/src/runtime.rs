@@ -60,7 +60,8 @@ impl Builder {
         let on_fault = Arc::new(fault::print);
         let config = Config::default();
         let shutdown_timeout = config.shutdown_timeout;
-        let settings = Settings { batch: 61, dispatch: Dispatch::Inline, on_fault, shutdown_timeout };
+        let settings =
+            Settings { batch: 61, dispatch: Dispatch::Inline, on_fault, shutdown_timeout };
         Builder { config, settings }
     }
 

@@ -11,8 +11,7 @@ use std::task::Poll;
 use std::time::Duration;
 
 use common::{
-    inside_each_backend, on_each_backend, open_descriptors, pair, pair_with_std,
-    pattern, quiet,
+    inside_each_backend, on_each_backend, open_descriptors, pair, pair_with_std, pattern, quiet,
 };
 use pelton::Handle;
 use pelton::driver::{IoBuf, IoBufMut, Spare};
@@ -29,12 +28,14 @@ async fn poll_and_drop<F: Future>(polls: usize, future: F) {
     }
 }
 
+type Named<'a> = (&'static str, Pin<Box<dyn Future<Output = ()> + 'a>>);
+
 /// A future of every operation there is, on a connection whose peer does nothing.
 fn every_future<'a>(
     stream: &'a TcpStream,
     listener: &'a TcpListener,
     file: &'a pelton::fs::File,
-) -> Vec<(&'static str, Pin<Box<dyn Future<Output = ()> + 'a>>)> {
+) -> Vec<Named<'a>> {
     let address = listener.local_addr().unwrap();
     macro_rules! futures {
         ($($name:literal: $future:expr,)+) => {
@@ -307,7 +308,8 @@ fn a_receive_that_is_dropped_at_any_moment_loses_no_byte() {
                     got.extend_from_slice(&buf);
                 }
                 1 => {
-                    let bufs = [Vec::with_capacity(13), Vec::with_capacity(0), Vec::with_capacity(29)];
+                    let bufs =
+                        [Vec::with_capacity(13), Vec::with_capacity(0), Vec::with_capacity(29)];
                     let (read, bufs) = a.read_vectored(bufs).await;
                     assert_eq!(read.unwrap(), bufs.concat().len());
                     got.extend_from_slice(&bufs.concat());

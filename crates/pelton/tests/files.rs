@@ -57,7 +57,11 @@ fn what_is_written_at_an_offset_is_read_there_also_past_four_gibibytes() {
         let offsets = [0, 1, (1 << 32) - 5, 1 << 32, (5 << 30) + 3];
         for (n, offset) in offsets.into_iter().enumerate() {
             write_all_at(&file, pattern(10_000 + n), offset).await;
-            assert_eq!(read_all_at(&file, 10_000 + n, offset).await, pattern(10_000 + n), "{offset}");
+            assert_eq!(
+                read_all_at(&file, 10_000 + n, offset).await,
+                pattern(10_000 + n),
+                "{offset}"
+            );
         }
         // No offset was cut to 32 bits: the start is what was last written there.
         assert_eq!(read_all_at(&file, 10_001, 1).await, pattern(10_001));

@@ -104,8 +104,7 @@ fn where_one_member_cannot_start_those_before_it_are_ended_again() {
         let before = open_descriptors();
         let limit = getrlimit(Resource::Nofile);
         // Room for some reactors, but not for as many as are asked for.
-        setrlimit(Resource::Nofile, Rlimit { current: Some(before as u64 + 16), ..limit.clone() })
-            .unwrap();
+        setrlimit(Resource::Nofile, Rlimit { current: Some(before as u64 + 16), ..limit }).unwrap();
         let (running, ended) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
         struct Ends(Arc<AtomicUsize>);
         impl Drop for Ends {
@@ -248,7 +247,7 @@ fn a_member_that_panics_while_it_is_cut_short_is_no_silent_loss() {
     on_each_backend(|backend| {
         let fleet = fleet(backend, 2)
             .start(|member| async move {
-                let _panics = (member.index() == 1).then_some(Panics);
+                let _panics = (member.index() == 1).then(|| Panics);
                 std::future::pending().await
             })
             .unwrap();

@@ -261,7 +261,7 @@ fn without_descriptors_accepting_pauses_tells_of_it_once_and_goes_on() {
             let handle = Handle::current();
             // First, because the ring keeps the limit that was there when an accept was armed.
             let limit = getrlimit(Resource::Nofile);
-            setrlimit(Resource::Nofile, Rlimit { current: Some(128), ..limit.clone() }).unwrap();
+            setrlimit(Resource::Nofile, Rlimit { current: Some(128), ..limit }).unwrap();
             let (listener, address) = listen().await;
             let mut clients: Vec<_> =
                 (0..5).map(|_| std::net::TcpStream::connect(address).unwrap()).collect();

@@ -240,7 +240,10 @@ fn an_error_of_a_send_is_told_by_the_next_call() {
             io::Result::Ok(())
         };
         let error = error.await.unwrap_err();
-        assert!(matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe), "{error}");
+        assert!(
+            matches!(error.kind(), ErrorKind::ConnectionReset | ErrorKind::BrokenPipe),
+            "{error}"
+        );
         drop(stream);
         quiet().await;
     });
@@ -287,7 +290,8 @@ fn reading_and_writing_with_different_wakers_wakes_the_right_ones() {
             let bytes = pattern(total);
             let mut sent = 0;
             while sent < total {
-                sent += poll_fn(|cx| writes.borrow_mut().poll_write(cx, &bytes[sent..])).await.unwrap();
+                sent +=
+                    poll_fn(|cx| writes.borrow_mut().poll_write(cx, &bytes[sent..])).await.unwrap();
             }
             poll_fn(|cx| writes.borrow_mut().poll_flush(cx)).await.unwrap();
             sent

@@ -519,11 +519,9 @@ fn a_receive_without_a_free_buffer_waits_for_one_and_loses_nothing() {
             // Hold every buffer that there is.
             let mut held = Vec::new();
             let mut got = Vec::new();
-            loop {
-                match pelton::time::timeout(Duration::from_millis(20), a.recv()).await {
-                    Ok(chunk) => held.push(chunk.unwrap().unwrap()),
-                    Err(_) => break,
-                }
+            let patience = Duration::from_millis(20);
+            while let Ok(chunk) = pelton::time::timeout(patience, a.recv()).await {
+                held.push(chunk.unwrap().unwrap());
             }
             assert!(handle.snapshot().stalls > 0, "it never ran out: {:?}", handle.snapshot());
             // Parked: the reactor sleeps for all it has to wait.

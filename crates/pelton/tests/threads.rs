@@ -125,7 +125,7 @@ fn a_burst_of_posts_runs_whole_and_in_order_with_hardly_a_wake() {
             std::thread::spawn(move || {
                 let inner = gate.clone();
                 // The reactor is held until everything has been posted: one batch.
-                handle.post(move || drop(inner.wait())).unwrap();
+                handle.post(move || _ = inner.wait()).unwrap();
                 for number in 0..POSTS {
                     let next = next.clone();
                     handle
@@ -479,8 +479,9 @@ fn a_waker_outlives_its_reactor() {
         let waker = kept.take().expect("it was polled");
         waker.wake_by_ref();
         join(std::thread::spawn(move || {
-            waker.clone().wake();
+            let another = waker.clone();
             waker.wake();
+            another.wake();
         }));
     });
 }
@@ -620,5 +621,27 @@ fn a_waker_that_is_woken_from_many_threads_polls_its_task_at_home() {
         task.await.unwrap();
         stop.store(true, Ordering::Relaxed);
         threads.into_iter().for_each(join);
+    });
+}
+
+#[test]
+fn what_others_see_of_a_reactor_that_sleeps_is_all_it_has_done() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let thread = std::thread::spawn(move || {
+            // Nothing will wake the reactor before this has seen what it waits for.
+            while handle.snapshot().polls < 5 {
+                std::thread::yield_now();
+            }
+            assert_eq!(handle.snapshot().tasks_live, 5);
+            handle.shutdown();
+        });
+        for _ in 0..5 {
+            runtime.spawn(std::future::pending::<()>()).detach();
+        }
+        runtime.run();
+        join(thread);
+        runtime.block_on(async { pelton::yield_now().await });
     });
 }

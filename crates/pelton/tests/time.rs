@@ -369,12 +369,11 @@ fn a_sleep_wakes_whoever_polled_it_last() {
 fn a_sleep_that_outlives_its_runtime_is_dropped_in_peace() {
     on_each_backend(|backend| {
         let runtime = common::runtime(backend);
-        let armed = runtime.block_on(async {
+        let (armed, unarmed) = runtime.block_on(async {
             let mut armed = sleep(Duration::from_micros(10));
             assert!(poll_once(&mut armed).await.is_pending());
-            armed
+            (armed, sleep(Duration::from_micros(10)))
         });
-        let unarmed = runtime.block_on(async { sleep(Duration::from_micros(10)) });
         drop(runtime);
         let (mut armed, mut unarmed) = (pin!(armed), pin!(unarmed));
         assert!(common::poll_once(armed.as_mut()).is_pending(), "the reactor's time has stopped");

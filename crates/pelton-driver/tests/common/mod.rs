@@ -33,7 +33,7 @@ pub fn run(backend: Backend, test: fn(&On)) {
         Ok(driver) => assert_eq!(driver.backend(), backend, "a backend that is forced is that one"),
         Err(Error::Unsupported { backend, reason }) => {
             let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            let line = format!("skipped: {name}: {backend}: {reason}\n");
+            let line = format!("\nskipped: {name}: {backend}: {reason}\n");
             std::io::stderr().write_all(line.as_bytes()).unwrap();
             return;
         }

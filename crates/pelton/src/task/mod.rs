@@ -90,8 +90,8 @@ pub(crate) use remote::Notify;
 pub(crate) use root::RootTask;
 pub use yield_now::yield_now;
 
-pub(crate) use self::body::contain;
 use self::body::Body;
+pub(crate) use self::body::contain;
 use self::core::{Core, add};
 use self::header::{DEAD, DONE, HANDLE, Header, HeaderRef, QUEUED, ROOT, RUNNING};
 

@@ -60,7 +60,7 @@ use super::bufring::BufRing;
 use super::setup::{self, Environment, Features, SetupError};
 
 mod map;
-#[cfg(test)]
+#[cfg(all(test, not(miri)))] // They ask the kernel.
 pub(super) mod tests;
 
 /// The sizes of a ring's two queues: powers of two, validated by the caller.
