@@ -6,7 +6,8 @@ mod common;
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use common::*;
@@ -86,20 +87,29 @@ fn echo_in_rounds(driver: &Driver, mut echo: impl FnMut(&Driver, &[Fd])) {
     let connections: Vec<_> = (0..24).map(|_| tcp(driver)).collect();
     let fds: Vec<Fd> = connections.iter().map(|(fd, _)| *fd).collect();
     let peers: Vec<TcpStream> = connections.into_iter().map(|(_, peer)| peer).collect();
+    let (sent, all_sent) = std::sync::mpsc::channel();
+    let answered = Arc::new(AtomicUsize::new(0));
+    let rounds = answered.clone();
     let clients = std::thread::spawn(move || {
         for round in 0..8 {
             for (n, peer) in peers.iter().enumerate() {
                 (&mut &*peer).write_all(&pattern(n * 8 + round, 700 + n)).unwrap();
             }
+            sent.send(()).unwrap();
             for (n, peer) in peers.iter().enumerate() {
                 let mut back = vec![0; 700 + n];
                 (&mut &*peer).read_exact(&mut back).unwrap();
                 assert!(back == pattern(n * 8 + round, 700 + n), "connection {n}, round {round}");
             }
+            rounds.fetch_add(1, Ordering::Release);
         }
     });
-    while !clients.is_finished() {
-        echo(driver, &fds);
+    for round in 0..8 {
+        // All of them have something before the driver looks: that is what fills the queue.
+        all_sent.recv().unwrap();
+        while answered.load(Ordering::Acquire) == round && !clients.is_finished() {
+            echo(driver, &fds);
+        }
     }
     clients.join().unwrap();
 }

@@ -240,7 +240,8 @@ fn rings_are_registered_until_the_table_is_full_and_leave_it_when_dropped() {
             let Some(ring) = ring_or_skip(1, 2) else { return };
             let registered = ring.features().registered_ring;
             assert_eq!(registered, number < 16, "ring {number}: 16 places, empty at first");
-            assert_eq!(registered, ring.enter_fd != ring.fd.fd.as_raw_fd());
+            // A place's number may happen to be the descriptor's, so only this way round.
+            assert!(registered || ring.enter_fd == ring.fd.fd.as_raw_fd());
             stage(&ring, entry(IoringOp::Nop, number));
             ring.enter(1, None, false).unwrap();
             assert_eq!(reap(&ring), [number]);
