@@ -23,11 +23,11 @@ fn or_skip(ring: Result<Ring, SetupError>) -> Option<Ring> {
     }
 }
 
-/// Says that a test proved nothing, past the test harness, which would swallow a `println!`.
+/// Says that a test proved nothing, past the test harness, which would swallow a `println!` and an
+/// `eprintln!`.
+#[allow(clippy::explicit_write)]
 fn skip(reason: &str) {
     let test = std::thread::current().name().unwrap_or("a test").to_owned();
-    // Not `eprintln!`, whose output the harness keeps to itself.
-    #[allow(clippy::explicit_write)]
     writeln!(std::io::stderr(), "skipped: {test}: {reason}").unwrap();
 }
 
