@@ -276,7 +276,7 @@ fn run(seed: u64, steps: usize) {
 
 #[test]
 fn any_history_ends_every_operation_once_and_drops_every_owner_once() {
-    let (seeds, steps) = if cfg!(miri) { (3, 200) } else { (60, 2000) };
+    let (seeds, steps) = if cfg!(miri) { (2, 150) } else { (60, 2000) };
     for seed in 1..=seeds {
         run(seed, steps);
     }

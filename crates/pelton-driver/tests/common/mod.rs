@@ -147,6 +147,8 @@ impl More for Driver {
             told.extend(self.until(|| self.is_done(&timer)));
             self.take(timer).unwrap().unwrap();
         }
+        // What was abandoned may be with a thread of the kernel's or of the pool's, and ends in any case.
+        told.extend(self.until(|| self.snapshot().orphans == 0));
         told.retain(|completion| completion.token.as_number() != usize::MAX);
         told
     }
