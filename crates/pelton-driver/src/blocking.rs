@@ -100,8 +100,11 @@ fn work(pool: &'static Pool) {
     loop {
         if let Some((_, job)) = state.jobs.pop_front() {
             drop(state);
-            // Whoever waits for the job learns of its panic by its own means.
-            let _ = catch_unwind(AssertUnwindSafe(job));
+            // Whoever waits for the job learns of its panic by its own means. What the panic carries is
+            // dropped here, which may panic in turn; the second one is forgotten, or this would not end.
+            if let Err(panic) = catch_unwind(AssertUnwindSafe(job)) {
+                let _ = catch_unwind(AssertUnwindSafe(|| drop(panic))).map_err(std::mem::forget);
+            }
             state = lock(pool);
             continue;
         }

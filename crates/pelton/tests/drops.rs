@@ -5,6 +5,7 @@ mod common;
 use std::cell::Cell;
 use std::future::poll_fn;
 use std::io::{Read, Write};
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::rc::Rc;
 use std::task::Poll;
@@ -492,5 +493,40 @@ fn a_runtime_that_ends_with_everything_in_flight_leaves_nothing_behind() {
                 std::thread::yield_now();
             }
         }
+    });
+}
+
+#[test]
+fn futures_that_are_forgotten_end_with_their_runtime() {
+    on_each_backend(|backend| {
+        let live = Rc::new(Cell::new(0));
+        let runtime = common::runtime(backend);
+        let handle = runtime.handle();
+        let kept = runtime.block_on(async {
+            let (stream, peer) = pair().await;
+            // Gone without a drop, which safe code may do: what they own stays with the driver.
+            let mut read = ManuallyDrop::new(stream.read(Guarded::new(100, &live)));
+            let mut send = ManuallyDrop::new(peer.write_all(Guarded::new(8 << 20, &live)));
+            let mut recv = ManuallyDrop::new(peer.recv());
+            poll_fn(|cx| {
+                assert!(Pin::new(&mut *read).poll(cx).is_pending());
+                assert!(Pin::new(&mut *recv).poll(cx).is_pending());
+                assert!(Pin::new(&mut *send).poll(cx).is_pending());
+                Poll::Ready(())
+            })
+            .await;
+            for _ in 0..10 {
+                pelton::yield_now().await;
+            }
+            assert!(handle.snapshot().in_flight_total() > 0, "some are in flight");
+            assert!(live.get() > 0);
+            (stream, peer)
+        });
+        drop(kept);
+        drop(runtime);
+        assert_eq!(handle.snapshot().in_flight_total(), 0);
+        assert_eq!(handle.snapshot().leaked, 0);
+        drop(handle);
+        assert_eq!(live.get(), 0, "buffers are left over");
     });
 }

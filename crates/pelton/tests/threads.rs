@@ -252,7 +252,8 @@ fn a_posted_closure_that_panics_is_counted_and_told_of_and_harms_nobody() {
     struct Grenade;
     impl Drop for Grenade {
         fn drop(&mut self) {
-            panic!("what the panic carried panics too");
+            // With a payload that needs no memory, because nobody can drop it any more.
+            std::panic::panic_any(());
         }
     }
     on_each_backend(|backend| {
@@ -643,5 +644,39 @@ fn what_others_see_of_a_reactor_that_sleeps_is_all_it_has_done() {
         runtime.run();
         join(thread);
         runtime.block_on(async { pelton::yield_now().await });
+    });
+}
+
+#[test]
+fn results_that_panic_when_they_are_dropped_take_no_thread_from_the_pool() {
+    struct Grenade;
+    impl Drop for Grenade {
+        fn drop(&mut self) {
+            // With a payload that needs no memory, because nobody can drop it any more.
+            std::panic::panic_any(());
+        }
+    }
+    struct Panics;
+    impl Drop for Panics {
+        fn drop(&mut self) {
+            std::panic::panic_any(Grenade);
+        }
+    }
+    // The pool is the process's, and has at most 512 threads: more of these than that.
+    inside_each_backend(|_| async {
+        let quiet = std::panic::take_hook();
+        std::panic::set_hook(Box::new(|_| ()));
+        for _ in 0..600 {
+            let (go, gone) = mpsc::channel::<()>();
+            let mut call = Box::pin(pelton::spawn_blocking(move || {
+                gone.recv().unwrap();
+                Panics
+            }));
+            assert!(poll_fn(|cx| Poll::Ready(call.as_mut().poll(cx).is_pending())).await);
+            drop(call);
+            go.send(()).unwrap();
+            assert_eq!(pelton::spawn_blocking(|| 1).await.unwrap(), 1);
+        }
+        std::panic::set_hook(quiet);
     });
 }

@@ -404,3 +404,46 @@ fn cancelling_and_scheduling_again_keeps_the_new_deadline() {
         quiet().await;
     });
 }
+
+#[test]
+fn a_deadline_that_is_set_anew_while_a_read_waits_always_fires() {
+    inside_each_backend(|_| async {
+        let (a, b) = pair().await;
+        let mut deadline = sleep(Duration::from_secs(3600));
+        let mut read = Box::pin(a.read([0u8; 16]));
+        for round in 0..1000u64 {
+            // Shorter than before, or longer, and set twice now and then.
+            deadline.reset(Instant::now() + Duration::from_micros(round % 7 * 20));
+            if round % 3 == 0 {
+                assert!(poll_fn(|cx| Poll::Ready(read.as_mut().poll(cx).is_pending())).await);
+                let _ = poll_once(&mut deadline).await;
+                deadline.reset(Instant::now() + Duration::from_micros(round % 5 * 30));
+            }
+            poll_fn(|cx| {
+                assert!(read.as_mut().poll(cx).is_pending(), "nothing was sent");
+                Pin::new(&mut deadline).poll(cx)
+            })
+            .await;
+            assert!(Instant::now() >= deadline.deadline());
+        }
+        b.send_all("at last").await.unwrap();
+        assert_eq!(read.await.0.unwrap(), 7);
+    });
+}
+
+#[test]
+fn more_sleeps_than_there_may_be_operations_all_end() {
+    on_each_backend(|backend| {
+        let small = pelton::driver::Config { max_operations: 16, ..common::config(backend) };
+        let runtime = pelton::Builder::new().driver(small).build().unwrap();
+        runtime.block_on(async {
+            let sleeps: Vec<_> = (0..200)
+                .map(|n| pelton::spawn(sleep(Duration::from_micros(n % 10 * 100))))
+                .collect();
+            for sleep in sleeps {
+                sleep.await.unwrap();
+            }
+            quiet().await;
+        });
+    });
+}

@@ -164,7 +164,15 @@ pub async fn read_n(stream: &TcpStream, n: usize) -> Vec<u8> {
 
 /// Bytes that tell where in a stream they belong.
 pub fn pattern(n: usize) -> Vec<u8> {
-    (0..n).map(|at| (at % 251) as u8 ^ (at / 251) as u8).collect()
+    // It repeats after this much; a whole one is copied, because tests are not optimised.
+    const PERIOD: usize = 251 * 256;
+    let one = n.min(PERIOD);
+    let mut bytes: Vec<u8> = (0..one).map(|at| (at % 251) as u8 ^ (at / 251) as u8).collect();
+    while bytes.len() < n {
+        let more = (n - bytes.len()).min(PERIOD);
+        bytes.extend_from_within(..more);
+    }
+    bytes
 }
 
 /// Something that one task waits for and another brings about, on one thread.
