@@ -32,6 +32,22 @@ pub struct Completion {
     pub more: bool,
 }
 
+/// Whom a tick tells of completions. Closures are.
+///
+/// For one that wants to be sure that being told costs no call: a tick tells from several places, most of
+/// them cold, and a compiler does not put a closure into all of them.
+pub trait OnCompletion {
+    /// Called once for each completion, from inside the tick.
+    fn on_completion(&mut self, completion: Completion);
+}
+
+impl<F: FnMut(Completion)> OnCompletion for F {
+    #[inline(always)]
+    fn on_completion(&mut self, completion: Completion) {
+        self(completion);
+    }
+}
+
 pub(crate) struct Core {
     pub(crate) id: NonZeroU32,
     pub(crate) start: Instant,
@@ -101,6 +117,29 @@ impl Core {
         }
     }
 
+    /// [`Core::finish_now`] for a slot that [is plain](Slot::is_plain) and has a descriptor.
+    #[inline(always)]
+    pub(crate) fn finish_plain(
+        &self,
+        slot: &Slot,
+        id: OpId,
+        kind: Kind,
+        result: i32,
+        on: &mut impl OnCompletion,
+    ) {
+        self.counters().ended(kind);
+        if let Some(entry) = self.entry_of(slot) {
+            let in_flight = entry.in_flight.get() - 1;
+            entry.in_flight.set(in_flight);
+            if in_flight == 0 && entry.has(flags::CLOSING) {
+                self.closable.push(slot.fd.get());
+            }
+        }
+        slot.arg.set(result as u32);
+        slot.state.set(State::Done);
+        on.on_completion(Completion { id, token: Token(slot.token.get()), more: false });
+    }
+
     #[cold]
     fn finish_orphan(&self, slot: &Slot) {
         debug_assert_eq!(slot.state.get(), State::Orphan);
@@ -130,35 +169,31 @@ impl Core {
         &self,
         slot: &Slot,
         result: i32,
-        on: &mut (impl FnMut(Completion) + ?Sized),
+        on: &mut (impl OnCompletion + ?Sized),
     ) {
         let id = self.arena.id(slot);
         if self.finish(slot, result) {
             // A notice of an item may be on its way: it must not tell of the end a second time.
             slot.unset(bits::ANNOUNCED);
-            on(Completion { id, token: Token(slot.token.get()), more: false });
+            on.on_completion(Completion { id, token: Token(slot.token.get()), more: false });
         }
     }
 
     /// One of several completions of a multishot operation.
-    pub(crate) fn yielded(
-        &self,
-        slot: &Slot,
-        item: Item,
-        on: &mut (impl FnMut(Completion) + ?Sized),
-    ) {
+    pub(crate) fn yielded(&self, slot: &Slot, item: Item, on: &mut (impl OnCompletion + ?Sized)) {
         if slot.state.get() == State::Orphan {
             // Nobody will take it: a connection is closed, a buffer goes back.
             drop(item);
             return;
         }
         self.items.push(slot, item);
-        on(Completion { id: self.arena.id(slot), token: Token(slot.token.get()), more: true });
+        let (id, token) = (self.arena.id(slot), Token(slot.token.get()));
+        on.on_completion(Completion { id, token, more: true });
     }
 
     /// As [`Core::yielded`], outside a tick's dispatch: one notice is on its way at a time.
     pub(crate) fn yielded_later(&self, slot: &Slot, item: Item) {
-        self.yielded(slot, item, &mut |_| self.announce(slot));
+        self.yielded(slot, item, &mut |_: Completion| self.announce(slot));
     }
 
     /// Asks an operation's owner for its memory once more: for a retry, or for the rest of a send. None

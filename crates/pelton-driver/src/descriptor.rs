@@ -45,6 +45,8 @@ pub(crate) mod flags {
 
 pub(crate) struct Entry {
     pub(crate) raw: Cell<RawDescriptor>,
+    /// Odd while operations may be submitted, which then name it; even from the beginning of the close to
+    /// the next use of the entry.
     pub(crate) generation: Cell<u32>,
     pub(crate) in_flight: Cell<u32>,
     /// How many of those in flight have been asked to cancel, one by one.
@@ -57,6 +59,21 @@ pub(crate) struct Entry {
 }
 
 impl Entry {
+    /// The generation that operations on it have named, those before a close that has begun too.
+    #[inline(always)]
+    pub(crate) fn named(&self) -> u32 {
+        self.generation.get().wrapping_sub(u32::from(self.has(flags::CLOSING)))
+    }
+
+    /// Closes it for new operations. `closer` is the slot of the close operation, or none.
+    pub(crate) fn begin_close(&self, closer: u32) {
+        if !self.has(flags::CLOSING) {
+            self.set(flags::CLOSING);
+            self.generation.set(self.generation.get().wrapping_add(1));
+        }
+        self.closer.set(closer);
+    }
+
     #[inline(always)]
     pub(crate) fn has(&self, flag: u16) -> bool {
         self.flags.get() & flag != 0
@@ -95,7 +112,7 @@ impl Table {
             capacity,
             // Drivers start at different generations, so that a descriptor which is handed to the wrong
             // driver is refused there instead of naming some other connection.
-            first_generation: driver.wrapping_mul(0x9E37_79B1),
+            first_generation: driver.wrapping_mul(0x9E37_79B1) << 1,
         })
     }
 
@@ -118,9 +135,9 @@ impl Table {
     #[inline(always)]
     pub(crate) fn get(&self, index: u32) -> Option<&Entry> {
         if index < self.used.get() {
-            // SAFETY: below `used` the block holds entries that `grow` has written, and nothing ever makes
-            // a `&mut Entry`: all fields are cells.
-            Some(unsafe { &*self.place(index) })
+            // SAFETY: below `used`, which never exceeds the capacity, the block holds entries that `grow` has
+            // written, and nothing ever makes a `&mut Entry`: all fields are cells.
+            Some(unsafe { &*self.memory.start().as_ptr().cast::<Entry>().add(index as usize) })
         } else {
             None
         }
@@ -129,10 +146,8 @@ impl Table {
     /// The entry that `fd` names, if it is open and not closing.
     #[inline(always)]
     pub(crate) fn find(&self, fd: Fd) -> Option<&Entry> {
-        self.get(fd.index).filter(|entry| {
-            entry.generation.get() == fd.generation
-                && entry.flags.get() & (flags::OPEN | flags::CLOSING) == flags::OPEN
-        })
+        // A name's generation is odd, and an entry's is only while it is open and not closing.
+        self.get(fd.index).filter(|entry| entry.generation.get() == fd.generation)
     }
 
     /// Enters a descriptor. None when the table is full.
@@ -152,6 +167,7 @@ impl Table {
         entry.closer.set(NIL);
         // Nothing is known yet, so the first operation of each direction tries.
         entry.flags.set(flags::OPEN | flags::READABLE | flags::WRITABLE | known);
+        entry.generation.set(entry.generation.get().wrapping_add(1));
         self.open.set(self.open.get() + 1);
         Some(Fd { index, generation: entry.generation.get() })
     }
@@ -161,7 +177,8 @@ impl Table {
         let Some(entry) = self.get(index) else { return };
         debug_assert!(entry.readers.is_empty() && entry.writers.is_empty());
         entry.flags.set(0);
-        entry.generation.set(entry.generation.get().wrapping_add(1));
+        // Even already where it was closed, odd where it was given away.
+        entry.generation.set(entry.generation.get().wrapping_add(1) & !1);
         entry.closer.set(self.free.get());
         self.free.set(index);
         self.open.set(self.open.get() - 1);

@@ -10,11 +10,12 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::blocking::Replies;
 use crate::config::{Backend, Config, Error};
-use crate::core::{Completion, Core, Fifo};
+use crate::core::{Completion, Core, Fifo, OnCompletion};
 use crate::counters::Counters;
 use crate::descriptor::{Fd, Table, flags};
 use crate::items::Items;
@@ -321,11 +322,11 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Key<P>, Refused<P>> {
-        let slot = self.start(submission, token)?;
+        let Begun { slot, id } = self.start(submission, token)?;
         if slot.state.get() == State::Done {
             self.core.announce(slot);
         }
-        Ok(self.key(slot))
+        Ok(self.key(id))
     }
 
     /// Submits an operation and says at once if it has ended already; then no tick tells of it.
@@ -338,16 +339,31 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Started<P>, Refused<P>> {
-        let slot = self.start(submission, token)?;
+        let Begun { slot, id } = self.start(submission, token)?;
         if slot.state.get() == State::Done {
             return Ok(Started::Done(self.take_done::<P>(slot)));
         }
-        Ok(Started::Pending(self.key(slot)))
+        Ok(Started::Pending(self.key(id)))
+    }
+
+    /// [`Driver::submit`] for one who looks at once: also says if the operation has ended already, and then
+    /// no tick tells of it.
+    ///
+    /// # Errors
+    /// As for [`Driver::submit`].
+    #[inline(always)]
+    pub fn submit_and_look<P: Payload>(
+        &self,
+        submission: Submission<P>,
+        token: Token,
+    ) -> Result<(Key<P>, bool), Refused<P>> {
+        let Begun { slot, id } = self.start(submission, token)?;
+        Ok((self.key(id), slot.state.get() == State::Done))
     }
 
     #[inline(always)]
-    fn key<P>(&self, slot: &Slot) -> Key<P> {
-        Key { id: self.core.arena.id(slot), driver: self.core.id, payload: PhantomData }
+    fn key<P>(&self, id: OpId) -> Key<P> {
+        Key { id, driver: self.core.id, payload: PhantomData }
     }
 
     #[inline(always)]
@@ -355,7 +371,7 @@ impl Driver {
         &self,
         submission: Submission<P>,
         token: Token,
-    ) -> Result<&Slot, Refused<P>> {
+    ) -> Result<Begun<'_>, Refused<P>> {
         let core = &**self.core;
         let Submission { op, payload } = submission;
         if let Op::ReadAt { offset, .. } | Op::WriteAt { offset, .. } = op
@@ -366,12 +382,14 @@ impl Driver {
         let Some(slot) = core.arena.claim(op.kind(), token.0) else {
             return Err(Refused { error: too_many_operations(), payload });
         };
-        slot.fd.set(NIL);
-        // The payload is user code from here on: it may panic, and it may run the driver.
+        let id = core.arena.id(slot);
+        // The payload is user code: it may panic, and it may run the driver.
         let unplaced = Unplaced { core, slot };
-        let memory = match payload.place(core, slot) {
+        let memory = payload.place(core, slot);
+        std::mem::forget(unplaced);
+        let memory = match memory {
             Ok(memory) => memory,
-            Err(error) => return Err(Refused { error, payload: P::unplace(core, slot) }),
+            Err(error) => return Err(self.refuse(slot, error)),
         };
         let too_much = match op {
             Op::Send { all: true, .. } => memory.len > MAX_TRANSFER,
@@ -381,20 +399,18 @@ impl Driver {
             _ => false,
         };
         if too_much {
-            return Err(Refused { error: too_long(), payload: P::unplace(core, slot) });
+            return Err(self.refuse(slot, too_long()));
         }
         let memory = memory.clamped();
         // Looked up after the user code, which may have closed it.
         let Some(fd) = op.fd() else {
-            std::mem::forget(unplaced);
             core.counters().started(op.kind());
             self.start_own(slot, op);
-            return Ok(slot);
+            return Ok(Begun { slot, id });
         };
         let Some(entry) = core.fds.find(fd) else {
-            return Err(Refused { error: bad_descriptor(), payload: P::unplace(core, slot) });
+            return Err(self.refuse(slot, bad_descriptor()));
         };
-        std::mem::forget(unplaced);
         core.counters().started(op.kind());
         match op {
             Op::Close { .. } => self.start_close(slot, fd, entry),
@@ -406,13 +422,22 @@ impl Driver {
             _ => {
                 entry.in_flight.set(entry.in_flight.get() + 1);
                 slot.fd.set(fd.index);
-                if let Op::Send { all: true, .. } | Op::SendVectored { all: true, .. } = op {
-                    slot.set(bits::ALL);
-                }
-                self.room.start(core, slot, op, entry, memory);
+                let all =
+                    matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
+                // Whatever its owner did while it was asked for its memory: the operation begins now.
+                slot.bits.set(if all { bits::ALL } else { 0 });
+                self.room.start(core, slot, id, op, entry, memory);
             }
         }
-        Ok(slot)
+        Ok(Begun { slot, id })
+    }
+
+    /// Refuses a submission whose payload is in its slot already.
+    #[cold]
+    #[inline(never)]
+    fn refuse<P: Payload>(&self, slot: &Slot, error: io::Error) -> Refused<P> {
+        let _unplaced = Unplaced { core: &self.core, slot };
+        Refused { error, payload: P::unplace(&self.core, slot) }
     }
 
     /// The operations that no kernel needs to answer.
@@ -432,8 +457,7 @@ impl Driver {
     }
 
     fn start_close(&self, slot: &Slot, fd: Fd, entry: &crate::descriptor::Entry) {
-        entry.set(flags::CLOSING);
-        entry.closer.set(self.core.arena.index(slot));
+        entry.begin_close(self.core.arena.index(slot));
         self.begin_close(fd.index, entry);
     }
 
@@ -442,8 +466,7 @@ impl Driver {
     /// already.
     pub fn close(&self, fd: Fd) {
         if let Some(entry) = self.core.fds.find(fd) {
-            entry.set(flags::CLOSING);
-            entry.closer.set(NIL);
+            entry.begin_close(NIL);
             self.begin_close(fd.index, entry);
         }
     }
@@ -597,12 +620,10 @@ impl Driver {
     /// Takes the outcome if the operation has ended, and the key with it; else leaves the key.
     #[inline(always)]
     pub fn take_if_done<P: Payload>(&self, key: &mut Option<Key<P>>) -> Option<P::Output> {
-        let slot = self.slot_of(key.as_ref()?)?;
-        if slot.state.get() != State::Done {
-            return None;
+        match self.poll_take(key, &mut { Token::NONE }) {
+            Poll::Ready(output) => Some(output),
+            Poll::Pending => None,
         }
-        *key = None;
-        Some(self.take_done::<P>(slot))
     }
 
     #[inline(always)]
@@ -635,6 +656,30 @@ impl Driver {
         self.slot_of(key).map_or(0, crate::items::waiting)
     }
 
+    /// [`Driver::take_if_done`], which also tells in `token` whom the completion was for.
+    #[inline(always)]
+    pub fn poll_take<P: Payload>(
+        &self,
+        key: &mut Option<Key<P>>,
+        token: &mut Token,
+    ) -> Poll<P::Output> {
+        if let Some(held) = key
+            && let Some(slot) = self.slot_of(held)
+            && slot.state.get() == State::Done
+        {
+            *key = None;
+            *token = Token(slot.token.get());
+            return Poll::Ready(self.take_done::<P>(slot));
+        }
+        Poll::Pending
+    }
+
+    /// Whom the operation's completion is for.
+    #[inline(always)]
+    pub fn token<P>(&self, key: &Key<P>) -> Token {
+        self.slot_of(key).map_or(Token::NONE, |slot| Token(slot.token.get()))
+    }
+
     /// Says whom the operation's completion is for from now on.
     #[inline(always)]
     pub fn set_token<P>(&self, key: &Key<P>, token: Token) {
@@ -649,7 +694,7 @@ impl Driver {
             return None;
         }
         // The key's own: it is released only by giving up the key, so the generation is the key's too.
-        self.core.arena.get(key.id.index)
+        self.core.arena.get(key.id.index())
     }
 
     /// Submits everything that is staged, waits for completions, a timer, or a notification from another
@@ -668,6 +713,19 @@ impl Driver {
         timeout: Option<Duration>,
         mut on: impl FnMut(Completion),
     ) -> io::Result<Tick> {
+        self.tick_with(timeout, &mut on)
+    }
+
+    /// [`Driver::tick`] for one that implements [`OnCompletion`] itself.
+    ///
+    /// # Errors
+    /// As for [`Driver::tick`].
+    #[inline]
+    pub fn tick_with(
+        &self,
+        timeout: Option<Duration>,
+        on: &mut impl OnCompletion,
+    ) -> io::Result<Tick> {
         if self.ticking.replace(true) {
             return Err(io::Error::new(
                 io::ErrorKind::Deadlock,
@@ -677,18 +735,13 @@ impl Driver {
         let ticking = Ticking { driver: self };
         let core = &**self.core;
         core.counters().ticks.add(1);
-        let completions = Cell::new(0);
-        let mut on = |completion: Completion| {
-            completions.set(completions.get() + 1);
-            on(completion);
-            if completion.more {
-                self.bound_multishot(completion.id);
-            }
-        };
-        self.deliver_ready(&mut on);
+        let mut on = Telling { driver: self, told: 0, on };
+        if core.ready.len() > 0 {
+            self.deliver_ready(&mut on);
+        }
         self.restart_stalled();
         // Whoever has been told of something must get to act on it: no waiting then.
-        let must_act = completions.get() > 0 || core.ready.len() > 0 || self.woken.get();
+        let must_act = on.told > 0 || core.ready.len() > 0 || self.woken.get();
         let timeout = if must_act || self.room.has_work() {
             Some(Duration::ZERO)
         } else {
@@ -713,7 +766,7 @@ impl Driver {
         }
         drop(ticking);
         self.settle();
-        waited.map(|()| Tick { completions: completions.get(), woken })
+        waited.map(|()| Tick { completions: on.told, woken })
     }
 
     #[inline(always)]
@@ -738,7 +791,8 @@ impl Driver {
         }
     }
 
-    fn deliver_ready(&self, on: &mut impl FnMut(Completion)) {
+    #[cold]
+    fn deliver_ready(&self, on: &mut dyn OnCompletion) {
         let core = &**self.core;
         for _ in 0..core.ready.len() {
             let Some(id) = core.ready.pop() else { break };
@@ -751,7 +805,7 @@ impl Driver {
             slot.unset(bits::ANNOUNCED);
             let more = slot.state.get() == State::Busy;
             if slot.state.get() != State::Orphan {
-                on(Completion { id, token: Token(slot.token.get()), more });
+                on.on_completion(Completion { id, token: Token(slot.token.get()), more });
             }
         }
     }
@@ -778,7 +832,7 @@ impl Driver {
         Some(timeout.map_or(until, |timeout| timeout.min(until)))
     }
 
-    fn fire_timers(&self, on: &mut impl FnMut(Completion)) {
+    fn fire_timers(&self, on: &mut dyn OnCompletion) {
         let core = &**self.core;
         core.wheel.advance(&core.arena, core.nanos(Instant::now()), |slot| {
             core.counters().timers_fired.add(1);
@@ -788,7 +842,7 @@ impl Driver {
 
     /// What other threads have left: results of the blocking pool, and the wake itself.
     #[cold]
-    fn come_home(&self, on: &mut impl FnMut(Completion)) {
+    fn come_home(&self, on: &mut dyn OnCompletion) {
         let core = &**self.core;
         // SAFETY: one thread, and not inside another tick: nobody else holds the queue, and the reference
         // ends before user code runs.
@@ -828,8 +882,7 @@ impl Driver {
         for index in 0..core.fds.len() {
             let Some(entry) = core.fds.get(index) else { continue };
             if entry.flags.get() & (flags::OPEN | flags::CLOSING) == flags::OPEN {
-                entry.set(flags::CLOSING);
-                entry.closer.set(NIL);
+                entry.begin_close(NIL);
                 if entry.in_flight.get() == 0 {
                     core.closable.push(index);
                 }
@@ -908,6 +961,30 @@ impl fmt::Debug for Driver {
             .field("descriptors", &self.descriptors())
             .finish_non_exhaustive()
     }
+}
+
+/// Tells of completions, counts them, and keeps multishot operations within their bounds.
+struct Telling<'a, T> {
+    driver: &'a Driver,
+    told: usize,
+    on: &'a mut T,
+}
+
+impl<T: OnCompletion> OnCompletion for Telling<'_, T> {
+    #[inline(always)]
+    fn on_completion(&mut self, completion: Completion) {
+        self.told += 1;
+        self.on.on_completion(completion);
+        if completion.more {
+            self.driver.bound_multishot(completion.id);
+        }
+    }
+}
+
+/// An operation that was accepted. It may have ended already.
+struct Begun<'a> {
+    slot: &'a Slot,
+    id: OpId,
 }
 
 /// A slot whose payload is being placed: on a panic, or when the submission is refused, it is released.

@@ -55,7 +55,7 @@ mod timer;
 
 pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 pub use config::{Backend, Config, ConfigError, Error};
-pub use core::Completion;
+pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
 pub use driver::{Driver, MOST_WAITING, Refused, Started, Tick};

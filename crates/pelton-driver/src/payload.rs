@@ -178,7 +178,12 @@ mod sealed {
 
 fn outcome(slot: &Slot) -> io::Result<usize> {
     let result = slot.result();
-    if result >= 0 { Ok(result as usize) } else { Err(io::Error::from_raw_os_error(-result)) }
+    if result >= 0 { Ok(result as usize) } else { Err(failed(result)) }
+}
+
+#[cold]
+fn failed(result: i32) -> io::Error {
+    io::Error::from_raw_os_error(-result)
 }
 
 macro_rules! payload {
@@ -536,16 +541,18 @@ impl Sealed for Leasing {
 
     #[inline(always)]
     fn finish(_: &Core, slot: &Slot) -> io::Result<Option<Lease>> {
-        if outcome(slot)? == 0 {
-            return Ok(None);
+        if slot.result() > 0 && slot.vtable.get().is_some() {
+            // SAFETY: the only thing that a pooled receive's slot ever holds is its lease, and it holds
+            // something.
+            return Ok(Some(unsafe { Held::take(slot) }));
         }
-        if slot.vtable.get().is_none() {
-            return Err(nothing_there());
-        }
-        // SAFETY: the only thing that a pooled receive's slot ever holds is its lease, and it holds
-        // something.
-        Ok(Some(unsafe { Held::take(slot) }))
+        no_lease(slot)
     }
+}
+
+#[cold]
+fn no_lease(slot: &Slot) -> io::Result<Option<Lease>> {
+    if outcome(slot)? == 0 { Ok(None) } else { Err(nothing_there()) }
 }
 
 /// One thing that a multishot operation yields, waiting to be taken. In a list of the driver's, because

@@ -25,20 +25,19 @@ use crate::memory::Zeroed;
 use crate::notify::Shared;
 use crate::sys::BufferRing;
 
-#[derive(Clone, Copy, Default)]
 struct Buffer {
     /// Leases on parts of it.
-    leases: u32,
+    leases: Cell<u32>,
     /// Bytes given out since it was offered.
-    filled: u32,
+    filled: Cell<u32>,
     /// With the kernel, or with the room in its place.
-    offered: bool,
+    offered: Cell<bool>,
 }
 
 pub(crate) struct Pool {
     memory: Zeroed,
     buffer_len: u32,
-    buffers: Box<[Cell<Buffer>]>,
+    buffers: Box<[Buffer]>,
     /// Buffers that are offered.
     offered: Cell<u32>,
     /// Buffers that leases hold.
@@ -60,7 +59,11 @@ impl Pool {
             memory,
             buffer_len,
             buffers: (0..buffers)
-                .map(|_| Cell::new(Buffer { offered: true, ..Buffer::default() }))
+                .map(|_| Buffer {
+                    leases: Cell::new(0),
+                    filled: Cell::new(0),
+                    offered: Cell::new(true),
+                })
                 .collect(),
             offered: Cell::new(u32::from(buffers)),
             leased: Cell::new(0),
@@ -98,6 +101,7 @@ impl Pool {
         self.offered.get()
     }
 
+    #[inline(always)]
     fn address(&self, id: u16) -> *mut u8 {
         // SAFETY: `id` is below the number of buffers, so the buffer lies in the block.
         unsafe { self.memory.start().as_ptr().add(usize::from(id) * self.buffer_len as usize) }
@@ -107,7 +111,7 @@ impl Pool {
     pub(crate) fn pick(&self) -> Option<(u16, *mut u8, u32)> {
         // SAFETY: one thread; the reference ends with the statement.
         let id = *unsafe { &*self.free.get() }.last()?;
-        let filled = self.buffers[usize::from(id)].get().filled;
+        let filled = self.buffers[usize::from(id)].filled.get();
         // SAFETY: `filled` never exceeds the buffer's length.
         Some((id, unsafe { self.address(id).add(filled as usize) }, self.buffer_len - filled))
     }
@@ -115,7 +119,7 @@ impl Pool {
     /// For a room without a ring: `n` bytes have been written where `pick` said.
     pub(crate) fn commit(self: &Rc<Pool>, id: u16, n: u32) -> Lease {
         // A buffer that is nearly full is given up, so that the next receive is not cut into crumbs.
-        let left = self.buffer_len - self.buffers[usize::from(id)].get().filled - n;
+        let left = self.buffer_len - self.buffers[usize::from(id)].filled.get() - n;
         let more = left >= (self.buffer_len / 4).max(1);
         if !more {
             // SAFETY: as in `pick`; `id` is the last one, which `pick` returned.
@@ -126,52 +130,61 @@ impl Pool {
 
     /// A completion has filled `n` bytes of buffer `id`; with `more` the kernel keeps the rest. None for
     /// a number that is no buffer of this pool, and where there are no bytes.
+    #[inline(always)]
     pub(crate) fn received(self: &Rc<Pool>, id: u16, n: u32, more: bool) -> Option<Lease> {
-        let cell = self.buffers.get(usize::from(id))?;
-        let mut buffer = cell.get();
-        let start = buffer.filled;
-        if !buffer.offered || n > self.buffer_len - start {
-            self.shared.counters.stale.add(1);
+        let buffer = self.buffers.get(usize::from(id))?;
+        let start = buffer.filled.get();
+        if !buffer.offered.get() || n > self.buffer_len - start {
+            self.count_stale();
             return None;
         }
-        buffer.filled += n;
         if !more {
-            buffer.offered = false;
+            buffer.offered.set(false);
             self.offered.set(self.offered.get() - 1);
         }
         if n == 0 {
-            cell.set(buffer);
             self.offer_if_unused(id);
             return None;
         }
-        if buffer.leases == 0 {
+        buffer.filled.set(start + n);
+        let leases = buffer.leases.get();
+        buffer.leases.set(leases + 1);
+        if leases == 0 {
             self.count_leased(1);
         }
-        buffer.leases += 1;
-        cell.set(buffer);
         // SAFETY: `start + n` lies in the buffer.
         let ptr = unsafe { NonNull::new_unchecked(self.address(id).add(start as usize)) };
         Some(Lease { ptr, pool: Rc::clone(self), len: n, id })
     }
 
+    #[cold]
+    fn count_stale(&self) {
+        self.shared.counters.stale.add(1);
+    }
+
+    #[inline(always)]
     fn give_back(&self, id: u16) {
-        let cell = &self.buffers[usize::from(id)];
-        let mut buffer = cell.get();
-        buffer.leases -= 1;
-        cell.set(buffer);
-        if buffer.leases == 0 {
-            self.count_leased(-1);
-            self.offer_if_unused(id);
+        let buffer = &self.buffers[usize::from(id)];
+        let leases = buffer.leases.get() - 1;
+        buffer.leases.set(leases);
+        if leases == 0 {
+            self.give_back_last(id);
         }
     }
 
+    #[inline(never)]
+    fn give_back_last(&self, id: u16) {
+        self.count_leased(-1);
+        self.offer_if_unused(id);
+    }
+
     fn offer_if_unused(&self, id: u16) {
-        let cell = &self.buffers[usize::from(id)];
-        let buffer = cell.get();
-        if buffer.leases > 0 || buffer.offered {
+        let buffer = &self.buffers[usize::from(id)];
+        if buffer.leases.get() > 0 || buffer.offered.get() {
             return;
         }
-        cell.set(Buffer { leases: 0, filled: 0, offered: true });
+        buffer.filled.set(0);
+        buffer.offered.set(true);
         self.offered.set(self.offered.get() + 1);
         // SAFETY: one thread; neither reference is held across user code.
         match unsafe { &*self.ring.get() } {

@@ -31,7 +31,7 @@ use std::fmt;
 use std::marker::PhantomData;
 use std::mem::MaybeUninit;
 use std::num::NonZeroU32;
-use std::ptr::NonNull;
+use std::ptr::{self, NonNull};
 
 use crate::memory::Zeroed;
 use crate::op::Kind;
@@ -42,22 +42,43 @@ pub(crate) const NIL: u32 = u32::MAX;
 
 /// Names one operation of one driver, for cancelling and for matching completions. It stays harmless
 /// when the operation has ended: it then names nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct OpId {
-    pub(crate) index: u32,
-    pub(crate) generation: u32,
-}
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct OpId(u64);
 
 impl OpId {
     /// The number that the kernel carries for the operation.
     #[inline(always)]
     pub fn user_data(self) -> u64 {
-        (u64::from(self.generation) << 32) | u64::from(self.index)
+        self.0
     }
 
     #[inline(always)]
     pub(crate) fn from_user_data(user_data: u64) -> OpId {
-        OpId { index: user_data as u32, generation: (user_data >> 32) as u32 }
+        OpId(user_data)
+    }
+
+    #[inline(always)]
+    pub(crate) fn new(index: u32, generation: u32) -> OpId {
+        OpId((u64::from(generation) << 32) | u64::from(index))
+    }
+
+    #[inline(always)]
+    pub(crate) fn index(self) -> u32 {
+        self.0 as u32
+    }
+
+    #[inline(always)]
+    pub(crate) fn generation(self) -> u32 {
+        (self.0 >> 32) as u32
+    }
+}
+
+impl fmt::Debug for OpId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OpId")
+            .field("index", &self.index())
+            .field("generation", &self.generation())
+            .finish()
     }
 }
 
@@ -141,6 +162,7 @@ pub(crate) struct Slot {
     pub(crate) state: Cell<State>,
     pub(crate) kind: Cell<Kind>,
     pub(crate) bits: Cell<u8>,
+    unused: Cell<u8>,
     /// Busy: the kind's parameter (half of an offset, the interest, the number of a scratch block).
     /// Done: the result.
     pub(crate) arg: Cell<u32>,
@@ -179,6 +201,24 @@ impl Slot {
         self.bits.set(self.bits.get() & !bit);
     }
 
+    /// True for an operation that is in flight and of which nothing more is to be known: not cancelled,
+    /// not an orphan, in no list, being neither polled nor asked for. Only a send of everything may be one.
+    #[inline(always)]
+    pub(crate) fn is_plain(&self) -> bool {
+        const STATE: u32 = u32::from_ne_bytes([0xFF, 0, 0, 0]);
+        const BITS: u32 = u32::from_ne_bytes([0, 0, !bits::ALL, 0]);
+        const BUSY: u32 = u32::from_ne_bytes([State::Busy as u8, 0, 0, 0]);
+        const _: () = {
+            assert!(std::mem::offset_of!(Slot, state) == 4);
+            assert!(std::mem::offset_of!(Slot, bits) == 6);
+            assert!(std::mem::offset_of!(Slot, unused) == 7);
+        };
+        // SAFETY: at offset 4 the slot has four cells of one initialised byte each, aligned to 4 together,
+        // and they are only ever written by this thread.
+        let four = unsafe { ptr::from_ref(self).cast::<u32>().add(1).read() };
+        four & (STATE | BITS) == BUSY
+    }
+
     #[inline(always)]
     pub(crate) fn result(&self) -> i32 {
         self.arg.get() as i32
@@ -202,8 +242,6 @@ pub(crate) struct Arena {
     capacity: u32,
     /// Slots that have been used at least once; those above are zeroed memory.
     used: Cell<u32>,
-    /// Slots that are not free.
-    live: Cell<u32>,
     free: Cell<*mut ()>,
 }
 
@@ -217,14 +255,15 @@ impl Arena {
             base,
             capacity,
             used: Cell::new(0),
-            live: Cell::new(0),
             free: Cell::new(std::ptr::null_mut()),
         })
     }
 
-    /// Slots that are not free.
+    /// Slots that are not free. Looks at all that have ever been used: counting would cost every operation.
     pub(crate) fn live(&self) -> u32 {
-        self.live.get()
+        (0..self.used())
+            .filter(|index| self.get(*index).is_some_and(|slot| slot.state.get() != State::Free))
+            .count() as u32
     }
 
     /// Slots that have been used at least once.
@@ -247,7 +286,7 @@ impl Arena {
     /// The slot that `id` names, if the operation has not been released since.
     #[inline(always)]
     pub(crate) fn find(&self, id: OpId) -> Option<&Slot> {
-        self.get(id.index).filter(|slot| slot.generation.get() == id.generation)
+        self.get(id.index()).filter(|slot| slot.generation.get() == id.generation())
     }
 
     /// The number of a slot of this arena.
@@ -258,7 +297,7 @@ impl Arena {
 
     #[inline(always)]
     pub(crate) fn id(&self, slot: &Slot) -> OpId {
-        OpId { index: self.index(slot), generation: slot.generation.get() }
+        OpId::new(self.index(slot), slot.generation.get())
     }
 
     /// Takes a free slot and makes it busy, with no payload. None when all are taken.
@@ -275,10 +314,11 @@ impl Arena {
             slot
         };
         debug_assert_eq!(slot.state.get(), State::Free);
-        self.live.set(self.live.get() + 1);
         slot.state.set(State::Busy);
         slot.kind.set(kind);
         slot.bits.set(0);
+        slot.unused.set(0);
+        slot.fd.set(NIL);
         slot.progress.set(0);
         slot.token.set(token);
         Some(slot)
@@ -299,6 +339,7 @@ impl Arena {
                 state: Cell::new(State::Free),
                 kind: Cell::new(Kind::Nop),
                 bits: Cell::new(0),
+                unused: Cell::new(0),
                 arg: Cell::new(0),
                 link: Cell::new(NIL),
                 fd: Cell::new(NIL),
@@ -324,7 +365,6 @@ impl Arena {
         slot.token.set(self.free.get());
         // The list is only ever read through shared references, which this one's provenance allows.
         self.free.set(std::ptr::from_ref(slot).cast_mut().cast());
-        self.live.set(self.live.get() - 1);
     }
 }
 

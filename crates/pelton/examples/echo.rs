@@ -25,23 +25,24 @@ async fn main() -> std::io::Result<()> {
         let stream = listener.accept_stream().await?;
         stream.set_nodelay(true)?;
         let left = left.clone();
-        pelton::spawn(async move {
-            if owned { echo_owned(&stream, &left).await } else { echo_leased(&stream, &left).await }
-        })
-        .detach();
+        if owned {
+            pelton::spawn(echo_owned(stream, left)).detach();
+        } else {
+            pelton::spawn(echo_leased(stream, left)).detach();
+        }
     }
     Ok(())
 }
 
-async fn echo_leased(stream: &TcpStream, left: &Cell<u64>) -> std::io::Result<()> {
+async fn echo_leased(stream: TcpStream, left: Rc<Cell<u64>>) -> std::io::Result<()> {
     while let Some(chunk) = stream.recv().await? {
         stream.send_all(chunk).await?;
-        count(left);
+        count(&left);
     }
     Ok(())
 }
 
-async fn echo_owned(stream: &TcpStream, left: &Cell<u64>) -> std::io::Result<()> {
+async fn echo_owned(stream: TcpStream, left: Rc<Cell<u64>>) -> std::io::Result<()> {
     let mut buf = Vec::with_capacity(16 * 1024);
     loop {
         let read;
@@ -53,7 +54,7 @@ async fn echo_owned(stream: &TcpStream, left: &Cell<u64>) -> std::io::Result<()>
         (sent, buf) = stream.write_all(buf).await;
         sent?;
         buf.clear();
-        count(left);
+        count(&left);
     }
 }
 

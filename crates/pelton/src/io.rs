@@ -14,6 +14,7 @@ use pelton_driver::{Lease, Leasing, Plain, Sending, Submission};
 
 use crate::net::TcpStream;
 use crate::operation::Pending;
+use crate::reactor::MayGoOn;
 
 pub use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 
@@ -194,7 +195,7 @@ impl AsyncRead for PollStream {
         if let Some(poll) = self.recv.poll(&socket.reactor, cx) {
             return poll;
         }
-        if !socket.reactor.may_go_on(cx.waker()) {
+        if socket.reactor.may_go_on(cx.waker()) == MayGoOn::Later {
             return Poll::Pending;
         }
         self.recv.start(&socket.reactor, Submission::recv_pooled(socket.fd), Some(cx))

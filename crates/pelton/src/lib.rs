@@ -65,3 +65,6 @@ pub use task::{JoinError, JoinHandle, yield_now};
 #[cfg(doctest)]
 #[doc = include_str!("../../../README.md")]
 struct Readme;
+
+#[cfg(doctest)]
+mod not_send;

@@ -1,11 +1,11 @@
 //! The future of one operation.
 
 use std::pin::Pin;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
-use pelton_driver::{Fd, Key, Payload, Started, Submission};
+use pelton_driver::{Fd, Key, Payload, Refused, Submission, Token};
 
-use crate::reactor::{Place, Reactor};
+use crate::reactor::{MayGoOn, Reactor};
 use crate::socket::Socket;
 
 /// An operation on a socket's descriptor as a future. Submitted when it is first polled; dropped at any
@@ -18,14 +18,13 @@ pub(crate) struct Operation<'a, A, P: Payload, F> {
     socket: &'a Socket,
     argument: Option<A>,
     key: Option<Key<P>>,
-    place: Option<Place>,
     make: F,
 }
 
 impl<'a, A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'a, A, P, F> {
     #[inline(always)]
     pub(crate) fn new(socket: &'a Socket, argument: A, make: F) -> Operation<'a, A, P, F> {
-        Operation { socket, argument: Some(argument), key: None, place: None, make }
+        Operation { socket, argument: Some(argument), key: None, make }
     }
 
     /// True until it is submitted.
@@ -39,54 +38,93 @@ impl<'a, A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'a, A, P, F> {
         self.argument.take().expect("it has not been submitted")
     }
 
+    /// Submits it. Pending when it is in flight; ready when its outcome can be taken, or says why there is none.
     #[inline(always)]
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<P::Output> {
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P::Output>> {
         let reactor = &*self.socket.reactor;
-        if !reactor.may_go_on(cx.waker()) {
+        let may = reactor.may_go_on(cx.waker());
+        if may == MayGoOn::Later {
             return Poll::Pending;
         }
         let argument = self.argument.take().expect("an operation is polled until it has ended");
-        let token = reactor.token_for(cx.waker(), &mut self.place);
-        match start(reactor, (self.make)(self.socket.fd, argument), token) {
-            Started::Done(output) => {
-                forget_waker(reactor, &mut self.place);
-                Poll::Ready(output)
-            }
-            Started::Pending(key) => {
-                self.key = Some(key);
-                Poll::Pending
-            }
+        let submission = (self.make)(self.socket.fd, argument);
+        if may == MayGoOn::Never {
+            return Poll::Ready(Err(refuse(submission)));
         }
+        start(reactor, submission, cx, &mut self.key)
     }
 }
 
-/// Forgets the waker that was kept in the reactor's table, if one was.
-#[inline(always)]
-pub(crate) fn forget_waker(reactor: &Reactor, place: &mut Option<Place>) {
-    if let Some(place) = place.take() {
-        reactor.forget_waker(place);
-    }
-}
-
+/// Gives up an operation.
 #[cold]
-fn abandon<P: Payload>(reactor: &Reactor, key: Key<P>) {
+pub(crate) fn abandon<P: Payload>(reactor: &Reactor, key: Key<P>) {
+    let token = reactor.driver.token(&key);
     reactor.driver.abandon(key);
+    reactor.forget(token);
 }
 
-/// Submits an operation; a refusal is its outcome.
+/// Takes the outcome, or sees to it that whoever polls is woken.
+#[inline(always)]
+pub(crate) fn take_or_wait<P: Payload>(
+    reactor: &Reactor,
+    key: &mut Option<Key<P>>,
+    cx: &mut Context<'_>,
+) -> Poll<P::Output> {
+    let mut token = Token::NONE;
+    let polled = reactor.driver.poll_take(key, &mut token);
+    match &polled {
+        Poll::Ready(_) => reactor.forget(token),
+        Poll::Pending => wait(reactor, key, cx),
+    }
+    polled
+}
+
+fn wait<P: Payload>(reactor: &Reactor, key: &Option<Key<P>>, cx: &mut Context<'_>) {
+    if let Some(key) = key {
+        reactor.wait_for(key, cx.waker());
+    }
+}
+
+/// Submits an operation of a reactor that has not ended, for whoever polls. Pending when it is in flight;
+/// ready when its outcome can be taken with the key; a refusal is an outcome too, and leaves no key.
 #[inline(always)]
 pub(crate) fn start<P: Payload>(
     reactor: &Reactor,
     submission: Submission<P>,
-    token: pelton_driver::Token,
-) -> Started<P> {
-    if reactor.has_ended() {
-        return Started::Done(submission.refuse(ended()));
+    cx: &mut Context<'_>,
+    key: &mut Option<Key<P>>,
+) -> Poll<Result<(), P::Output>> {
+    start_for(reactor, submission, reactor.token_for(cx.waker()), key)
+}
+
+#[inline(always)]
+fn start_for<P: Payload>(
+    reactor: &Reactor,
+    submission: Submission<P>,
+    token: Token,
+    key: &mut Option<Key<P>>,
+) -> Poll<Result<(), P::Output>> {
+    match reactor.driver.submit_and_look(submission, token) {
+        Ok((made, ended)) => {
+            *key = Some(made);
+            if ended { Poll::Ready(Ok(())) } else { Poll::Pending }
+        }
+        Err(refused) => Poll::Ready(Err(refused_now(reactor, refused, token))),
     }
-    match reactor.driver.start_now(submission, token) {
-        Ok(started) => started,
-        Err(refused) => Started::Done(refused.into_output()),
-    }
+}
+
+#[cold]
+#[inline(never)]
+fn refused_now<P: Payload>(reactor: &Reactor, refused: Refused<P>, token: Token) -> P::Output {
+    reactor.forget(token);
+    refused.into_output()
+}
+
+/// The outcome of an operation of a reactor that has ended.
+#[cold]
+#[inline(never)]
+pub(crate) fn refuse<P: Payload>(submission: Submission<P>) -> P::Output {
+    submission.refuse(ended())
 }
 
 #[cold]
@@ -103,23 +141,12 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<P::Output> {
         let this = &mut *self;
-        if this.key.is_none() {
-            return this.start(cx);
+        if this.key.is_none()
+            && let Err(output) = ready!(this.start(cx))
+        {
+            return Poll::Ready(output);
         }
-        let reactor = &*this.socket.reactor;
-        match reactor.driver.take_if_done(&mut this.key) {
-            Some(output) => {
-                forget_waker(reactor, &mut this.place);
-                Poll::Ready(output)
-            }
-            None => {
-                if let Some(key) = &this.key {
-                    let token = reactor.token_for(cx.waker(), &mut this.place);
-                    reactor.driver.set_token(key, token);
-                }
-                Poll::Pending
-            }
-        }
+        take_or_wait(&this.socket.reactor, &mut this.key, cx)
     }
 }
 
@@ -129,93 +156,74 @@ impl<A, P: Payload, F> Drop for Operation<'_, A, P, F> {
         if let Some(key) = self.key.take() {
             abandon(&self.socket.reactor, key);
         }
-        forget_waker(&self.socket.reactor, &mut self.place);
     }
 }
 
 /// An operation that is held across polls, beside the object that it belongs to.
-pub(crate) struct Pending<P: Payload> {
-    key: Option<Key<P>>,
-    place: Option<Place>,
-}
+pub(crate) struct Pending<P: Payload>(Option<Key<P>>);
 
 impl<P: Payload> Pending<P> {
     pub(crate) const fn none() -> Pending<P> {
-        Pending { key: None, place: None }
+        Pending(None)
     }
 
     /// Goes on with what is in flight already, if anything is.
     pub(crate) fn of(key: Option<Key<P>>) -> Pending<P> {
-        Pending { key, place: None }
+        Pending(key)
     }
 
     pub(crate) fn key(&self) -> Option<&Key<P>> {
-        self.key.as_ref()
+        self.0.as_ref()
     }
 
     /// Submits, with nothing in flight before. Ready if it has ended at once.
+    #[inline]
     pub(crate) fn start(
         &mut self,
         reactor: &Reactor,
         submission: Submission<P>,
         cx: Option<&mut Context<'_>>,
     ) -> Poll<P::Output> {
-        debug_assert!(self.key.is_none());
-        let token = match cx {
-            Some(cx) => reactor.token_for(cx.waker(), &mut self.place),
-            None => pelton_driver::Token::NONE,
-        };
-        match start(reactor, submission, token) {
-            Started::Done(output) => {
-                self.forget_waker(reactor);
-                Poll::Ready(output)
+        debug_assert!(self.0.is_none());
+        if reactor.has_ended() {
+            return Poll::Ready(refuse(submission));
+        }
+        let token = cx.map_or(Token::NONE, |cx| reactor.token_for(cx.waker()));
+        match ready!(start_for(reactor, submission, token, &mut self.0)) {
+            Ok(()) => {
+                let mut token = Token::NONE;
+                let polled = reactor.driver.poll_take(&mut self.0, &mut token);
+                reactor.forget(token);
+                polled
             }
-            Started::Pending(key) => {
-                self.key = Some(key);
-                Poll::Pending
-            }
+            Err(output) => Poll::Ready(output),
         }
     }
 
     /// Takes the outcome, or sees to it that whoever polls is woken. None when nothing is in flight.
+    #[inline]
     pub(crate) fn poll(
         &mut self,
         reactor: &Reactor,
         cx: &mut Context<'_>,
     ) -> Option<Poll<P::Output>> {
-        self.key.as_ref()?;
-        Some(match reactor.driver.take_if_done(&mut self.key) {
-            Some(output) => {
-                self.forget_waker(reactor);
-                Poll::Ready(output)
-            }
-            None => {
-                if let Some(key) = &self.key {
-                    let token = reactor.token_for(cx.waker(), &mut self.place);
-                    reactor.driver.set_token(key, token);
-                }
-                Poll::Pending
-            }
-        })
+        self.0.as_ref()?;
+        Some(take_or_wait(reactor, &mut self.0, cx))
     }
 
     /// Gives up what is in flight.
+    #[inline]
     pub(crate) fn abandon(&mut self, reactor: &Reactor) {
-        if let Some(key) = self.key.take() {
-            reactor.driver.abandon(key);
+        if let Some(key) = self.0.take() {
+            abandon(reactor, key);
         }
-        self.forget_waker(reactor);
     }
 
     /// Moves the operation out, for somebody else to wait for.
     pub(crate) fn take(&mut self, reactor: &Reactor) -> Pending<P> {
-        self.forget_waker(reactor);
-        Pending { key: self.key.take(), place: None }
-    }
-
-    fn forget_waker(&mut self, reactor: &Reactor) {
-        if let Some(place) = self.place.take() {
-            reactor.forget_waker(place);
+        if let Some(key) = &self.0 {
+            reactor.wait_no_more(key);
         }
+        Pending(self.0.take())
     }
 }

@@ -24,7 +24,7 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::{Duration, Instant};
 
-use pelton_driver::{Completion, Driver, Token};
+use pelton_driver::{Completion, Driver, Key, OnCompletion, Token};
 
 use crate::fault::Fault;
 use crate::handle::Shared;
@@ -137,12 +137,14 @@ impl Reactor {
 
     /// One tick of the driver, with its completions dispatched.
     pub(crate) fn tick(&self, timeout: Option<Duration>) {
-        self.budget.set(BUDGET);
+        if !self.ended.get() {
+            self.budget.set(BUDGET);
+        }
         // Before the wait, so that what others see of a reactor that sleeps is all it has done.
         self.report();
         let queued = self.settings.dispatch == Dispatch::Queued;
-        let woken = match self.driver.tick(timeout, |completion| self.dispatch(completion, queued))
-        {
+        let mut dispatcher = Dispatcher { reactor: self, queued };
+        let woken = match self.driver.tick_with(timeout, &mut dispatcher) {
             Ok(tick) => tick.woken,
             Err(error) => {
                 self.tell(&Fault::Wait(error));
@@ -165,8 +167,8 @@ impl Reactor {
     #[inline(always)]
     fn dispatch(&self, completion: Completion, queued: bool) {
         let Token(raw) = completion.token;
-        if raw.addr() & 1 == 1 {
-            return self.wakers.wake(raw.addr() >> 1);
+        if let Some(Place(index)) = place_of(completion.token) {
+            return self.wakers.wake(index);
         }
         if let Some(token) = task::Token::from_raw(raw) {
             // SAFETY: tokens with a clear low bit are put into this reactor's driver by `token_for` alone,
@@ -181,38 +183,72 @@ impl Reactor {
         }
     }
 
-    /// The token of whoever is being polled. `foreign` keeps the waker's place in the table, where the
-    /// waker is not one of this reactor's.
+    /// The token of whoever is being polled. It is to be [forgotten](Reactor::forget) by whoever finds it
+    /// in an operation that has ended.
     #[inline(always)]
-    pub(crate) fn token_for(&self, waker: &Waker, foreign: &mut Option<Place>) -> Token {
+    pub(crate) fn token_for(&self, waker: &Waker) -> Token {
         match self.tasks.token(waker) {
             Some(token) => Token(token.into_raw()),
-            None => self.wakers.token_for(waker, foreign),
+            None => self.foreign_token(waker, &mut None),
         }
     }
 
-    /// Forgets a waker of the table.
-    pub(crate) fn forget_waker(&self, place: Place) {
-        self.wakers.remove(place);
+    #[cold]
+    fn foreign_token(&self, waker: &Waker, place: &mut Option<Place>) -> Token {
+        Token::number(self.wakers.keep(waker, place) << 1 | 1)
     }
 
-    /// Counts an operation that ends at once. False when the task has had enough of them and has to give
-    /// way: it has been woken to go on later.
+    /// Sees to it that an operation's completion is for `waker`.
     #[inline(always)]
-    pub(crate) fn may_go_on(&self, waker: &Waker) -> bool {
+    pub(crate) fn wait_for<P>(&self, key: &Key<P>, waker: &Waker) {
+        let before = self.driver.token(key);
+        match self.tasks.token(waker) {
+            Some(token) => {
+                self.driver.set_token(key, Token(token.into_raw()));
+                self.forget(before);
+            }
+            None => {
+                let token = self.foreign_token(waker, &mut place_of(before));
+                self.driver.set_token(key, token);
+            }
+        }
+    }
+
+    /// Sees to it that nobody is woken by an operation's completion.
+    pub(crate) fn wait_no_more<P>(&self, key: &Key<P>) {
+        let before = self.driver.token(key);
+        self.driver.set_token(key, Token::NONE);
+        self.forget(before);
+    }
+
+    /// Gives up the place in the table of wakers that a token may name. No operation has the token any more.
+    #[inline(always)]
+    pub(crate) fn forget(&self, token: Token) {
+        if let Some(place) = place_of(token) {
+            self.wakers.remove(place);
+        }
+    }
+
+    /// Counts an operation that may end at once, and says whether to start it. A task that has had enough of
+    /// them has been woken to go on later.
+    #[inline(always)]
+    pub(crate) fn may_go_on(&self, waker: &Waker) -> MayGoOn {
         let left = self.budget.get();
         if left == 0 {
             return self.give_way(waker);
         }
         self.budget.set(left - 1);
-        true
+        MayGoOn::Now
     }
 
     #[cold]
-    fn give_way(&self, waker: &Waker) -> bool {
+    fn give_way(&self, waker: &Waker) -> MayGoOn {
+        if self.ended.get() {
+            return MayGoOn::Never;
+        }
         self.budget.set(BUDGET);
         waker.wake_by_ref();
-        false
+        MayGoOn::Later
     }
 
     /// Runs the closures that other threads have posted, those that are there now. Each by itself: one
@@ -244,6 +280,8 @@ impl Reactor {
     /// The end: drops every task, on this thread, and refuses what comes after.
     pub(crate) fn end(&self) {
         self.ended.set(true);
+        // For good: an operation then finds out why.
+        self.budget.set(0);
         self.shared.close();
         self.tasks.clear();
     }
@@ -294,6 +332,36 @@ impl Reactor {
     }
 }
 
+/// Whether an operation may be started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum MayGoOn {
+    Now,
+    /// Its task has been woken to try again.
+    Later,
+    /// The reactor has ended.
+    Never,
+}
+
+/// The place in the table of wakers that a token names, if it names one.
+#[inline(always)]
+fn place_of(token: Token) -> Option<Place> {
+    let number = token.as_number();
+    (number & 1 == 1).then_some(Place(number >> 1))
+}
+
+/// Dispatches the completions of one tick.
+struct Dispatcher<'a> {
+    reactor: &'a Reactor,
+    queued: bool,
+}
+
+impl OnCompletion for Dispatcher<'_> {
+    #[inline(always)]
+    fn on_completion(&mut self, completion: Completion) {
+        self.reactor.dispatch(completion, self.queued);
+    }
+}
+
 /// While it lives the reactor is its thread's.
 pub(crate) struct Entered(());
 
@@ -316,11 +384,6 @@ struct Wakers {
 pub(crate) struct Place(usize);
 
 impl Wakers {
-    #[cold]
-    fn token_for(&self, waker: &Waker, place: &mut Option<Place>) -> Token {
-        Token::number(self.keep(waker, place) << 1 | 1)
-    }
-
     fn keep(&self, waker: &Waker, place: &mut Option<Place>) -> usize {
         // Cloned, and what it replaces dropped, outside the borrow: both are foreign code.
         let mut incoming = Some(waker.clone());

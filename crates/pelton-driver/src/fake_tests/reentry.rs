@@ -64,12 +64,12 @@ fn a_drop_in_an_abandon_or_in_the_last_release_of_a_slot_may_take_that_slot_agai
         *at_drop.borrow_mut() = Some(key);
     });
     let key = driver.submit(Submission::recv(fd, buf), Token::NONE).unwrap();
-    let index = key.id().index;
+    let index = key.id().index();
     kernel.fill(key.id().user_data(), b"done");
     tick(&driver);
     driver.abandon(key);
     let key = inner.borrow_mut().take().unwrap();
-    assert_eq!(key.id().index, index, "released before its buffer was dropped");
+    assert_eq!(key.id().index(), index, "released before its buffer was dropped");
     assert!(!driver.is_done(&key));
     kernel.fill(key.id().user_data(), b"again");
     assert_eq!(tick(&driver).len(), 1);

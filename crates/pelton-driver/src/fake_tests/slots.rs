@@ -13,8 +13,8 @@ fn a_generation_that_wraps_is_still_another_generation() {
     arena.release(slot);
     let slot = claim();
     let new = arena.id(slot);
-    assert_eq!((old.index, new.index), (0, 0), "the same slot");
-    assert_eq!(new.generation, 0);
+    assert_eq!((old.index(), new.index()), (0, 0), "the same slot");
+    assert_eq!(new.generation(), 0);
     assert!(arena.find(old).is_none());
     assert!(arena.find(new).is_some());
     assert_eq!(OpId::from_user_data(new.user_data()), new);
@@ -32,14 +32,14 @@ fn slots_are_used_again_in_any_order_and_none_is_given_twice() {
             assert_eq!(slot.is_none(), claimed.len() == 8);
             if let Some(slot) = slot {
                 let id = arena.id(slot);
-                assert!(claimed.iter().all(|other: &OpId| other.index != id.index));
+                assert!(claimed.iter().all(|other: &OpId| other.index() != id.index()));
                 claimed.push(id);
             }
         } else if !claimed.is_empty() {
             let id = claimed.swap_remove(random.below(claimed.len()));
             arena.release(arena.find(id).unwrap());
             assert!(arena.find(id).is_none());
-            assert_eq!(arena.get(id.index).unwrap().state.get(), State::Free);
+            assert_eq!(arena.get(id.index()).unwrap().state.get(), State::Free);
         }
         assert_eq!(arena.live() as usize, claimed.len());
     }

@@ -24,7 +24,7 @@ use super::attempt::{Attempt, attempt, interest_arg, shutdown_arg};
 use super::unix::{NO_DESCRIPTOR, check, errno, last_errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
-use crate::core::{Completion, Core, Fifo};
+use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::notify::Notifier;
 use crate::op::{Kind, Op};
@@ -245,7 +245,7 @@ impl Epoll {
         if result >= 0 { Ok(result as usize) } else { Err(last_errno()) }
     }
 
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
         for _ in 0..self.listed.len() {
             let Some(index) = self.listed.pop() else { break };
             let Some(entry) = core.fds.get(index) else { continue };
@@ -265,8 +265,8 @@ impl Epoll {
             let id = OpId::from_user_data(data);
             let Some(entry) = core
                 .fds
-                .get(id.index)
-                .filter(|entry| entry.generation.get() == id.generation && entry.has(flags::OPEN))
+                .get(id.index())
+                .filter(|entry| entry.named() == id.generation() && entry.has(flags::OPEN))
             else {
                 core.counters().stale.add(1);
                 continue;
@@ -281,7 +281,7 @@ impl Epoll {
             if bits & hung_up as u32 != 0 {
                 entry.set(flags::HUNG_UP);
             }
-            self.run(core, id.index, entry, on);
+            self.run(core, id.index(), entry, on);
         }
     }
 
@@ -290,7 +290,7 @@ impl Epoll {
     /// User code runs whenever an operation ends. It may cancel what is parked, which empties the queues,
     /// and close the descriptor, whose entry stays as it is until the driver has finished this tick.
     #[inline]
-    fn run(&self, core: &Core, index: u32, entry: &Entry, on: &mut impl FnMut(Completion)) {
+    fn run(&self, core: &Core, index: u32, entry: &Entry, on: &mut impl OnCompletion) {
         let unfinished = Unfinished { room: self, index, entry };
         for direction in [Direction::In, Direction::Out] {
             let queue = direction.queue(entry);
@@ -399,7 +399,7 @@ impl Epoll {
     #[cold]
     fn register(&self, core: &Core, index: u32, entry: &Entry) -> io::Result<()> {
         let both = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-        let data = OpId { index, generation: entry.generation.get() }.user_data();
+        let data = OpId::new(index, entry.named()).user_data();
         core.counters().registrations.add(1);
         self.control(libc::EPOLL_CTL_ADD, entry.raw.get(), both, data)?;
         entry.set(flags::REGISTERED);

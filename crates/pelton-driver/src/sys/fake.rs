@@ -14,7 +14,7 @@ use std::time::Duration;
 use super::unix::{NO_DESCRIPTOR, OwnedDescriptor, own};
 use super::{Part, errno, part, part_base, part_len};
 use crate::config::Error;
-use crate::core::{Completion, Core};
+use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::{Kind, Op};
 use crate::payload::{self, Item, Memory};
@@ -272,7 +272,7 @@ impl Fake {
         Ok(())
     }
 
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
         let there_now = self.kernel.state.borrow().completions.len();
         for _ in 0..there_now {
             // One by one, so that none is lost where a callback panics.
@@ -282,7 +282,7 @@ impl Fake {
         }
     }
 
-    fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl FnMut(Completion)) {
+    fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl OnCompletion) {
         let Cqe { user_data, result, more, descriptor, spurious } = cqe;
         let Some(slot) = core.in_flight(user_data) else { return };
         if spurious && matches!(slot.state.get(), State::Busy | State::Orphan) {
@@ -335,7 +335,7 @@ impl Fake {
         }
     }
 
-    fn end(&self, core: &Core, user_data: u64, more: bool, on: &mut impl FnMut(Completion)) {
+    fn end(&self, core: &Core, user_data: u64, more: bool, on: &mut impl OnCompletion) {
         if !more && let Some(slot) = core.in_flight(user_data) {
             core.finish_now(slot, 0, on);
         }

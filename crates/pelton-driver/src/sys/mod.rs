@@ -19,11 +19,11 @@
 use std::time::Duration;
 
 use crate::config::{Backend, Config, Error};
-use crate::core::{Completion, Core};
+use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::Op;
 use crate::payload::Memory;
-use crate::slot::Slot;
+use crate::slot::{OpId, Slot};
 
 mod attempt;
 mod epoll;
@@ -109,8 +109,21 @@ impl Room {
     }
 
     #[inline(always)]
-    pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, entry: &Entry, memory: Memory) {
-        in_room!(self, kernel => kernel.start(core, slot, op, entry, memory));
+    pub(crate) fn start(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        id: OpId,
+        op: Op,
+        entry: &Entry,
+        memory: Memory,
+    ) {
+        match self {
+            Room::Uring(uring) => uring.start(core, slot, id, op, entry, memory),
+            Room::Epoll(epoll) => epoll.start(core, slot, op, entry, memory),
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(fake) => fake.start(core, slot, op, entry, memory),
+        }
     }
 
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
@@ -157,7 +170,7 @@ impl Room {
     }
 
     #[inline(always)]
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
         in_room!(self, kernel => kernel.reap(core, on));
     }
 

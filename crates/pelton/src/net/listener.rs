@@ -317,3 +317,6 @@ fn runs_out(error: &io::Error) -> bool {
         .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
         || error.kind() == io::ErrorKind::QuotaExceeded
 }
+
+#[cfg(test)]
+mod tests;

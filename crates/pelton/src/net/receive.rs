@@ -10,13 +10,11 @@ use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
-use pelton_driver::{
-    Fd, Filling, IoBufMut, IoVectoredMut, Key, Lease, Leasing, Started, Submission, Token,
-};
+use pelton_driver::{Fd, Filling, IoBufMut, IoVectoredMut, Key, Lease, Leasing, Submission};
 
 use super::stream::TcpStream;
 use crate::operation::{self, Operation};
-use crate::reactor::{Place, Reactor};
+use crate::reactor::{MayGoOn, Reactor};
 
 /// What receives have left behind for the next one.
 #[derive(Default)]
@@ -46,8 +44,9 @@ impl Left {
         }
     }
 
+    #[cold]
     fn keep(&self, reactor: &Reactor, key: Key<Leasing>) {
-        reactor.driver.set_token(&key, Token::NONE);
+        reactor.wait_no_more(&key);
         self.some.set(true);
         if let Some(other) = self.key.replace(Some(key)) {
             // Two receives at once, both dropped: their order was never defined.
@@ -60,40 +59,32 @@ impl Left {
 pub(super) struct Recv<'a> {
     stream: &'a TcpStream,
     key: Option<Key<Leasing>>,
-    place: Option<Place>,
 }
 
 impl<'a> Recv<'a> {
     #[inline(always)]
     pub(super) fn new(stream: &'a TcpStream) -> Recv<'a> {
-        Recv { stream, key: None, place: None }
+        Recv { stream, key: None }
     }
 
+    /// As `Operation::start`.
     #[inline(always)]
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), io::Result<Option<Lease>>>> {
         let socket = &self.stream.socket;
         let reactor = &*socket.reactor;
-        if self.stream.left.is_some()
-            && let Poll::Ready(lease) = self.go_on()
-        {
-            return Poll::Ready(Ok(Some(lease)));
-        }
-        if self.key.is_some() {
-            return self.poll_key(cx);
-        }
-        if !reactor.may_go_on(cx.waker()) {
-            return Poll::Pending;
-        }
-        let token = reactor.token_for(cx.waker(), &mut self.place);
-        match operation::start(reactor, Submission::recv_pooled(socket.fd), token) {
-            Started::Done(output) => {
-                operation::forget_waker(reactor, &mut self.place);
-                Poll::Ready(output)
+        if self.stream.left.is_some() {
+            if let Poll::Ready(lease) = self.go_on() {
+                return Poll::Ready(Err(Ok(Some(lease))));
             }
-            Started::Pending(key) => {
-                self.key = Some(key);
-                Poll::Pending
+            if self.key.is_some() {
+                return Poll::Ready(Ok(()));
             }
+        }
+        let submission = Submission::recv_pooled(socket.fd);
+        match reactor.may_go_on(cx.waker()) {
+            MayGoOn::Now => operation::start(reactor, submission, cx, &mut self.key),
+            MayGoOn::Later => Poll::Pending,
+            MayGoOn::Never => Poll::Ready(Err(operation::refuse(submission))),
         }
     }
 
@@ -114,24 +105,6 @@ impl<'a> Recv<'a> {
             }
         }
     }
-
-    #[inline(always)]
-    fn poll_key(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
-        let reactor = &*self.stream.socket.reactor;
-        match reactor.driver.take_if_done(&mut self.key) {
-            Some(output) => {
-                operation::forget_waker(reactor, &mut self.place);
-                Poll::Ready(output)
-            }
-            None => {
-                if let Some(key) = &self.key {
-                    let token = reactor.token_for(cx.waker(), &mut self.place);
-                    reactor.driver.set_token(key, token);
-                }
-                Poll::Pending
-            }
-        }
-    }
 }
 
 impl Future for Recv<'_> {
@@ -139,17 +112,21 @@ impl Future for Recv<'_> {
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.key.is_some() { self.poll_key(cx) } else { self.start(cx) }
+        let this = &mut *self;
+        if this.key.is_none()
+            && let Err(received) = ready!(this.start(cx))
+        {
+            return Poll::Ready(received);
+        }
+        operation::take_or_wait(&this.stream.socket.reactor, &mut this.key, cx)
     }
 }
 
 impl Drop for Recv<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        let reactor = &*self.stream.socket.reactor;
-        operation::forget_waker(reactor, &mut self.place);
         if let Some(key) = self.key.take() {
-            self.stream.left.keep(reactor, key);
+            self.stream.left.keep(&self.stream.socket.reactor, key);
         }
     }
 }
@@ -158,21 +135,43 @@ impl Drop for Recv<'_> {
 pub(super) struct Read<'a, B: IoBufMut, F> {
     stream: &'a TcpStream,
     operation: Operation<'a, B, Filling<B>, F>,
-    /// Another receive was left behind: its bytes come first. Seldom, so it is kept out of the way.
-    left: Option<Box<Recv<'a>>>,
+    left: LeftFirst<'a>,
 }
+
+/// Another receive was left behind: its bytes come first. Seldom, so it is kept out of the way.
+struct LeftFirst<'a>(Option<Box<Recv<'a>>>);
+
+impl Drop for LeftFirst<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if let Some(recv) = self.0.take() {
+            drop_left(recv);
+        }
+    }
+}
+
+#[cold]
+fn drop_left(_: Box<Recv<'_>>) {}
 
 impl<'a, B: IoBufMut, F: Fn(Fd, B) -> Submission<Filling<B>>> Read<'a, B, F> {
     #[inline(always)]
     pub(super) fn new(stream: &'a TcpStream, buf: B, make: F) -> Read<'a, B, F> {
-        Read { stream, operation: stream.socket.operation(buf, make), left: None }
+        Read { stream, operation: stream.socket.operation(buf, make), left: LeftFirst(None) }
+    }
+
+    #[cold]
+    fn poll_left_or_own(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, B)> {
+        if self.operation.is_staged() {
+            return self.poll_left(cx);
+        }
+        Pin::new(&mut self.operation).poll(cx)
     }
 
     #[cold]
     fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, B)> {
-        let recv = self.left.get_or_insert_with(|| Box::new(Recv::new(self.stream)));
+        let recv = self.left.0.get_or_insert_with(|| Box::new(Recv::new(self.stream)));
         let received = ready!(Pin::new(recv).poll(cx));
-        self.left = None;
+        self.left.0 = None;
         let buf = self.operation.take_argument();
         let mut lease = match received {
             Ok(Some(lease)) => lease,
@@ -191,8 +190,11 @@ impl<B: IoBufMut, F: Fn(Fd, B) -> Submission<Filling<B>>> Future for Read<'_, B,
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.left.is_some() || (self.stream.left.is_some() && self.operation.is_staged()) {
+        if self.left.0.is_some() {
             return self.poll_left(cx);
+        }
+        if self.stream.left.is_some() {
+            return self.poll_left_or_own(cx);
         }
         Pin::new(&mut self.operation).poll(cx)
     }

@@ -28,6 +28,7 @@ pub(super) enum Polled {
 
 struct Vtable {
     poll: unsafe fn(NonNull<Prefix>, &mut Context<'_>) -> Polled,
+    panicked: unsafe fn(NonNull<Prefix>, Box<dyn Any + Send>),
     cancel: unsafe fn(NonNull<Prefix>) -> bool,
     take: unsafe fn(NonNull<Prefix>, *mut ()),
     free: unsafe fn(NonNull<Prefix>) -> bool,
@@ -66,6 +67,7 @@ impl Body {
             prefix: Prefix {
                 vtable: &Vtable {
                     poll: poll::<F>,
+                    panicked: panicked::<F>,
                     cancel: cancel::<F>,
                     take: take::<F>,
                     free: free::<F>,
@@ -88,10 +90,22 @@ impl Body {
     ///
     /// # Safety
     /// The body holds a future, and nobody else uses the body until this returns.
-    #[inline]
+    #[inline(always)]
     pub(super) unsafe fn poll(self, cx: &mut Context<'_>) -> Polled {
+        // Caught here and not behind the vtable: there it would cost a frame for each poll.
         // SAFETY: as the caller says.
-        unsafe { (self.vtable().poll)(self.0, cx) }
+        match catch_unwind(AssertUnwindSafe(|| unsafe { (self.vtable().poll)(self.0, cx) })) {
+            Ok(polled) => polled,
+            // SAFETY: only the future's own poll unwinds out of there, so the body still holds it.
+            Err(payload) => unsafe { self.panicked(payload) },
+        }
+    }
+
+    #[cold]
+    unsafe fn panicked(self, payload: Box<dyn Any + Send>) -> Polled {
+        // SAFETY: as the caller says.
+        unsafe { (self.vtable().panicked)(self.0, payload) };
+        Polled::Panicked
     }
 
     /// Drops the future and stores an error as its output. True if the drop panicked.
@@ -150,40 +164,44 @@ fn discard(payload: Box<dyn Any + Send>) {
 
 unsafe fn poll<F: Future>(body: NonNull<Prefix>, cx: &mut Context<'_>) -> Polled {
     // SAFETY: see above; the caller has the body to itself.
+    let future = unsafe { stage::<F>(body) }.cast::<F>();
+    // SAFETY: the body holds the future, nobody else uses it meanwhile (the header is `RUNNING`), and it
+    // stays in its box until it is dropped there: it is pinned.
+    match unsafe { Pin::new_unchecked(&mut *future) }.poll(cx) {
+        Poll::Pending => Polled::Pending,
+        // SAFETY: the body still holds the future.
+        Poll::Ready(value) => unsafe { complete::<F>(body, value) },
+    }
+}
+
+/// Replaces a future that has ended by its output.
+///
+/// # Safety
+/// The body is a `Typed<F>` that holds the future, and the caller has it to itself.
+#[inline(never)]
+unsafe fn complete<F: Future>(body: NonNull<Prefix>, value: F::Output) -> Polled {
+    // SAFETY: as the caller says.
     let stage = unsafe { stage::<F>(body) };
-    let future = stage.cast::<F>();
-    let mut output = None;
-    let caught = catch_unwind(AssertUnwindSafe(|| {
-        // SAFETY: the body holds the future, nobody else uses it meanwhile (the header is `RUNNING`),
-        // and it stays in its box until it is dropped there: it is pinned.
-        match unsafe { Pin::new_unchecked(&mut *future) }.poll(cx) {
-            Poll::Pending => false,
-            Poll::Ready(value) => {
-                output = Some(value);
-                // SAFETY: as above, and it is not used again: if this unwinds, `output` is set.
-                unsafe { future.drop_in_place() };
-                true
-            }
-        }
-    }));
-    let (result, polled) = match (caught, output) {
-        (Ok(false), _) => return Polled::Pending,
-        (Ok(true), Some(value)) => (Ok(value), Polled::Ready),
-        // The future had delivered before its drop panicked: the panic is counted, the output kept.
-        (Err(payload), Some(value)) => {
-            discard(payload);
-            (Ok(value), Polled::Panicked)
-        }
-        (Err(payload), None) => {
-            // SAFETY: the poll unwound, so the future is still there; it is dropped once, here.
-            contain(|| unsafe { future.drop_in_place() });
-            (Err(JoinError::panic(payload)), Polled::Panicked)
-        }
-        (Ok(true), None) => unreachable!("a ready poll sets the output first"),
-    };
+    // SAFETY: the body holds the future and nobody else uses it; it is dropped once, here.
+    let caught = catch_unwind(AssertUnwindSafe(|| unsafe { stage.cast::<F>().drop_in_place() }));
     // SAFETY: the future has been dropped, so the stage is free for the output, which fits by the union.
-    unsafe { stage.write(Stage { output: ManuallyDrop::new(result) }) };
-    polled
+    unsafe { stage.write(Stage { output: ManuallyDrop::new(Ok(value)) }) };
+    match caught {
+        Ok(()) => Polled::Ready,
+        Err(payload) => {
+            discard(payload);
+            Polled::Panicked
+        }
+    }
+}
+
+unsafe fn panicked<F: Future>(body: NonNull<Prefix>, payload: Box<dyn Any + Send>) {
+    // SAFETY: see above; the caller has the body to itself.
+    let stage = unsafe { stage::<F>(body) };
+    // SAFETY: the poll unwound, so the future is still there; it is dropped once, here.
+    contain(|| unsafe { stage.cast::<F>().drop_in_place() });
+    // SAFETY: the future has been dropped, so the stage is free for the output.
+    unsafe { stage.write(Stage { output: ManuallyDrop::new(Err(JoinError::panic(payload))) }) };
 }
 
 unsafe fn cancel<F: Future>(body: NonNull<Prefix>) -> bool {

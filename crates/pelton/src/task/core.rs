@@ -115,7 +115,7 @@ impl Core {
 
     /// Owner's thread, header with a future that is not running: polls it once. No user code unwinds out
     /// of this. Whoever calls it keeps the reactor alive.
-    #[inline]
+    #[inline(always)]
     pub(super) fn poll(&self, header: HeaderRef) {
         debug_assert!(!header.has(RUNNING | DONE | DEAD | ROOT));
         let Some(body) = header.body.get() else { return };
@@ -126,14 +126,17 @@ impl Core {
         // SAFETY: neither done nor dead: the body holds the future. `RUNNING` keeps everybody else (a
         // nested resume, an abort, `clear`) from using it.
         let polled = unsafe { body.poll(&mut Context::from_waker(&waker)) };
-        let state = header.state.get();
-        if polled == Polled::Pending && state & ABORT == 0 {
-            header.state.set(state & !RUNNING);
-        } else {
-            self.after_poll(header, polled);
+        if polled != Polled::Pending {
+            return self.after_poll(header, polled);
         }
+        let state = header.state.get();
+        if state & ABORT != 0 {
+            return self.after_poll(header, polled);
+        }
+        header.state.set(state & !RUNNING);
     }
 
+    #[inline(never)]
     fn after_poll(&self, header: HeaderRef, polled: Polled) {
         match polled {
             Polled::Pending => return self.cancel(header),

@@ -237,7 +237,7 @@ impl Tasks {
     ///
     /// # Safety
     /// The token came from [`Tasks::token`] of these very tasks, however long ago.
-    #[inline]
+    #[inline(always)]
     pub(crate) unsafe fn resume(&self, token: Token) {
         // SAFETY: as the caller says, and our headers exist as long as we do.
         let header = unsafe { HeaderRef::new(token.0) };
@@ -253,7 +253,6 @@ impl Tasks {
     ///
     /// # Safety
     /// As for [`Tasks::resume`].
-    #[inline]
     pub(crate) unsafe fn wake(&self, token: Token) {
         // SAFETY: as the caller says, and our headers exist as long as we do.
         let header = unsafe { HeaderRef::new(token.0) };

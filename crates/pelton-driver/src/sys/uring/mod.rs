@@ -32,11 +32,11 @@ use rustix::io::Errno;
 use super::attempt::{interest_arg, poll_events, shutdown_arg};
 use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, own};
 use crate::config::{Config, Error};
-use crate::core::{Completion, Core};
+use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::{Kind, Op};
 use crate::payload::{self, Item, Memory};
-use crate::slot::{NIL, Slot, State, bits};
+use crate::slot::{NIL, OpId, Slot, State, bits};
 
 pub(crate) mod bufring;
 mod entry;
@@ -107,8 +107,19 @@ impl Uring {
     /// Stages an entry. No call, unless the queue is full.
     #[inline(always)]
     fn push(&self, core: &Core, sqe: Sqe) {
-        if !self.push_now(sqe) {
-            self.push_full(core, sqe);
+        self.push_made(core, || sqe);
+    }
+
+    /// As `push`, for an entry that is best made where it goes: `make` writes numbers and runs no other code.
+    #[inline(always)]
+    fn push_made(&self, core: &Core, make: impl Fn() -> Sqe) {
+        // SAFETY: the entry is written whole, here, and what it points at belongs to a slot that stays
+        // busy until the operation's last completion, or to nobody but the kernel.
+        unsafe {
+            match self.ring.sqe() {
+                Some(place) => place.cast::<Sqe>().write(make()),
+                None => self.push_full(core, make()),
+            }
         }
     }
 
@@ -159,48 +170,64 @@ impl Uring {
     }
 
     #[inline(always)]
-    pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, entry: &Entry, memory: Memory) {
+    pub(crate) fn start(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        id: OpId,
+        op: Op,
+        entry: &Entry,
+        memory: Memory,
+    ) {
         let raw = entry.raw.get();
-        let user_data = core.arena.id(slot).user_data();
-        let sqe = match op {
-            Op::Recv { .. } => entry::recv(raw, memory.ptr, memory.len as u32, user_data),
+        let user_data = id.user_data();
+        let Memory { ptr, len } = memory;
+        match op {
+            Op::Recv { .. } => {
+                self.push_made(core, || entry::recv(raw, ptr, len as u32, user_data));
+            }
             Op::Send { all, .. } => {
                 // Kept to see whether a completion was short.
-                slot.arg.set(memory.len as u32);
-                entry::send(raw, memory.ptr, memory.len as u32, all, user_data)
+                slot.arg.set(len as u32);
+                self.push_made(core, || entry::send(raw, ptr, len as u32, all, user_data));
             }
-            Op::RecvPooled { .. } => entry::recv_pooled(raw, GROUP, false, user_data),
-            Op::RecvMulti { .. } => entry::recv_pooled(raw, GROUP, true, user_data),
+            Op::RecvPooled { .. } => {
+                self.push_made(core, || entry::recv_pooled(raw, GROUP, false, user_data));
+            }
+            Op::RecvMulti { .. } => {
+                self.push(core, entry::recv_pooled(raw, GROUP, true, user_data));
+            }
             Op::ReadAt { offset, .. } => {
                 slot.set_offset(offset);
-                entry::read(raw, memory.ptr, memory.len as u32, offset, user_data)
+                self.push_made(core, || entry::read(raw, ptr, len as u32, offset, user_data));
             }
             Op::WriteAt { offset, .. } => {
                 slot.set_offset(offset);
-                entry::write(raw, memory.ptr, memory.len as u32, offset, user_data)
+                self.push_made(core, || entry::write(raw, ptr, len as u32, offset, user_data));
             }
             Op::Poll { interest, .. } => {
                 slot.arg.set(interest_arg(interest));
-                return self.push_again(core, slot, raw);
+                self.push_again(core, slot, raw);
             }
             Op::Connect { .. }
             | Op::Accept { .. }
             | Op::AcceptMulti { .. }
             | Op::RecvVectored { .. }
-            | Op::SendVectored { .. } => return self.push_again(core, slot, raw),
+            | Op::SendVectored { .. } => self.push_again(core, slot, raw),
             Op::Sync { data_only, .. } => {
                 slot.arg.set(data_only.into());
-                entry::sync(raw, data_only, user_data)
+                self.push(core, entry::sync(raw, data_only, user_data));
             }
-            Op::Shutdown { how, .. } => entry::shutdown(raw, shutdown_arg(how), user_data),
+            Op::Shutdown { how, .. } => {
+                self.push(core, entry::shutdown(raw, shutdown_arg(how), user_data));
+            }
             Op::Nop
             | Op::Close { .. }
             | Op::Timeout { .. }
             | Op::Cancel { .. }
             | Op::CancelFd { .. }
             | Op::Wake => unreachable!("the driver itself answers {op:?}"),
-        };
-        self.push(core, sqe);
+        }
     }
 
     /// Stages the entry of an operation that is already in its slot.
@@ -351,25 +378,56 @@ impl Uring {
     }
 
     #[inline(always)]
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl FnMut(Completion)) {
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+        let reaping = Reaping::begin(&self.ring, core);
         // Bounded by what is there now, so that a tick ends.
-        let mut left = self.ring.cq_ready();
-        while left > 0
-            && let Some(cqe) = self.ring.next_cqe()
-        {
-            left -= 1;
-            core.counters().completions.add(1);
-            self.dispatch(core, cqe, on);
+        while let Some(cqe) = self.ring.next_seen() {
+            if !self.dispatch_plain(core, cqe, on) {
+                self.dispatch(core, cqe, on);
+            }
         }
-        self.ring.publish();
+        drop(reaping);
         let overflows = self.ring.cq_overflows();
         if overflows != self.overflows.get() {
             core.counters().cq_overflows.add(overflows - self.overflows.replace(overflows));
         }
     }
 
+    /// What nearly all completions are: an end with success, of an operation with nothing special about it.
+    /// False, with nothing done, for any other.
     #[inline(always)]
-    fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl FnMut(Completion)) {
+    fn dispatch_plain(&self, core: &Core, cqe: Cqe, on: &mut impl OnCompletion) -> bool {
+        let id = OpId::from_user_data(cqe.user_data);
+        let Some(slot) = core.arena.find(id) else { return false };
+        if !slot.is_plain() || cqe.res < 0 {
+            return false;
+        }
+        let kind = slot.kind.get();
+        let mut result = cqe.res;
+        match kind {
+            Kind::Recv => {}
+            Kind::Send => {
+                if (result as u32) < slot.arg.get() {
+                    return false;
+                }
+                result += slot.progress.get() as i32;
+            }
+            Kind::RecvPooled => {
+                if let Some(buffer) = cqe.buffer()
+                    && let Some(lease) =
+                        core.pool.received(buffer, result as u32, cqe.buffer_more())
+                {
+                    payload::put_lease(slot, lease);
+                }
+            }
+            _ => return false,
+        }
+        core.finish_plain(slot, id, kind, result, on);
+        true
+    }
+
+    #[inline(never)]
+    fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut dyn OnCompletion) {
         if cqe.user_data as u32 == NIL {
             return self.dispatch_internal(core, cqe);
         }
@@ -378,7 +436,6 @@ impl Uring {
         if slot.has(bits::POLLING) || (result < 0 && try_again(slot, result)) {
             return self.dispatch_again(core, slot, cqe, on);
         }
-        // One place tells, so that what it does is compiled into this loop.
         let result = match slot.kind.get() {
             Kind::RecvPooled => {
                 if let Some(buffer) = cqe.buffer() {
@@ -432,7 +489,7 @@ impl Uring {
 
     /// A completion that is not the operation's end.
     #[cold]
-    fn dispatch_again(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut dyn FnMut(Completion)) {
+    fn dispatch_again(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut dyn OnCompletion) {
         if let Some(buffer) = cqe.buffer() {
             // Nothing was received, so the buffer is still whole.
             let _ = core.pool.received(buffer, 0, cqe.buffer_more());
@@ -471,7 +528,7 @@ impl Uring {
         core: &Core,
         slot: &Slot,
         result: i32,
-        on: &mut dyn FnMut(Completion),
+        on: &mut dyn OnCompletion,
     ) {
         let sent = slot.progress.get() + result as u32;
         slot.progress.set(sent);
@@ -487,7 +544,7 @@ impl Uring {
         core: &Core,
         slot: &Slot,
         result: i32,
-        on: &mut dyn FnMut(Completion),
+        on: &mut dyn OnCompletion,
     ) {
         if result == -errno::ECANCELED {
             return core.finish_now(slot, core.cancelled(slot), on);
@@ -503,13 +560,7 @@ impl Uring {
         self.restart(core, slot);
     }
 
-    fn dispatch_recv_multi(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        cqe: Cqe,
-        on: &mut dyn FnMut(Completion),
-    ) {
+    fn dispatch_recv_multi(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut dyn OnCompletion) {
         let lease = cqe.buffer().and_then(|buffer| {
             core.pool.received(buffer, cqe.res.max(0) as u32, cqe.buffer_more())
         });
@@ -522,13 +573,7 @@ impl Uring {
         }
     }
 
-    fn dispatch_accept_multi(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        cqe: Cqe,
-        on: &mut dyn FnMut(Completion),
-    ) {
+    fn dispatch_accept_multi(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut dyn OnCompletion) {
         let ended = cqe.res < 0;
         if !ended {
             core.counters().accepts.add(1);
@@ -543,7 +588,7 @@ impl Uring {
     /// The kernel has let go of a multishot operation: because that has ended, or because there was no
     /// room to go on. Whoever was told of its last item may have cancelled or abandoned it, but the slot
     /// stays in flight until this.
-    fn end_or_rearm(&self, core: &Core, cqe: Cqe, ended: bool, on: &mut dyn FnMut(Completion)) {
+    fn end_or_rearm(&self, core: &Core, cqe: Cqe, ended: bool, on: &mut dyn OnCompletion) {
         let Some(slot) = core.in_flight(cqe.user_data) else { return };
         if ended {
             return core.finish_now(slot, cqe.res.min(0), on);
@@ -553,6 +598,29 @@ impl Uring {
         } else {
             core.finish_now(slot, -errno::ECANCELED, on);
         }
+    }
+}
+
+/// Counts what has been taken from the completion queue and gives it back to the kernel, also where a
+/// callback panics.
+struct Reaping<'a> {
+    ring: &'a Ring,
+    core: &'a Core,
+    before: u32,
+}
+
+impl<'a> Reaping<'a> {
+    #[inline(always)]
+    fn begin(ring: &'a Ring, core: &'a Core) -> Reaping<'a> {
+        Reaping { ring, core, before: ring.look() }
+    }
+}
+
+impl Drop for Reaping<'_> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        let taken = self.ring.publish().wrapping_sub(self.before);
+        self.core.counters().completions.add(u64::from(taken));
     }
 }
 

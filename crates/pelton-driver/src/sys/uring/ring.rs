@@ -329,15 +329,20 @@ impl Ring {
         result
     }
 
-    /// Takes the next completion. Its entry goes back to the kernel with the next `publish`.
+    /// Looks how many completions are there, for [`Ring::next_seen`], and returns where the next one is.
     #[inline]
-    pub(crate) fn next_cqe(&self) -> Option<Cqe> {
+    pub(crate) fn look(&self) -> u32 {
+        self.cq_seen_tail.set(self.cq_tail.load(Ordering::Acquire));
+        self.cq_local_head.get()
+    }
+
+    /// Takes the next completion of those that were there when [`Ring::look`] was called last.
+    /// Its entry goes back to the kernel with the next `publish`.
+    #[inline(always)]
+    pub(crate) fn next_seen(&self) -> Option<Cqe> {
         let head = self.cq_local_head.get();
         if head == self.cq_seen_tail.get() {
-            self.cq_seen_tail.set(self.cq_tail.load(Ordering::Acquire));
-            if head == self.cq_seen_tail.get() {
-                return None;
-            }
+            return None;
         }
         self.cq_local_head.set(head.wrapping_add(1));
         // SAFETY: masked, the index is less than the number of entries, all of which lie in the
@@ -347,10 +352,22 @@ impl Ring {
         Some(Cqe { user_data: cqe.user_data.u64_(), res: cqe.res, flags: cqe.flags.bits() })
     }
 
+    /// Looks, and takes the next completion.
+    #[cfg(test)]
+    pub(crate) fn next_cqe(&self) -> Option<Cqe> {
+        self.next_seen().or_else(|| {
+            self.look();
+            self.next_seen()
+        })
+    }
+
     /// Gives the entries of the completions taken so far back to the kernel.
+    /// Returns where the next completion is.
     #[inline]
-    pub(crate) fn publish(&self) {
-        self.cq_head.store(self.cq_local_head.get(), Ordering::Release);
+    pub(crate) fn publish(&self) -> u32 {
+        let head = self.cq_local_head.get();
+        self.cq_head.store(head, Ordering::Release);
+        head
     }
 
     /// Completions that are in the queue and not taken yet.
