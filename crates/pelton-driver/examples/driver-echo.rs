@@ -1,6 +1,6 @@
 //! A TCP echo server on the bare driver: no executor, no async.
 //!
-//! `cargo run --release -p pelton-driver --example echo -- 127.0.0.1:9292`
+//! `cargo run --release -p pelton-driver --example driver-echo -- 127.0.0.1:9292`
 
 use std::collections::HashMap;
 use std::io;

@@ -39,6 +39,8 @@ pub(crate) mod flags {
     pub(crate) const STREAM: u16 = 64;
     /// In the list of descriptors that are ready and have operations left to try.
     pub(crate) const LISTED: u16 = 128;
+    /// Cannot be read without a wait: what the page cache has is not asked for.
+    pub(crate) const WAITS: u16 = 512;
     /// Came from the user, who may have duplicates of it: they keep a registration alive after the close.
     pub(crate) const FOREIGN: u16 = 256;
 }

@@ -1,7 +1,7 @@
 //! Files: reading and writing at an offset.
 //!
-//! On io_uring through the ring; on epoll, what the page cache has is read at once and everything else goes
-//! to the blocking pool. Opening, and whatever else has no operation yet, is for
+//! What the page cache has is read at once. Everything else goes through the ring on io_uring, and to the
+//! blocking pool on epoll. Opening, and whatever else has no operation yet, is for
 //! [`spawn_blocking`](crate::spawn_blocking).
 
 use std::fmt;

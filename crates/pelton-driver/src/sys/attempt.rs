@@ -6,6 +6,7 @@ use std::net::Shutdown;
 
 use super::unix::{OwnedDescriptor, RawDescriptor, borrow, check, errno, own};
 use crate::core::Core;
+use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind};
 use crate::payload::{self, Item, Memory};
 use crate::slot::{Slot, bits};
@@ -98,6 +99,41 @@ fn attempt_once(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Mem
         | Kind::CancelFd
         | Kind::Wake => unreachable!("{kind:?} is never tried on readiness"),
     }
+}
+
+/// Reads from a file what the page cache has, without a wait: as much as was asked for, or all up to the end
+/// of the file. None where that is not to be had: then the read has to wait, as a whole, because a read that is
+/// cut short by what happens to be cached surprises everybody.
+pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<i32> {
+    if entry.has(flags::WAITS) {
+        return None;
+    }
+    let mut done = 0;
+    while done < memory.len {
+        // SAFETY: `done` is less than the length, so the rest lies in the operation's own memory.
+        let part = super::part(unsafe { memory.ptr.add(done) }, memory.len - done);
+        let at = offset.checked_add(done as u64)?;
+        let (low, high) = (at as libc::c_ulong, (at >> 32) as libc::c_ulong);
+        let (call, nowait) = (libc::SYS_preadv2, libc::RWF_NOWAIT);
+        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, and such an
+        // operation keeps its descriptor open. The kernel takes the offset in two words, and on a 64-bit
+        // machine only the first of them.
+        let result = check(unsafe {
+            libc::syscall(call, entry.raw.get(), &raw const part, 1, low, high, nowait) as isize
+        });
+        match result {
+            0 => break,
+            1.. => done += result as usize,
+            _ => {
+                if -result != errno::EAGAIN && -result != errno::EINTR {
+                    // No file, or on a file system that cannot say: asking again would be in vain.
+                    entry.set(flags::WAITS);
+                }
+                return None;
+            }
+        }
+    }
+    Some(done as i32)
 }
 
 fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::attempt::{Attempt, attempt, interest_arg, shutdown_arg};
+use super::attempt::{Attempt, attempt, interest_arg, read_cached, shutdown_arg};
 use super::unix::{NO_DESCRIPTOR, check, errno, last_errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
@@ -422,18 +422,9 @@ impl Epoll {
 
     /// What the page cache has is read here and now; the rest is for the blocking pool.
     fn read_at(&self, core: &Core, slot: &Slot, entry: &Entry, memory: Memory, offset: u64) {
-        let (raw, part) = (entry.raw.get(), super::part(memory.ptr, memory.len));
-        let (low, high) = (offset as libc::c_ulong, (offset >> 32) as libc::c_ulong);
-        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, and such an
-        // operation keeps its descriptor open. The kernel takes the offset in two words, and on a 64-bit
-        // machine only the first of them.
-        let result = check(unsafe {
-            libc::syscall(libc::SYS_preadv2, raw, &raw const part, 1, low, high, libc::RWF_NOWAIT)
-                as isize
-        });
-        if result < 0 {
+        let Some(result) = read_cached(entry, memory, offset) else {
             return self.file_job(core, slot, entry, memory, offset, false);
-        }
+        };
         core.counters().completions.add(1);
         let _ = core.finish(slot, result);
     }

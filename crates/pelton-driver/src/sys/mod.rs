@@ -70,14 +70,23 @@ impl Room {
             Backend::IoUring => uring::Uring::new(config)
                 .map(|room| (Room::Uring(room), None))
                 .map_err(|reason| Error::Unsupported { backend: Backend::IoUring, reason }),
-            Backend::Epoll => Ok((Room::Epoll(epoll::Epoll::new()?), None)),
+            Backend::Epoll => Room::epoll(config, None),
             Backend::Auto => match uring::Uring::new(config) {
                 Ok(room) => Ok((Room::Uring(room), None)),
-                Err(reason) => {
-                    Ok((Room::Epoll(epoll::Epoll::new()?), Some(format!("{reason}; using epoll"))))
-                }
+                Err(reason) => Room::epoll(config, Some(format!("{reason}; using epoll"))),
             },
         }
+    }
+
+    fn epoll(config: &Config, fallback: Option<String>) -> Result<(Room, Option<String>), Error> {
+        if config.batch_wait.is_zero() {
+            return Ok((Room::Epoll(epoll::Epoll::new()?), fallback));
+        }
+        let because = fallback.map_or(String::new(), |reason| format!(" ({reason})"));
+        Err(Error::Unsupported {
+            backend: Backend::Epoll,
+            reason: format!("`batch_wait` needs io_uring{because}: leave it at zero"),
+        })
     }
 
     pub(crate) fn backend(&self) -> Backend {

@@ -7,6 +7,9 @@
 //! dispatches the batch that is there. Only where the submission queue is full in the middle of a tick is
 //! there another entry, which submits and does not wait.
 //!
+//! Reads of files are tried first, without a wait: what the page cache has costs less to copy there and then
+//! than to ask the ring for.
+//!
 //! # Nothing is lost
 //!
 //! Entries that the kernel did not take stay staged. Where the queue is full and a flush makes no room,
@@ -29,7 +32,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::attempt::{interest_arg, poll_events, shutdown_arg};
+use super::attempt::{interest_arg, poll_events, read_cached, shutdown_arg};
 use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, own};
 use crate::config::{Config, Error};
 use crate::core::{Core, OnCompletion};
@@ -64,6 +67,8 @@ pub(crate) struct Uring {
     /// The poll of the wake source is in the kernel.
     watching: Cell<bool>,
     overflows: Cell<u64>,
+    /// In microseconds; zero does not gather.
+    batch_wait: u32,
 }
 
 impl Uring {
@@ -75,11 +80,16 @@ impl Uring {
         if !ring.features().pbuf_ring {
             return Err("this io_uring has no provided-buffer rings: it needs Linux 6.1".into());
         }
+        let batch_wait = config.batch_wait.as_nanos().div_ceil(1000) as u32;
+        if batch_wait > 0 && !ring.features().min_timeout {
+            return Err("`batch_wait` needs Linux 6.12: leave it at zero".into());
+        }
         Ok(Uring {
             ring,
             backlog: UnsafeCell::new(VecDeque::new()),
             watching: Cell::new(false),
             overflows: Cell::new(0),
+            batch_wait,
         })
     }
 
@@ -198,6 +208,12 @@ impl Uring {
                 self.push(core, entry::recv_pooled(raw, GROUP, true, user_data));
             }
             Op::ReadAt { offset, .. } => {
+                if let Some(result) = read_cached(entry, memory, offset) {
+                    // What is cached costs less to copy here than to ask the ring for.
+                    core.counters().completions.add(1);
+                    let _ = core.finish(slot, result);
+                    return;
+                }
                 slot.set_offset(offset);
                 self.push_made(core, || entry::read(raw, ptr, len as u32, offset, user_data));
             }
@@ -344,7 +360,23 @@ impl Uring {
             }
             return self.enter(core, 0, None);
         }
+        if self.batch_wait > 0 {
+            return self.gather(core, timeout);
+        }
         self.enter(core, 1, timeout)
+    }
+
+    /// Waits until a batch has gathered or its time is over, and then for one completion.
+    #[cold]
+    fn gather(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        // The kernel would let the batch's time run out even where a timer is due earlier.
+        let until_timer = timeout.map_or(u128::MAX, |timeout| timeout.as_micros());
+        let min_wait = until_timer.min(u128::from(self.batch_wait)) as u32;
+        if min_wait == 0 {
+            return self.enter(core, 1, timeout);
+        }
+        core.counters().enters.add(1);
+        self.entered(core, self.ring.enter_min_wait(Config::BATCH, timeout, min_wait))
     }
 
     #[cold]
@@ -364,7 +396,12 @@ impl Uring {
     #[inline(always)]
     fn enter(&self, core: &Core, wait: u32, timeout: Option<Duration>) -> io::Result<()> {
         core.counters().enters.add(1);
-        match self.ring.enter(wait, timeout, true) {
+        self.entered(core, self.ring.enter(wait, timeout, true))
+    }
+
+    #[inline(always)]
+    fn entered(&self, core: &Core, result: Result<u32, Errno>) -> io::Result<()> {
+        match result {
             Ok(_) => Ok(()),
             // The tick goes on with what there is; entries that were not taken stay staged.
             Err(error) if is_transient(error) => {

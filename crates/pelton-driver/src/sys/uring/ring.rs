@@ -268,7 +268,6 @@ impl Ring {
 
     /// [`Ring::enter`], which waits `min_wait` microseconds for `wait` completions and then for one.
     /// Needs [`Features::min_timeout`]: an older kernel waits for all of them.
-    #[allow(dead_code, reason = "for a driver that is told to batch; nothing tells it yet")]
     pub(crate) fn enter_min_wait(
         &self,
         wait: u32,
