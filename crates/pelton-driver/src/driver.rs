@@ -200,6 +200,11 @@ impl Driver {
         })
     }
 
+    /// The moment that the driver was made.
+    pub fn start_time(&self) -> Instant {
+        self.core.start
+    }
+
     /// The backend that runs.
     pub fn backend(&self) -> Backend {
         self.backend

@@ -200,11 +200,13 @@ fn advise(
             (Some(cure), Some(name)) if name.parse() == Ok(Backend::IoUring) => cure.clone(),
             _ => "unset PELTON_BACKEND, and the best that works is used".into(),
         };
-        advise(Severity::Error, diagnosis.backend_reason.clone(), cure);
-    } else if let (Some(reason), Some(cure)) = (&io_uring.reason, &io_uring.cure) {
+        advise(Severity::Error, "nothing would run with this PELTON_BACKEND".into(), cure);
+    } else if let Some(cure) = &io_uring.cure {
         let severity =
             if diagnosis.requested.is_some() { Severity::Note } else { Severity::Warning };
-        advise(severity, reason.clone(), cure.clone());
+        let what = "io_uring, which costs fewer system calls than epoll, cannot run here".into();
+        // Epoll does the work already.
+        advise(severity, what, system::cure_without_epoll(cure));
     }
 
     let missing = |name| io_uring.features.iter().any(|it| it.name == name && !it.granted);
@@ -253,20 +255,27 @@ fn advise(
         );
     }
     if let Some(soft) = limits.nofile.soft.filter(|soft| *soft < 4096) {
-        let enough = limits.nofile.hard.is_none_or(|hard| hard >= 4096);
-        advise(
-            Severity::Warning,
-            format!("RLIMIT_NOFILE is {soft}: each connection takes a descriptor"),
-            match limits.nofile.hard {
-                Some(hard) if enough => {
-                    format!("raise it up to the hard limit (`ulimit -n {hard}`, LimitNOFILE=)")
-                }
-                None => "raise it, there is no hard limit (`ulimit -n 65536`, LimitNOFILE=)".into(),
-                Some(_) => "raise the hard limit too (LimitNOFILE= of the systemd unit, \
-                            `--ulimit nofile=` of the container)"
+        let what = format!("RLIMIT_NOFILE is {soft}: each connection takes a descriptor");
+        match limits.nofile.hard {
+            Some(hard) if hard < 4096 => advise(
+                Severity::Warning,
+                what,
+                "raise the hard limit too (LimitNOFILE= of the systemd unit, `--ulimit nofile=` of \
+                 the container)"
                     .into(),
-            },
-        );
+            ),
+            hard => {
+                let hard = hard.unwrap_or(65536);
+                advise(
+                    Severity::Note,
+                    what,
+                    format!(
+                        "`pelton serve` raises it to the hard limit by itself; for another program, \
+                         raise it (`ulimit -n {hard}`, LimitNOFILE=)"
+                    ),
+                );
+            }
+        }
     }
     if let Some(somaxconn) = limits.somaxconn.filter(|length| *length < 1024) {
         advise(
@@ -301,6 +310,8 @@ impl fmt::Display for Diagnosis {
             writeln!(f, "          PELTON_BACKEND is {name:?}")?;
         }
         match &self.io_uring.reason {
+            // The line above has said it.
+            Some(reason) if self.backend_reason.contains(reason) => writeln!(f, "io_uring  no")?,
             Some(reason) => writeln!(f, "io_uring  no: {reason}")?,
             None => writeln!(f, "io_uring  works, {} KiB each ring", self.io_uring.ring_kib())?,
         }
@@ -359,7 +370,7 @@ mod system {
 
     use super::{Config, Diagnosis, Facts, Feature, IoUring, Limit, Limits};
     use crate::sys::uring::ring::{Ring, RingConfig};
-    use crate::sys::uring::setup::{Environment, ring_memory};
+    use crate::sys::uring::setup::{Environment, LEAVE_IT, ring_memory};
 
     pub(super) fn facts(_: &Config) -> Facts {
         let environment = Environment::read();
@@ -407,6 +418,12 @@ mod system {
         }
     }
 
+    /// A cure, without the advice to let epoll do the work.
+    pub(super) fn cure_without_epoll(cure: &str) -> String {
+        let cure = cure.strip_suffix(LEAVE_IT).unwrap_or(cure);
+        cure.trim_end_matches(", or ").trim_end_matches(", and ").to_owned()
+    }
+
     fn limit(resource: Resource) -> Limit {
         let limit = getrlimit(resource);
         Limit { soft: limit.current, hard: limit.maximum }
@@ -435,6 +452,10 @@ mod system {
     pub(super) fn io_uring(_: &Config) -> IoUring {
         // Without a cure there is no advice: nothing is the matter.
         IoUring { reason: Some("only Linux has io_uring".into()), ..IoUring::default() }
+    }
+
+    pub(super) fn cure_without_epoll(cure: &str) -> String {
+        cure.to_owned()
     }
 }
 
@@ -500,9 +521,61 @@ mod tests {
     fn a_refusal_is_a_warning_that_says_how_to_lift_it() {
         let (backend, backend_reason) = choose(Ok(Backend::Auto), &no_ring());
         let mut found = Diagnosis { backend, backend_reason, io_uring: no_ring(), ..well() };
-        assert_eq!(only(&found, None), (Severity::Warning, "it is off | switch it on".into()));
+        let (severity, text) = only(&found, None);
+        assert_eq!(severity, Severity::Warning);
+        assert!(text.ends_with("cannot run here | switch it on"), "{text}");
         found.requested = Some("epoll".into());
         assert_eq!(only(&found, None).0, Severity::Note, "epoll was asked for");
+    }
+
+    #[test]
+    #[cfg(target_os = "linux")]
+    fn a_reason_is_said_once_and_nobody_is_told_to_do_what_is_done_already() {
+        use crate::sys::uring::setup::{Environment, LEAVE_IT, check_kernel, explain};
+        let sizes = crate::sys::uring::ring::RingConfig { sq_entries: 64, cq_entries: 128 };
+        let seccomp = Environment { seccomp: true, ..Environment::default() };
+        let refusals = [
+            rustix::io::Errno::PERM,
+            rustix::io::Errno::ACCESS,
+            rustix::io::Errno::NOSYS,
+            rustix::io::Errno::NOMEM,
+            rustix::io::Errno::MFILE,
+            rustix::io::Errno::NFILE,
+            rustix::io::Errno::INVAL,
+            rustix::io::Errno::IO,
+        ];
+        let refusals = refusals.into_iter().flat_map(|errno| {
+            [&seccomp, &Environment::default()].map(|system| explain(errno, &sizes, system))
+        });
+        let refusals: Vec<_> = refusals.chain(check_kernel(Some((5, 4))).err()).collect();
+        assert_eq!(refusals.len(), 2 * 8 + 1);
+        for refusal in refusals {
+            let io_uring = IoUring {
+                reason: Some(refusal.reason.clone()),
+                cure: Some(refusal.cure.clone()),
+                ..IoUring::default()
+            };
+            for wanted in [Backend::Auto, Backend::Epoll, Backend::IoUring] {
+                let (backend, backend_reason) = choose(Ok(wanted), &io_uring);
+                let requested = (wanted != Backend::Auto).then(|| wanted.name().to_owned());
+                let (io_uring, runs) = (io_uring.clone(), backend.is_some());
+                let mut found =
+                    Diagnosis { backend, backend_reason, requested, io_uring, ..well() };
+                found.advice = advise(&found, Some((6, 18)), None);
+                let text = found.to_string();
+                assert_eq!(text.matches(&refusal.reason).count(), 1, "{text}");
+                assert_eq!(found.advice.len(), 1, "{text}");
+                let cure = &found.advice[0].do_this;
+                if runs {
+                    assert!(!cure.is_empty() && !cure.contains("epoll"), "{text}");
+                    assert!(refusal.cure.starts_with(cure), "{text}");
+                    let cut = [",", " or", " and"].iter().any(|end| cure.ends_with(end));
+                    assert!(!cut, "{text}");
+                } else if refusal.cure.contains(LEAVE_IT) {
+                    assert!(cure.contains(LEAVE_IT), "that is a way out: {text}");
+                }
+            }
+        }
     }
 
     #[test]
@@ -512,14 +585,18 @@ mod tests {
         let found = Diagnosis { backend, backend_reason, requested, io_uring: no_ring(), ..well() };
         let (severity, text) = only(&found, None);
         assert_eq!(severity, Severity::Error);
-        assert!(text.ends_with("it is off | switch it on"), "{text}");
+        assert!(text.ends_with("PELTON_BACKEND | switch it on"), "{text}");
+        assert!(
+            found.to_string().contains("none: PELTON_BACKEND asks for io_uring, and it is off")
+        );
 
         let (backend, backend_reason) = choose("eepoll".parse(), &ring());
         let found =
             Diagnosis { backend, backend_reason, requested: Some("eepoll".into()), ..well() };
         let (severity, text) = only(&found, None);
         assert_eq!(severity, Severity::Error);
-        assert!(text.contains("\"eepoll\"") && text.contains("unset PELTON_BACKEND"), "{text}");
+        assert!(text.contains("unset PELTON_BACKEND"), "{text}");
+        assert!(found.to_string().contains("\"eepoll\" is no backend"));
     }
 
     #[test]
@@ -529,15 +606,16 @@ mod tests {
         for word in ["RLIMIT_MEMLOCK is 700 KiB", "locks 800 KiB", "ulimit -l"] {
             assert!(text.contains(word), "{text}");
         }
-        for (hard, cure) in [
-            (Some(9000), "ulimit -n 9000"),
-            (None, "no hard limit"),
-            (Some(1024), "hard limit too"),
+        for (hard, severity, cure) in [
+            // `serve` does that by itself.
+            (Some(9000), Severity::Note, "ulimit -n 9000"),
+            (None, Severity::Note, "ulimit -n 65536"),
+            (Some(1024), Severity::Warning, "hard limit too"),
         ] {
             let mut found = well();
             found.limits.nofile = Limit { soft: Some(1024), hard };
-            let (severity, text) = only(&found, None);
-            assert_eq!(severity, Severity::Warning);
+            let (found, text) = only(&found, None);
+            assert_eq!(found, severity, "{text}");
             assert!(text.contains("RLIMIT_NOFILE is 1024") && text.contains(cure), "{text}");
         }
         let mut found = well();

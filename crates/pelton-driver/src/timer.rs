@@ -19,29 +19,30 @@ const BUCKET_BITS: u32 = 6;
 const GRAIN_BITS: u32 = 16;
 
 /// What a timeout's slot holds as its payload.
-#[derive(Clone, Copy)]
 struct Node {
-    /// In grains since the driver's start, rounded up.
-    due: u64,
-    next: u32,
-    previous: u32,
+    /// In nanoseconds since the driver's start.
+    due: Cell<u64>,
+    next: Cell<u32>,
+    previous: Cell<u32>,
     /// Which bucket it is in: level * 64 + bucket. [`LOOSE`] when it is in none.
-    place: u16,
+    place: Cell<u16>,
 }
 
 const LOOSE: u16 = u16::MAX;
 
 const _: () = assert!(size_of::<Node>() <= 24 && align_of::<Node>() <= 8);
 
-fn node(slot: &Slot) -> Node {
-    // SAFETY: called for timeouts alone, into whose payload `insert` has written a node, which has no
-    // drop and which nobody but this file reads or writes.
-    unsafe { slot.payload().cast::<Node>().read() }
+#[inline(always)]
+fn node(slot: &Slot) -> &Node {
+    // SAFETY: called for timeouts alone, into whose payload `insert` has written a node. It consists of
+    // cells, has no drop, and nobody but this file reads or writes it while the slot is a timeout's.
+    unsafe { &*slot.payload().cast::<Node>() }
 }
 
-fn set_node(slot: &Slot, node: Node) {
-    // SAFETY: a timeout's payload is this file's; a node fits, as asserted above.
-    unsafe { slot.payload().cast::<Node>().write(node) };
+/// A moment in grains, rounded up. The very last one, after 584 years, would need one more bit.
+#[inline(always)]
+fn grains(nanos: u64) -> u64 {
+    nanos.div_ceil(1 << GRAIN_BITS).min((1 << (LEVELS as u32 * BUCKET_BITS)) - 1)
 }
 
 /// The wheel of one driver.
@@ -71,29 +72,36 @@ impl Wheel {
     /// Enters a timeout that is due at `nanos` since the driver's start.
     #[inline]
     pub(crate) fn insert(&self, arena: &Arena, slot: &Slot, nanos: u64) {
-        // The very last grain, after 584 years, would need one more bit when rounded up.
-        let due = nanos.div_ceil(1 << GRAIN_BITS).min((1 << (LEVELS as u32 * BUCKET_BITS)) - 1);
-        set_node(slot, Node { due, next: NIL, previous: NIL, place: LOOSE });
+        let fresh = Node {
+            due: Cell::new(nanos),
+            next: Cell::new(NIL),
+            previous: Cell::new(NIL),
+            place: Cell::new(LOOSE),
+        };
+        // SAFETY: a timeout's payload is this file's; a node fits, as asserted above, and drops nothing.
+        unsafe { slot.payload().cast::<Node>().write(fresh) };
         self.len.set(self.len.get() + 1);
         slot.set(bits::LINKED);
-        self.link(arena, slot, due);
+        self.link(arena, slot, grains(nanos));
     }
 
     /// Takes a timeout out. False when it is in no bucket: it has fired.
     #[inline]
     pub(crate) fn remove(&self, arena: &Arena, slot: &Slot) -> bool {
-        let Node { next, previous, place, .. } = node(slot);
+        let gone = node(slot);
+        let place = gone.place.get();
         if place == LOOSE {
             return false;
         }
+        let (next, previous) = (gone.next.get(), gone.previous.get());
         if let Some(after) = arena.get(next) {
-            set_node(after, Node { previous, ..node(after) });
+            node(after).previous.set(previous);
         }
         match arena.get(previous) {
-            Some(before) => set_node(before, Node { next, ..node(before) }),
+            Some(before) => node(before).next.set(next),
             None => self.set_head(place, next),
         }
-        set_node(slot, Node { place: LOOSE, next: NIL, previous: NIL, ..node(slot) });
+        gone.place.set(LOOSE);
         self.len.set(self.len.get() - 1);
         slot.unset(bits::LINKED);
         true
@@ -120,7 +128,7 @@ impl Wheel {
             // due after `now`: the loop ends.
             while let Some(slot) = arena.get(self.head(place)) {
                 self.remove(arena, slot);
-                let due = node(slot).due;
+                let due = grains(node(slot).due.get());
                 if due <= start {
                     fire(slot);
                 } else {
@@ -135,6 +143,7 @@ impl Wheel {
         }
     }
 
+    #[inline]
     fn link(&self, arena: &Arena, slot: &Slot, due: u64) {
         // What is due already goes to the next bucket: the one of `now` has been emptied.
         let now = self.now.get();
@@ -143,11 +152,15 @@ impl Wheel {
         let bucket = (at >> (level as u32 * BUCKET_BITS)) as usize % BUCKETS;
         let place = (level * BUCKETS + bucket) as u16;
         let first = self.head(place);
+        let index = arena.index(slot);
         if let Some(first) = arena.get(first) {
-            set_node(first, Node { previous: arena.index(slot), ..node(first) });
+            node(first).previous.set(index);
         }
-        set_node(slot, Node { next: first, previous: NIL, place, due: at });
-        self.set_head(place, arena.index(slot));
+        let linked = node(slot);
+        linked.next.set(first);
+        linked.previous.set(NIL);
+        linked.place.set(place);
+        self.set_head(place, index);
     }
 
     /// The earliest bucket that is not empty: its level, its number, and when it starts, in grains.
@@ -170,12 +183,14 @@ impl Wheel {
         None
     }
 
+    #[inline(always)]
     fn head(&self, place: u16) -> u32 {
         // SAFETY: one thread; the reference ends with the statement.
         let heads = unsafe { &*self.heads.get() };
         heads[usize::from(place) / BUCKETS][usize::from(place) % BUCKETS]
     }
 
+    #[inline(always)]
     fn set_head(&self, place: u16, head: u32) {
         let (level, bucket) = (usize::from(place) / BUCKETS, usize::from(place) % BUCKETS);
         // SAFETY: one thread; the reference ends with the statement.

@@ -39,7 +39,9 @@ pub fn sleep(duration: Duration) -> Sleep {
 /// No reactor runs on this thread.
 #[track_caller]
 pub fn sleep_until(deadline: Instant) -> Sleep {
-    Sleep { reactor: Reactor::current(), deadline, timer: Pending::none(), elapsed: false }
+    let reactor = Reactor::current();
+    let deadline = Deadline::new(deadline, &reactor);
+    Sleep { reactor, timer: Pending::none(), deadline }
 }
 
 /// A later moment than anybody waits for.
@@ -51,27 +53,71 @@ fn far_future() -> Instant {
 #[must_use = "futures do nothing unless they are awaited"]
 pub struct Sleep {
     reactor: Rc<Reactor>,
-    deadline: Instant,
     timer: Pending<Plain>,
-    elapsed: bool,
+    deadline: Deadline,
+}
+
+// There may be a hundred thousand of them, and each has a slot of 64 bytes beside it.
+const _: () = assert!(size_of::<Sleep>() <= 32);
+
+/// A moment, and whether it has been waited for: nanoseconds since the driver's start in 63 bits, which
+/// reach 146 years to either side, and a bit.
+#[derive(Clone, Copy)]
+struct Deadline(i64);
+
+impl Deadline {
+    const MOST: i64 = i64::MAX >> 1;
+
+    #[inline]
+    fn new(moment: Instant, reactor: &Reactor) -> Deadline {
+        let start = reactor.driver.start_time();
+        let nanos = if moment >= start {
+            nanos(moment - start).min(Deadline::MOST)
+        } else {
+            -nanos(start - moment).min(Deadline::MOST)
+        };
+        Deadline(nanos << 1)
+    }
+
+    #[inline]
+    fn moment(self, reactor: &Reactor) -> Instant {
+        let (start, nanos) = (reactor.driver.start_time(), self.0 >> 1);
+        let distance = Duration::from_nanos(nanos.unsigned_abs());
+        let moment =
+            if nanos >= 0 { start.checked_add(distance) } else { start.checked_sub(distance) };
+        moment.unwrap_or(start)
+    }
+
+    fn has_elapsed(self) -> bool {
+        self.0 & 1 == 1
+    }
+
+    fn set_elapsed(&mut self) {
+        self.0 |= 1;
+    }
+}
+
+#[inline]
+fn nanos(duration: Duration) -> i64 {
+    let seconds = i64::try_from(duration.as_secs()).unwrap_or(i64::MAX);
+    seconds.saturating_mul(1_000_000_000).saturating_add(duration.subsec_nanos().into())
 }
 
 impl Sleep {
     /// When it ends.
     pub fn deadline(&self) -> Instant {
-        self.deadline
+        self.deadline.moment(&self.reactor)
     }
 
     /// True once it has ended.
     pub fn is_elapsed(&self) -> bool {
-        self.elapsed
+        self.deadline.has_elapsed()
     }
 
     /// Gives it another deadline, whether it has ended or not. It is armed for that when it is polled next.
     pub fn reset(&mut self, deadline: Instant) {
         self.timer.abandon(&self.reactor);
-        self.deadline = deadline;
-        self.elapsed = false;
+        self.deadline = Deadline::new(deadline, &self.reactor);
     }
 }
 
@@ -80,17 +126,20 @@ impl Future for Sleep {
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
         let this = &mut *self;
-        if this.elapsed {
+        if this.deadline.has_elapsed() {
             return Poll::Ready(());
         }
         let ended = match this.timer.poll(&this.reactor, cx) {
             Some(poll) => poll,
-            None => this.timer.start(&this.reactor, Submission::timeout(this.deadline), Some(cx)),
+            None => {
+                let timeout = Submission::timeout(this.deadline.moment(&this.reactor));
+                this.timer.start(&this.reactor, timeout, Some(cx))
+            }
         };
         // A refusal, which only a reactor that has ended or is full gives, must not look like time.
         match ended {
             Poll::Ready(Ok(_)) => {
-                this.elapsed = true;
+                this.deadline.set_elapsed();
                 Poll::Ready(())
             }
             Poll::Ready(Err(_)) if this.reactor.has_ended() => Poll::Pending,
@@ -111,7 +160,7 @@ impl Drop for Sleep {
 
 impl fmt::Debug for Sleep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Sleep").field("deadline", &self.deadline).finish_non_exhaustive()
+        f.debug_struct("Sleep").field("deadline", &self.deadline()).finish_non_exhaustive()
     }
 }
 

@@ -350,7 +350,8 @@ pub(crate) fn explain_mapping(errno: Errno, bytes: usize) -> SetupError {
 const ALLOW_IT: &str = "allow io_uring_setup, io_uring_enter and io_uring_register in the profile \
                         of the container (`--security-opt seccomp=`) or in SystemCallFilter= of \
                         the systemd unit";
-const LEAVE_IT: &str = "let the epoll backend do the work (PELTON_BACKEND=epoll)";
+/// The last part of a cure, for who asked for io_uring.
+pub(crate) const LEAVE_IT: &str = "let the epoll backend do the work (PELTON_BACKEND=epoll)";
 
 fn explain_permission(errno: Errno, system: &Environment) -> (String, String) {
     match system.disabled {
