@@ -8,6 +8,7 @@
 use std::cell::Cell;
 use std::io;
 use std::pin::Pin;
+use std::ptr::NonNull;
 use std::task::{Context, Poll, ready};
 
 use pelton_driver::{Fd, Filling, IoBufMut, IoVectoredMut, Key, Lease, Leasing, Submission};
@@ -16,41 +17,74 @@ use super::stream::TcpStream;
 use crate::operation::{self, Operation};
 use crate::reactor::{MayGoOn, Reactor};
 
-/// What receives have left behind for the next one.
+/// What receives have left behind for the next one. Seldom anything, so that it is kept out of the way:
+/// connections are many, and this is in each.
 #[derive(Default)]
-pub(crate) struct Left {
-    some: Cell<bool>,
-    key: Cell<Option<Key<Leasing>>>,
-    lease: Cell<Option<Lease>>,
+pub(crate) struct Left(Cell<Option<NonNull<Leavings>>>);
+
+#[derive(Default)]
+struct Leavings {
+    key: Option<Key<Leasing>>,
+    lease: Option<Lease>,
 }
 
 impl Left {
     #[inline(always)]
     pub(crate) fn is_some(&self) -> bool {
-        self.some.get()
+        self.0.get().is_some()
     }
 
     /// Takes the operation that is in flight, and the bytes that come before its own.
     pub(crate) fn take(&self) -> (Option<Key<Leasing>>, Option<Lease>) {
-        self.some.set(false);
-        (self.key.take(), self.lease.take())
+        if !self.is_some() {
+            return (None, None);
+        }
+        let Leavings { key, lease } = *self.take_box();
+        (key, lease)
+    }
+
+    /// What is kept, or nothing in a new box.
+    fn take_box(&self) -> Box<Leavings> {
+        match self.0.take() {
+            // SAFETY: the pointer came from `Box::into_raw` in `set`, and has just been taken out.
+            Some(leavings) => unsafe { Box::from_raw(leavings.as_ptr()) },
+            None => Box::default(),
+        }
+    }
+
+    /// There is something to keep, and nothing is kept.
+    fn set(&self, leavings: Box<Leavings>) {
+        debug_assert!(!self.is_some());
+        self.0.set(NonNull::new(Box::into_raw(leavings)));
     }
 
     /// Bytes that were received and are the next ones to read.
     fn put_back(&self, lease: Lease) {
         if !lease.is_empty() {
-            self.some.set(true);
-            self.lease.set(Some(lease));
+            let mut leavings = self.take_box();
+            let before = leavings.lease.replace(lease);
+            self.set(leavings);
+            drop(before);
         }
     }
 
     #[cold]
     fn keep(&self, reactor: &Reactor, key: Key<Leasing>) {
         reactor.wait_no_more(&key);
-        self.some.set(true);
-        if let Some(other) = self.key.replace(Some(key)) {
+        let mut leavings = self.take_box();
+        let other = leavings.key.replace(key);
+        self.set(leavings);
+        if let Some(other) = other {
             // Two receives at once, both dropped: their order was never defined.
             reactor.driver.abandon(other);
+        }
+    }
+}
+
+impl Drop for Left {
+    fn drop(&mut self) {
+        if self.is_some() {
+            drop(self.take_box());
         }
     }
 }
