@@ -5,6 +5,7 @@
 //! toolchain, and a verb that wants more says what to install.
 
 mod args;
+mod bench;
 mod check;
 mod ci;
 mod floor;
@@ -75,6 +76,24 @@ const VERBS: &[Verb] = &[
         usage: "no-uring [--errno EPERM|ENOSYS] -- COMMAND…",
         about: "run a command in a process where the kernel refuses io_uring (Linux)",
         run: no_uring::verb,
+    },
+    Verb {
+        name: "bench",
+        usage: "bench [--quick] [-- OPTIONS…]",
+        about: "the whole comparison with the other runtimes, into bench/results (Linux)",
+        run: bench::bench,
+    },
+    Verb {
+        name: "goals",
+        usage: "goals [--quick] [-- OPTIONS…]",
+        about: "a line for each performance goal; fails when one is missed (Linux)",
+        run: bench::goals,
+    },
+    Verb {
+        name: "gate",
+        usage: "gate [--update]",
+        about: "instructions, system calls and allocations per request against bench/baseline.json",
+        run: bench::gate,
     },
     Verb {
         name: "ci",

@@ -64,7 +64,7 @@ pub use notify::Notifier;
 pub use op::{Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
     Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
-    Multishot, Payload, Plain, Sending, SendingAll,
+    Multishot, Payload, Plain, Sending, SendingAll, SendingAway, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;

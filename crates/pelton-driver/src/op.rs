@@ -14,7 +14,7 @@ use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::descriptor::Fd;
 use crate::payload::{
     Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Plain, Sending,
-    SendingAll,
+    SendingAll, SendingAway, SendingWhole,
 };
 use crate::slot::OpId;
 
@@ -386,6 +386,23 @@ impl<B: IoBuf> Submission<Sending<B>> {
     /// Writes once to a file at `offset` bytes.
     pub fn write_at(fd: Fd, buf: B, offset: u64) -> Submission<Sending<B>> {
         Submission { op: Op::WriteAt { fd, offset }, payload: Sending(buf) }
+    }
+}
+
+impl<B: IoBuf> Submission<SendingWhole<B>> {
+    /// [`Submission::send_all`] for those who need no number: that all was sent says it.
+    #[inline(always)]
+    pub fn send_whole(fd: Fd, buf: B) -> Submission<SendingWhole<B>> {
+        Submission { op: Op::Send { fd, all: true }, payload: SendingWhole(buf) }
+    }
+}
+
+impl<B: IoBuf> Submission<SendingAway<B>> {
+    /// [`Submission::send_all`] for those who do not want the buffer back: it is dropped when the outcome is
+    /// taken.
+    #[inline(always)]
+    pub fn send_away(fd: Fd, buf: B) -> Submission<SendingAway<B>> {
+        Submission { op: Op::Send { fd, all: true }, payload: SendingAway(buf) }
     }
 }
 

@@ -326,6 +326,54 @@ impl<B: IoBuf> Sealed for Sending<B> {
     }
 }
 
+/// Two further ways to yield what came of sending a buffer.
+macro_rules! sending {
+    ($(#[$doc:meta])+ $name:ident<$buf:ident> => $output:ty, $finish:expr) => {
+        $(#[$doc])+
+        #[derive(Debug)]
+        pub struct $name<$buf>(pub $buf);
+
+        payload!([$buf: IoBuf] $name<$buf> => $output);
+
+        #[allow(private_interfaces)]
+        impl<$buf: IoBuf> Sealed for $name<$buf> {
+            type Outcome = $output;
+
+            #[inline(always)]
+            fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+                Sending(self.0).place(core, slot)
+            }
+
+            fn refuse(self, error: io::Error) -> Self::Outcome {
+                let finish: fn(io::Result<usize>, $buf) -> $output = $finish;
+                finish(Err(error), self.0)
+            }
+
+            fn unplace(core: &Core, slot: &Slot) -> $name<$buf> {
+                $name(Sending::unplace(core, slot).0)
+            }
+
+            #[inline(always)]
+            fn finish(_: &Core, slot: &Slot) -> Self::Outcome {
+                let result = outcome(slot);
+                // SAFETY: as for `Filling`.
+                let buf: $buf = unsafe { Held::take(slot) };
+                $finish(result, buf)
+            }
+        }
+    };
+}
+
+sending! {
+    /// An operation that empties a buffer to the last byte, and yields no number.
+    SendingWhole<B> => (io::Result<()>, B), |result: io::Result<usize>, buf| (result.map(drop), buf)
+}
+
+sending! {
+    /// An operation that empties a buffer to the last byte and drops it.
+    SendingAway<B> => io::Result<()>, |result: io::Result<usize>, _buf| result.map(drop)
+}
+
 /// An operation that empties several buffers.
 #[derive(Debug)]
 pub struct SendingAll<V>(pub V);

@@ -1,5 +1,6 @@
 //! The future of one operation.
 
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
 
@@ -16,7 +17,8 @@ use crate::socket::Socket;
 /// operation is submitted, the key while it is in flight.
 pub(crate) struct Operation<'a, A, P: Payload, F> {
     socket: &'a Socket,
-    argument: Option<A>,
+    /// Dropped by hand, so that the drop of one that has ended is two looks and no call.
+    argument: ManuallyDrop<Option<A>>,
     key: Option<Key<P>>,
     make: F,
 }
@@ -24,7 +26,7 @@ pub(crate) struct Operation<'a, A, P: Payload, F> {
 impl<'a, A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'a, A, P, F> {
     #[inline(always)]
     pub(crate) fn new(socket: &'a Socket, argument: A, make: F) -> Operation<'a, A, P, F> {
-        Operation { socket, argument: Some(argument), key: None, make }
+        Operation { socket, argument: ManuallyDrop::new(Some(argument)), key: None, make }
     }
 
     /// True until it is submitted.
@@ -153,9 +155,21 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P
 impl<A, P: Payload, F> Drop for Operation<'_, A, P, F> {
     #[inline(always)]
     fn drop(&mut self) {
+        if self.key.is_some() || self.argument.is_some() {
+            self.drop_unfinished();
+        }
+    }
+}
+
+impl<A, P: Payload, F> Operation<'_, A, P, F> {
+    #[cold]
+    fn drop_unfinished(&mut self) {
+        // Its drop is user code: last.
+        let argument = self.argument.take();
         if let Some(key) = self.key.take() {
             abandon(&self.socket.reactor, key);
         }
+        drop(argument);
     }
 }
 

@@ -3,17 +3,14 @@
 use std::fmt;
 use std::io;
 use std::net::{Shutdown, SocketAddr};
-use std::pin::Pin;
 use std::rc::Rc;
-use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use pelton_driver::{Fd, IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Sending, Submission};
+use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Submission};
 
 use super::address::ToSocketAddrs;
 use super::receive::{self, Left, Read, Recv};
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
-use crate::operation::Operation;
 use crate::reactor::Reactor;
 use crate::socket::Socket;
 
@@ -122,7 +119,7 @@ impl TcpStream {
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
     pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
-        WriteAll { operation: self.socket.operation(buf, Submission::send_all) }
+        self.socket.operation(buf, Submission::send_whole)
     }
 
     /// Sends all of a buffer, a lease for instance, and drops it. Cancelled as [`TcpStream::write_all`].
@@ -131,7 +128,7 @@ impl TcpStream {
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
-        SendAll { operation: self.socket.operation(buf, Submission::send_all) }
+        self.socket.operation(buf, Submission::send_away)
     }
 
     /// Sends some of several buffers, in order, and says how much.
@@ -271,36 +268,6 @@ impl TcpStream {
         f: impl FnOnce(socket2::SockRef<'_>) -> io::Result<R>,
     ) -> io::Result<R> {
         self.socket.option(f)
-    }
-}
-
-/// Sending all of a buffer, which comes back.
-struct WriteAll<'a, B: IoBuf, F> {
-    operation: Operation<'a, B, Sending<B>, F>,
-}
-
-impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for WriteAll<'_, B, F> {
-    type Output = (io::Result<()>, B);
-
-    #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (sent, buf) = ready!(Pin::new(&mut self.operation).poll(cx));
-        Poll::Ready((sent.map(drop), buf))
-    }
-}
-
-/// Sending all of a buffer, which is dropped then.
-struct SendAll<'a, B: IoBuf, F> {
-    operation: Operation<'a, B, Sending<B>, F>,
-}
-
-impl<B: IoBuf, F: Fn(Fd, B) -> Submission<Sending<B>>> Future for SendAll<'_, B, F> {
-    type Output = io::Result<()>;
-
-    #[inline(always)]
-    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let (sent, _buf) = ready!(Pin::new(&mut self.operation).poll(cx));
-        Poll::Ready(sent.map(drop))
     }
 }
 

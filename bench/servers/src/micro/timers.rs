@@ -1,0 +1,88 @@
+//! Timers: what one that waits costs in memory, and what arming, cancelling and firing cost.
+
+use std::future::{Future, poll_fn};
+use std::pin::{Pin, pin};
+use std::task::Poll;
+use std::time::Duration;
+
+use super::{Plan, Runtime, give_way};
+use crate::system::resident;
+
+const MANY: u64 = 100_000;
+
+/// Fired in one batch, over ten milliseconds.
+const FIRED: u64 = 10_000;
+
+/// Bytes of each of many pending timers, boxed, as whoever keeps many has to keep most of them.
+pub(super) async fn bytes<R: Runtime>(plan: &Plan) {
+    if !plan.wants("timer_bytes") {
+        return;
+    }
+    // One, so that what the first timer makes is not counted.
+    arm(pin!(R::sleep(Duration::from_secs(30)))).await;
+    // The places are touched before, so that they are not counted either.
+    let mut places: Vec<_> = (0..MANY).map(|_| None).collect();
+    let before = resident();
+    for (i, place) in places.iter_mut().enumerate() {
+        *place = Some(armed(R::sleep(far(i as u64))).await);
+    }
+    give_way().await;
+    let bytes = resident().saturating_sub(before) / MANY;
+    let in_flight = R::in_flight().map_or(String::new(), |n| format!(",\"in_flight\":{n}"));
+    plan.line("timer_bytes", format!("\"bytes\":{bytes},\"n\":{MANY}{in_flight}"));
+    drop(places);
+    give_way().await;
+}
+
+pub(super) async fn all<R: Runtime>(plan: &Plan) {
+    if plan.wants("timer_cancel_100k") {
+        let mut pending = Vec::new();
+        for i in 0..MANY {
+            pending.push(armed(R::sleep(far(i))).await);
+        }
+        plan.measure("timer_cancel_100k", 50_000, async |n| {
+            for i in 0..n {
+                arm(pin!(R::sleep(Duration::from_millis(10 + i % 1000)))).await;
+                if i % 1000 == 0 {
+                    // For runtimes that tidy up when they turn.
+                    give_way().await;
+                }
+            }
+        })
+        .await;
+        drop(pending);
+        give_way().await;
+    }
+    if plan.wants("timer_fire") {
+        let mut pending = Vec::with_capacity(FIRED as usize);
+        plan.measure("timer_fire", FIRED, async |n| {
+            for i in 0..n {
+                pending.push(armed(R::sleep(Duration::from_micros(10_000 + i))).await);
+            }
+            for sleep in pending.drain(..) {
+                sleep.await;
+            }
+        })
+        .await;
+    }
+}
+
+/// Half a minute and more, spread.
+fn far(i: u64) -> Duration {
+    Duration::from_millis(30_000 + i % 60_000)
+}
+
+async fn armed<F: Future<Output = ()>>(sleep: F) -> Pin<Box<F>> {
+    let mut sleep = Box::pin(sleep);
+    arm(sleep.as_mut()).await;
+    sleep
+}
+
+/// Polls a sleep once, which arms it.
+async fn arm(mut sleep: Pin<&mut impl Future<Output = ()>>) {
+    poll_fn(|cx| {
+        assert!(sleep.as_mut().poll(cx).is_pending(), "a sleep ended before its time");
+        Poll::Ready(())
+    })
+    .await;
+}
