@@ -80,17 +80,21 @@ pub(crate) struct Serve {
     #[arg(long, value_name = "FILE|-|none", default_value = "none")]
     pub(crate) access_log: Log,
 
-    /// How long the requests under way may take at the end, in seconds.
+    /// How long the requests under way may take at the end, in seconds; 0 cuts them at once.
     #[arg(long, value_name = "SECONDS", default_value_t = 30)]
     pub(crate) drain_seconds: u32,
 
-    /// How long a client may take to send the head of a request, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "10", value_parser = positive)]
+    /// How long a client may take to send the head of a request, in seconds; 0 is for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
     pub(crate) header_timeout: u32,
 
-    /// How long a connection may be idle between two requests, in seconds.
-    #[arg(long, value_name = "SECONDS", default_value = "60", value_parser = positive)]
+    /// How long a connection may be idle between two requests, in seconds; 0 is for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     pub(crate) idle_timeout: u32,
+
+    /// How long a client may take none of an answer that is being sent, in seconds; 0 is for ever.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    pub(crate) send_timeout: u32,
 
     /// Send this `Cache-Control` with every file, such as `public, max-age=3600`.
     #[arg(long, value_name = "VALUE", value_parser = cache_control)]
@@ -103,6 +107,10 @@ pub(crate) struct Serve {
     /// Do not serve the counters under `/_pelton`.
     #[arg(long)]
     pub(crate) no_admin: bool,
+
+    /// Say on stderr what was found and changed at the start, such as the limit on open files.
+    #[arg(short, long)]
+    pub(crate) verbose: bool,
 }
 
 /// The options of `pelton doctor`.
@@ -229,13 +237,6 @@ impl FromStr for Log {
     }
 }
 
-fn positive(text: &str) -> Result<u32, String> {
-    match text.parse() {
-        Ok(0) | Err(_) => Err("a whole number of seconds, at least 1".to_owned()),
-        Ok(seconds) => Ok(seconds),
-    }
-}
-
 fn cache_control(text: &str) -> Result<HeaderValue, String> {
     match HeaderValue::try_from(text) {
         Ok(value) if !text.trim().is_empty() && text.is_ascii() => Ok(value),
@@ -269,7 +270,8 @@ mod tests {
         assert_eq!(serve.listen.resolve(), Ok("127.0.0.1:8080".parse().unwrap()));
         assert_eq!((serve.reactors, serve.backend), (Reactors::Auto, Backend::Auto));
         assert_eq!((serve.max_connections.get(), serve.drain_seconds), (10_000, 30));
-        assert_eq!((serve.header_timeout, serve.idle_timeout), (10, 60));
+        let timeouts = (serve.header_timeout, serve.idle_timeout, serve.send_timeout);
+        assert_eq!(timeouts, (10, 60, 60));
         assert_eq!(serve.access_log, Log(None));
         assert!(!serve.no_admin && !serve.no_listing && serve.cache_control.is_none());
         assert!(serve.reactors.count() >= 1);
@@ -293,7 +295,14 @@ mod tests {
             "no-cache",
             "--max-connections",
             "5",
+            "--header-timeout",
+            "0",
+            "--idle-timeout",
+            "0",
+            "--send-timeout",
+            "0",
             "--no-admin",
+            "--verbose",
         ])
         .unwrap();
         assert_eq!(serve.dir, PathBuf::from("dist"));
@@ -302,7 +311,9 @@ mod tests {
         assert_eq!(serve.access_log, Log(Some(Target::Stdout)));
         assert_eq!((serve.drain_seconds, serve.max_connections.get()), (0, 5));
         assert_eq!(serve.cache_control.unwrap(), "no-cache");
-        assert!(serve.no_admin);
+        let timeouts = (serve.header_timeout, serve.idle_timeout, serve.send_timeout);
+        assert_eq!(timeouts, (0, 0, 0), "for ever");
+        assert!(serve.no_admin && serve.verbose);
     }
 
     #[test]
@@ -328,8 +339,9 @@ mod tests {
             ("--backend", &["kqueue", "", "EPOLL "]),
             ("--max-connections", &["0", "x"]),
             ("--drain-seconds", &["-1", "soon"]),
-            ("--header-timeout", &["0", "x"]),
-            ("--idle-timeout", &["0"]),
+            ("--header-timeout", &["-1", "x", "1.5", ""]),
+            ("--idle-timeout", &["-1"]),
+            ("--send-timeout", &["soon", "4294967296"]),
             ("--access-log", &[""]),
             ("--cache-control", &["", "a\nb", "é"]),
         ];

@@ -23,6 +23,7 @@ mod exchange;
 mod files;
 mod listing;
 mod on_pelton;
+mod open_files;
 mod path;
 mod range;
 mod reactor;

@@ -27,6 +27,7 @@ use crate::bind;
 use crate::exchange::Tally;
 use crate::files::Site;
 use crate::on_pelton::{OnListener, OnPelton};
+use crate::open_files;
 use crate::reactor::{self, Settings};
 use crate::root::Root;
 use crate::stop::{Stage, Stop};
@@ -40,6 +41,10 @@ pub(crate) const LOG_LIMIT: Duration = Duration::from_secs(2);
 /// # Errors
 /// A sentence that says what to do.
 pub(crate) fn run(options: &Serve) -> Result<(), String> {
+    let open_files = open_files::raise();
+    if options.verbose {
+        eprintln!("pelton: {open_files}.");
+    }
     let seats: Arc<OnceLock<Vec<Seat>>> = Arc::default();
     let admin = (!options.no_admin).then(|| {
         let seats = Arc::clone(&seats);
@@ -305,12 +310,15 @@ pub(crate) fn shared(options: &Serve, admin: Option<Admin>) -> Result<Shared, St
 /// What a reactor is to keep to.
 pub(crate) fn settings(options: &Serve) -> Settings {
     let seconds = |n: u32| Duration::from_secs(n.into());
+    // 0 is no limit; only the drain takes it at its word.
+    let limit = |n: u32| (n > 0).then(|| seconds(n));
     Settings {
         max_connections: options.max_connections.get(),
         drain: seconds(options.drain_seconds),
         limits: Limits {
-            head: seconds(options.header_timeout),
-            idle: seconds(options.idle_timeout),
+            head: limit(options.header_timeout),
+            idle: limit(options.idle_timeout),
+            send: limit(options.send_timeout),
             ..Limits::default()
         },
     }
@@ -444,7 +452,14 @@ mod tests {
         assert!(error.contains("access log"), "{error}");
         let shared = shared(&options(&[dir, "--no-listing"]), None).unwrap();
         assert!(!shared.site.listing && shared.log.is_none());
-        let settings = settings(&options(&["--idle-timeout", "5"]));
-        assert_eq!(settings.limits.idle, Duration::from_secs(5));
+        let limits = settings(&options(&["--idle-timeout", "5", "--send-timeout", "7"])).limits;
+        assert_eq!(limits.head, Some(Duration::from_secs(10)));
+        assert_eq!(limits.idle, Some(Duration::from_secs(5)));
+        assert_eq!(limits.send, Some(Duration::from_secs(7)));
+        let never = ["--header-timeout", "0", "--idle-timeout", "0", "--send-timeout", "0"];
+        let settings = settings(&options(&never));
+        let Limits { head, idle, send, .. } = settings.limits;
+        assert_eq!((head, idle, send), (None, None, None));
+        assert_eq!(settings.drain, Duration::from_secs(30));
     }
 }

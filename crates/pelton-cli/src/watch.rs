@@ -18,16 +18,17 @@ use std::time::{Duration, Instant};
 
 use hyper::rt::{Read, ReadBufCursor, Write};
 
-/// How long a connection may take over what.
+/// How long a connection may take over what; `None` is for ever.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     /// From the first byte of a request, or from the start of the connection, to the end of the
     /// head.
-    pub(crate) head: Duration,
+    pub(crate) head: Option<Duration>,
     /// Between two requests.
-    pub(crate) idle: Duration,
-    /// Without a byte in either direction while a request is being answered.
-    pub(crate) stuck: Duration,
+    pub(crate) idle: Option<Duration>,
+    /// For the peer to take what is being sent to it. While nothing waits to be sent, because the
+    /// answer is still being made, no time counts: that is not the peer's fault.
+    pub(crate) send: Option<Duration>,
     /// For the peer to stop sending after its connection was closed on our side.
     pub(crate) linger: Duration,
 }
@@ -35,7 +36,8 @@ pub(crate) struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         let seconds = Duration::from_secs;
-        Limits { head: seconds(10), idle: seconds(60), stuck: seconds(60), linger: seconds(2) }
+        let some = |n| Some(seconds(n));
+        Limits { head: some(10), idle: some(60), send: some(60), linger: seconds(2) }
     }
 }
 
@@ -72,6 +74,8 @@ pub(crate) struct Vitals {
     since: Cell<Instant>,
     verdict: Cell<Option<Verdict>>,
     waker: RefCell<Option<Waker>>,
+    /// A part of an answer waits for the peer to take the one before it.
+    blocked: Cell<bool>,
     /// The peer may still be sending what nobody will answer.
     linger: Cell<bool>,
 }
@@ -84,6 +88,7 @@ impl Vitals {
             since: Cell::new(now),
             verdict: Cell::new(None),
             waker: RefCell::new(None),
+            blocked: Cell::new(false),
             linger: Cell::new(false),
         }
     }
@@ -91,12 +96,21 @@ impl Vitals {
     /// Bytes went in or out.
     pub(crate) fn moved(&self, inwards: bool, now: Instant) {
         match self.phase.get() {
-            Phase::Busy => self.since.set(now),
+            // What comes in meanwhile is no sign that anything is taken.
+            Phase::Busy if inwards => {}
+            Phase::Busy => self.enter(Phase::Busy, now),
             Phase::Idle if inwards => self.enter(Phase::Head, now),
             Phase::New if inwards => self.phase.set(Phase::Head),
             // The limit of a head is for the whole head, and that of lingering for the whole of it:
             // a byte now and then extends neither.
             Phase::New | Phase::Head | Phase::Lingering | Phase::Idle => {}
+        }
+    }
+
+    /// A part of an answer cannot be sent yet.
+    pub(crate) fn blocked(&self, now: Instant) {
+        if !self.blocked.replace(true) && self.phase.get() == Phase::Busy {
+            self.since.set(now);
         }
     }
 
@@ -160,16 +174,17 @@ impl Vitals {
     fn enter(&self, phase: Phase, now: Instant) {
         self.phase.set(phase);
         self.since.set(now);
+        self.blocked.set(false);
     }
 
     fn is_over(&self, limits: &Limits, now: Instant) -> bool {
         let limit = match self.phase.get() {
             Phase::New | Phase::Head => limits.head,
-            Phase::Busy => limits.stuck,
+            Phase::Busy => limits.send.filter(|_| self.blocked.get()),
             Phase::Idle => limits.idle,
-            Phase::Lingering => limits.linger,
+            Phase::Lingering => Some(limits.linger),
         };
-        now.saturating_duration_since(self.since.get()) >= limit
+        limit.is_some_and(|limit| now.saturating_duration_since(self.since.get()) >= limit)
     }
 
     fn judge(&self, verdict: Verdict) {
@@ -330,8 +345,10 @@ impl<I: Read + Unpin> Read for Watched<I> {
 
 impl<I: Write + Unpin> Watched<I> {
     fn wrote(&self, result: Poll<io::Result<usize>>) -> Poll<io::Result<usize>> {
-        if let Poll::Ready(Ok(1..)) = result {
-            self.vitals.moved(false, Instant::now());
+        match result {
+            Poll::Ready(Ok(1..)) => self.vitals.moved(false, Instant::now()),
+            Poll::Pending => self.vitals.blocked(Instant::now()),
+            Poll::Ready(_) => {}
         }
         result
     }
@@ -387,9 +404,9 @@ mod tests {
     }
 
     const LIMITS: Limits = Limits {
-        head: Duration::from_secs(10),
-        idle: Duration::from_secs(60),
-        stuck: Duration::from_secs(30),
+        head: Some(Duration::from_secs(10)),
+        idle: Some(Duration::from_secs(60)),
+        send: Some(Duration::from_secs(30)),
         linger: Duration::from_secs(2),
     };
 
@@ -413,9 +430,15 @@ mod tests {
         v.moved(true, after(t0, 9));
         assert_eq!(ends_at(&v, t0), 10, "drips do not extend the limit of a head");
         v.asked(after(t0, 9));
-        assert_eq!(ends_at(&v, t0), 39);
+        v.blocked(after(t0, 12));
+        assert_eq!(ends_at(&v, t0), 42, "the peer does not take what it asked for");
+        v.blocked(after(t0, 15));
+        v.moved(true, after(t0, 16));
+        assert_eq!(ends_at(&v, t0), 42, "nor do more tries or what it says take it");
         v.moved(false, after(t0, 20));
-        assert_eq!(ends_at(&v, t0), 50, "progress extends a response");
+        v.blocked(after(t0, 22));
+        assert_eq!(ends_at(&v, t0), 52, "what is taken extends a response");
+        v.moved(false, after(t0, 25));
         v.answered(after(t0, 30));
         assert_eq!(ends_at(&v, t0), 90, "idle");
         v.moved(false, after(t0, 40));
@@ -428,6 +451,41 @@ mod tests {
         // The response of a connection that was cut is dropped late: it is not idle again.
         v.answered(after(t0, 91));
         assert_eq!(ends_at(&v, t0), 92, "lingering ends");
+    }
+
+    #[test]
+    fn a_slow_answer_is_not_the_peers_fault() {
+        let t0 = Instant::now();
+        let v = Vitals::new(t0);
+        v.asked(after(t0, 1));
+        assert!(!v.is_over(&LIMITS, after(t0, 100_000)), "nothing was there to be sent");
+        v.moved(false, after(t0, 100_000));
+        assert!(!v.is_over(&LIMITS, after(t0, 200_000)), "a part, and the next is being made");
+        v.blocked(after(t0, 200_000));
+        assert!(!v.is_over(&LIMITS, after(t0, 200_029)));
+        assert!(v.is_over(&LIMITS, after(t0, 200_030)), "now it is the peer who is waited for");
+        // What could not be sent at once before the head counts for nothing later.
+        let v = Vitals::new(t0);
+        v.blocked(t0);
+        v.asked(after(t0, 5));
+        assert!(!v.is_over(&LIMITS, after(t0, 1000)));
+    }
+
+    #[test]
+    fn without_a_limit_no_phase_but_the_last_ends() {
+        let never = Limits { head: None, idle: None, send: None, ..LIMITS };
+        let t0 = Instant::now();
+        let (late, v) = (after(t0, 1 << 30), Vitals::new(t0));
+        assert!(!v.is_over(&never, late), "new");
+        v.moved(true, t0);
+        assert!(!v.is_over(&never, late), "in a head");
+        v.asked(t0);
+        v.blocked(t0);
+        assert!(v.is_over(&LIMITS, late) && !v.is_over(&never, late), "sending");
+        v.answered(t0);
+        assert!(!v.is_over(&never, late), "idle");
+        v.closed(t0);
+        assert!(v.is_over(&never, late), "who lingers has nothing to come any more");
     }
 
     #[test]

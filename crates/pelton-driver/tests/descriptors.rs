@@ -27,6 +27,7 @@ on_every_backend! {
     a_held_descriptor_is_closed_when_it_is_let_go
     accepted_and_internal_descriptors_do_not_survive_an_exec
     cancelling_all_on_a_descriptor_counts_and_ends_them
+    what_a_duplicate_of_a_closed_descriptor_receives_reaches_nobody_and_does_not_spin
 }
 
 fn file() -> std::fs::File {
@@ -416,4 +417,64 @@ fn cancelling_all_on_a_descriptor_counts_and_ends_them(on: &On) {
     driver.settle();
     assert_eq!(driver.run(Submission::cancel_fd(fd)).unwrap(), 1);
     assert!(driver.end(send).0.unwrap() < 8 << 20);
+}
+
+fn what_a_duplicate_of_a_closed_descriptor_receives_reaches_nobody_and_does_not_spin(on: &On) {
+    let driver = on.driver();
+    for was_given in [true, false] {
+        let (mine, mut peer) = tcp_pair();
+        peer.set_nodelay(true).unwrap();
+        // Two ways to a duplicate: the test keeps one of what it gives away, or asks the driver for one.
+        let (fd, duplicate) = if was_given {
+            let duplicate = OwnedFd::from(mine.try_clone().unwrap());
+            (attach(&driver, mine), duplicate)
+        } else {
+            let fd = driver.attach_stream(mine.into()).unwrap();
+            (fd, driver.with_descriptor(fd, |fd| fd.try_clone_to_owned().unwrap()).unwrap())
+        };
+        // In flight, so that the kernel watches the descriptor, and then closed.
+        let recv = driver.go(Submission::recv(fd, [0; 8]));
+        driver.settle();
+        assert!(!driver.is_done(&recv));
+        driver.abandon(recv);
+        driver.close(fd);
+        driver.settle();
+        assert_eq!(driver.descriptors(), 0);
+
+        // Its place in the table has a new owner, who waits for something of its own.
+        let (other, mut other_peer) = tcp(&driver);
+        let waits = driver.go_for(Submission::recv(other, [0; 8]), 7);
+        driver.settle();
+        let before = driver.snapshot();
+        const WRITES: u64 = 20;
+        for _ in 0..WRITES {
+            peer.write_all(b"x").unwrap();
+            let timer = driver.go(Submission::timeout(std::time::Instant::now()));
+            driver.until(|| driver.is_done(&timer));
+            driver.take(timer).unwrap().unwrap();
+        }
+        assert!(!driver.is_done(&waits), "it was not sent anything");
+        let after = driver.snapshot();
+        let stale = after.stale - before.stale;
+        assert!(stale <= if was_given { 0 } else { WRITES }, "{stale} events for nobody");
+        assert!(
+            after.enters - before.enters <= 4 * WRITES,
+            "{} entries",
+            after.enters - before.enters
+        );
+
+        // There is still something to read that nobody will, and the driver sleeps.
+        let timer = Submission::timeout(std::time::Instant::now() + Duration::from_millis(30));
+        let (timer, before) = (driver.go(timer), driver.snapshot().enters);
+        driver.until(|| driver.is_done(&timer));
+        driver.take(timer).unwrap().unwrap();
+        let enters = driver.snapshot().enters - before;
+        assert!(enters <= 3, "{enters} entries in one wait");
+
+        other_peer.write_all(b"mine").unwrap();
+        assert_eq!(driver.end(waits).0.unwrap(), 4);
+        assert_eq!(rustix::io::read(&duplicate, &mut [0; 100][..]).unwrap(), WRITES as usize);
+        driver.close(other);
+        driver.settle();
+    }
 }

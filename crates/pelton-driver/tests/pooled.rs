@@ -22,6 +22,7 @@ on_every_backend! {
     a_receive_whose_items_nobody_takes_is_cancelled_at_the_limit
     a_lease_outlives_its_driver
     small_receives_share_a_buffer_where_the_backend_fills_it_piecewise
+    the_most_buffers_that_were_in_use_are_remembered
 }
 
 fn a_pooled_receive_brings_a_lease_and_nothing_at_the_end(on: &On) {
@@ -322,7 +323,7 @@ fn a_lease_outlives_its_driver(on: &On) {
 fn small_receives_share_a_buffer_where_the_backend_fills_it_piecewise(on: &On) {
     let driver = on.driver_with(Config { pool_buffers: 4, pool_buffer_len: 4096, ..small() });
     if driver.snapshot().buffers_total != 4 {
-        eprintln!("skipped: this backend gives each receive a whole buffer");
+        skipped("this backend gives each receive a whole buffer");
         return;
     }
     let (fd, mut peer) = tcp(&driver);
@@ -334,5 +335,41 @@ fn small_receives_share_a_buffer_where_the_backend_fills_it_piecewise(on: &On) {
     assert_eq!(driver.snapshot().buffers_in_use, 1, "twenty leases on one buffer");
     for (n, lease) in leases.iter().enumerate() {
         assert!(lease[..] == pattern(n, 100));
+    }
+}
+
+fn the_most_buffers_that_were_in_use_are_remembered(on: &On) {
+    const LEN: usize = 1024;
+    let driver = on.driver_with(Config { pool_buffers: 8, pool_buffer_len: LEN as u32, ..small() });
+    let in_use = |driver: &Driver| {
+        let counters = driver.snapshot();
+        (counters.buffers_in_use, counters.buffers_high_water, counters.buffers_total)
+    };
+    assert_eq!(in_use(&driver), (0, 0, 8));
+    let (fd, mut peer) = tcp(&driver);
+    // As many bytes as a buffer has, so that each receive fills one.
+    let receive = |peer: &mut TcpStream| {
+        peer.write_all(&pattern(1, LEN)).unwrap();
+        let lease = driver.run(Submission::recv_pooled(fd)).unwrap().unwrap();
+        assert_eq!(lease.len(), LEN);
+        lease
+    };
+    let mut held: Vec<Lease> = (0..5).map(|_| receive(&mut peer)).collect();
+    assert_eq!(in_use(&driver), (5, 5, 8));
+    held.truncate(2);
+    assert_eq!(in_use(&driver), (2, 5, 8));
+    held.push(receive(&mut peer));
+    assert_eq!(in_use(&driver), (3, 5, 8), "fewer than before");
+    held.extend((0..4).map(|_| receive(&mut peer)));
+    assert_eq!(in_use(&driver), (7, 7, 8));
+    drop(held);
+    assert_eq!(in_use(&driver), (0, 7, 8));
+    // Any thread sees them, and a page by their names.
+    let counters = driver.notifier();
+    let fields =
+        std::thread::spawn(move || counters.counters().snapshot().fields()).join().unwrap();
+    for (name, value) in [("buffers_in_use", 0), ("buffers_high_water", 7), ("buffers_total", 8)] {
+        let field = fields.iter().find(|field| field.0 == name).unwrap();
+        assert!(field.1 == value && !field.2.is_empty(), "{field:?}");
     }
 }

@@ -1,49 +1,38 @@
 //! Bringing a file to the disk.
 
+mod common;
+
 use std::io::Write;
+use std::os::unix::net::UnixStream;
 
-use pelton_driver::{Backend, Config, Driver, Submission, Token};
+use common::*;
+use pelton_driver::*;
 
-fn on_each_backend(test: impl Fn(&Driver)) {
-    for backend in [Backend::IoUring, Backend::Epoll] {
-        match Driver::new(Config { backend, ..Config::default() }) {
-            Ok(driver) => test(&driver),
-            Err(reason) => println!("skipped on {backend}: {reason}"),
-        }
+on_every_backend! {
+    a_file_can_be_synced_with_and_without_its_metadata
+    what_cannot_be_synced_says_so
+}
+
+fn a_file_can_be_synced_with_and_without_its_metadata(on: &On) {
+    let driver = on.driver();
+    let name = format!("pelton-sync-{}-{}", on.backend.name(), std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let mut file = std::fs::File::create(&path).unwrap();
+    file.write_all(b"content").unwrap();
+    let fd = attach(&driver, file);
+    for data_only in [false, true] {
+        assert_eq!(driver.run(Submission::sync(fd, data_only)).unwrap(), 0);
     }
+    driver.close(fd);
+    std::fs::remove_file(path).unwrap();
 }
 
-fn outcome(
-    driver: &Driver,
-    submission: Submission<pelton_driver::Plain>,
-) -> std::io::Result<usize> {
-    let key = driver.submit(submission, Token::NONE).unwrap();
-    while !driver.is_done(&key) {
-        driver.tick(None, |_| {}).unwrap();
-    }
-    driver.take(key).unwrap()
-}
-
-#[test]
-fn a_file_can_be_synced_with_and_without_its_metadata() {
-    on_each_backend(|driver| {
-        let path = std::env::temp_dir().join(format!("pelton-sync-{}", std::process::id()));
-        let mut file = std::fs::File::create(&path).unwrap();
-        file.write_all(b"content").unwrap();
-        let fd = driver.attach(file.into()).unwrap();
-        assert_eq!(outcome(driver, Submission::sync(fd, false)).unwrap(), 0);
-        assert_eq!(outcome(driver, Submission::sync(fd, true)).unwrap(), 0);
-        driver.close(fd);
-        std::fs::remove_file(path).unwrap();
-    });
-}
-
-#[test]
-fn what_cannot_be_synced_says_so() {
-    on_each_backend(|driver| {
-        let (socket, _other) = std::os::unix::net::UnixStream::pair().unwrap();
-        let fd = driver.attach(socket.into()).unwrap();
-        let error = outcome(driver, Submission::sync(fd, false)).unwrap_err();
+fn what_cannot_be_synced_says_so(on: &On) {
+    let driver = on.driver();
+    let (socket, _other) = UnixStream::pair().unwrap();
+    let fd = attach(&driver, socket);
+    for data_only in [false, true] {
+        let error = driver.run(Submission::sync(fd, data_only)).unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::InvalidInput);
-    });
+    }
 }

@@ -15,6 +15,8 @@ on_every_backend! {
     a_notifier_outlives_its_driver
     a_wake_operation_completes_when_another_thread_notifies
     a_wake_that_is_waited_for_in_a_callback_waits_for_the_next_notification
+    the_eventfd_is_watched_and_never_read
+    a_wake_among_many_events_is_taken_for_none_of_them
 }
 
 fn four_threads_that_notify_strand_nothing_and_enter_the_kernel_once_per_wait(on: &On) {
@@ -126,4 +128,73 @@ fn a_wake_that_is_waited_for_in_a_callback_waits_for_the_next_notification(on: &
     assert!(!driver.is_done(&second));
     driver.notifier().notify().unwrap();
     driver.end(second).unwrap();
+}
+
+fn the_eventfd_is_watched_and_never_read(on: &On) {
+    // It is the only one of its count: those of other drivers have been woken less often, or more.
+    const WAKES: u64 = 777;
+    let driver = on.driver();
+    let notifier = driver.notifier();
+    let woken = std::thread::spawn(move || {
+        while notifier.counters().snapshot().wakes_sent < WAKES {
+            notifier.notify().unwrap();
+        }
+    });
+    let mut ticks = 0;
+    while driver.snapshot().wakes_sent < WAKES {
+        // Where the last one has come before this wait there is no other.
+        driver.tick(Some(Duration::from_millis(10)), |_| {}).unwrap();
+        ticks += 1;
+    }
+    woken.join().unwrap();
+    assert!(ticks > 100, "it was woken and slept again");
+    // Neither read by a call nor through the ring: every wake is still in its count.
+    let counts: Vec<String> = std::fs::read_dir("/proc/self/fdinfo")
+        .unwrap()
+        .flatten()
+        .filter_map(|entry| std::fs::read_to_string(entry.path()).ok())
+        .filter_map(|info| {
+            let count = info.lines().find_map(|line| line.strip_prefix("eventfd-count:"));
+            count.map(|count| count.trim().to_owned())
+        })
+        .collect();
+    let count = format!("{WAKES:x}");
+    assert!(counts.contains(&count), "woken {WAKES} times ({count}), and there are {counts:?}");
+}
+
+fn a_wake_among_many_events_is_taken_for_none_of_them(on: &On) {
+    let driver = on.driver();
+    let connections: Vec<_> = (0..100).map(|_| tcp(&driver)).collect();
+    let notifier = driver.notifier();
+    for round in 0..20 {
+        let keys: Vec<_> = connections
+            .iter()
+            .enumerate()
+            .map(|(n, (fd, _))| driver.go_for(Submission::recv(*fd, [0; 1]), n))
+            .collect();
+        driver.settle();
+        let mut told = vec![0; connections.len()];
+        let (asleep, awake) = (driver.snapshot().wakes_sent, notifier.clone());
+        let peers: Vec<_> = connections.iter().map(|(_, peer)| peer.try_clone().unwrap()).collect();
+        // All of them and a wake are there when the driver looks: this thread does not tick meanwhile.
+        std::thread::spawn(move || {
+            for mut peer in peers {
+                std::io::Write::write_all(&mut peer, b"x").unwrap();
+            }
+            awake.notify().unwrap();
+        })
+        .join()
+        .unwrap();
+        let mut woken = 0;
+        while told.contains(&0) || woken == 0 {
+            let tick = driver.tick(Some(WATCHDOG), |of| told[of.token.as_number()] += 1).unwrap();
+            woken += u32::from(tick.woken);
+        }
+        assert_eq!((woken, driver.snapshot().stale), (1, 0), "round {round}");
+        assert!(told.iter().all(|times| *times == 1), "round {round}: {told:?}");
+        assert!(driver.snapshot().wakes_sent <= asleep + 1);
+        for key in keys {
+            assert_eq!(driver.take(key).unwrap().0.unwrap(), 1);
+        }
+    }
 }

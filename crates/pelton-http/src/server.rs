@@ -77,14 +77,17 @@ impl<S> Server<S> {
         self
     }
 
-    /// How long the head of a request may take to come.
+    /// How long the head of a request may take to come, from the start of the connection or from the end of
+    /// the answer before it: so it is also how long a connection may be idle. No time counts while a
+    /// request is being answered. 30 seconds by default; `None` is for ever.
     #[must_use]
     pub fn header_timeout(mut self, timeout: Option<Duration>) -> Server<S> {
         self.header_timeout = timeout;
         self
     }
 
-    /// How long connections may take to finish when the server is to end.
+    /// How long connections may take to finish when the server is to end. 30 seconds by default; zero cuts
+    /// them at once.
     #[must_use]
     pub fn drain_timeout(mut self, timeout: Duration) -> Server<S> {
         self.drain = timeout;
@@ -106,7 +109,8 @@ impl<S> Server<S> {
     }
 
     /// Serves until `stop` ends. Then it accepts no more, lets every connection finish the request that it
-    /// is at, and cuts those that take longer than the drain timeout.
+    /// is at, and cuts those that take longer than the drain timeout. A connection that waits for its next
+    /// request is closed at once, also where a part of the head has come.
     ///
     /// # Errors
     /// The listener failed.

@@ -210,7 +210,8 @@ fn operations_that_end_at_once_do_not_starve_the_others() {
             }
         });
         let (a, b) = pair().await;
-        for _ in 0..100 {
+        // Few rounds, because the greedy one makes thousands of calls in each.
+        for _ in 0..20 {
             a.send_all("ping").await.unwrap();
             assert_eq!(&*b.recv().await.unwrap().unwrap(), b"ping");
             pelton::time::sleep(Duration::from_micros(10)).await;
@@ -243,7 +244,8 @@ fn a_stream_that_is_always_ready_does_not_starve_the_others() {
         });
         eventually("the flood is there", || received.get() > 1000).await;
         let (a, b) = pair().await;
-        for _ in 0..100 {
+        // Few rounds, because the greedy one makes thousands of calls in each.
+        for _ in 0..20 {
             a.send_all("ping").await.unwrap();
             assert_eq!(&*b.recv().await.unwrap().unwrap(), b"ping");
         }

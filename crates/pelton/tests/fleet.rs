@@ -198,6 +198,74 @@ fn waiting_for_the_fleet_on_a_thread_of_its_own_is_an_error_and_no_deadlock() {
 }
 
 #[test]
+fn a_wait_that_is_refused_closes_nothing_that_the_other_threads_use() {
+    on_each_backend(|backend| {
+        let before = open_descriptors();
+        let place: Arc<Mutex<Option<Fleet>>> = Arc::default();
+        let (takes, gone) = (place.clone(), Arc::new(AtomicBool::new(false)));
+        let leaves = gone.clone();
+        let (tell, address) = mpsc::channel();
+        let (ask, asked) = mpsc::channel();
+        let asked = Mutex::new(Some(asked));
+        let (report, reports) = mpsc::channel();
+        let fleet = fleet(backend, 2)
+            .start(move |member| {
+                let (takes, tell, report, leaves) =
+                    (takes.clone(), tell.clone(), report.clone(), leaves.clone());
+                let asked = if member.index() == 0 { asked.lock().unwrap().take() } else { None };
+                async move {
+                    if member.index() == 1 {
+                        // Serves one connection until it ends, whoever asks everybody to stop.
+                        let listener = TcpListener::bind("127.0.0.1:0").await?;
+                        tell.send(listener.local_addr()?).unwrap();
+                        let (stream, _) = listener.accept().await?;
+                        while let Some(chunk) = stream.recv().await? {
+                            stream.send_all(chunk).await?;
+                        }
+                        leaves.store(true, Ordering::Release);
+                        return Ok(());
+                    }
+                    let asked = asked.unwrap();
+                    let () = asked.recv().unwrap();
+                    let fleet = takes.lock().unwrap().take().unwrap();
+                    let open = open_descriptors();
+                    let refused = fleet.join().unwrap_err();
+                    assert!(matches!(refused, FleetError::OwnThread), "{refused}");
+                    assert_eq!(open_descriptors(), open, "something was closed");
+                    report.send(()).unwrap();
+                    // This reactor goes on as well, until the test has seen the other one do so.
+                    let () = asked.recv().unwrap();
+                    pelton::time::sleep(Duration::from_micros(100)).await;
+                    Ok(())
+                }
+            })
+            .unwrap();
+        *place.lock().unwrap() = Some(fleet);
+        let address = address.recv().unwrap();
+        let mut client = std::net::TcpStream::connect(address).unwrap();
+        let mut echo = |text: &[u8; 5]| {
+            let mut back = [0; 5];
+            std::io::Write::write_all(&mut client, text).unwrap();
+            std::io::Read::read_exact(&mut client, &mut back).unwrap();
+            assert_eq!(&back, text);
+        };
+        echo(b"start");
+        ask.send(()).unwrap();
+        reports.recv().unwrap();
+        for _ in 0..100 {
+            echo(b"alive");
+        }
+        assert!(!gone.load(Ordering::Acquire));
+        ask.send(()).unwrap();
+        drop(client);
+        while open_descriptors() != before {
+            std::thread::yield_now();
+        }
+        assert!(gone.load(Ordering::Acquire));
+    });
+}
+
+#[test]
 fn a_member_that_does_not_stop_in_time_is_cut_short_and_dropped_on_its_thread() {
     struct Tell(mpsc::Sender<ThreadId>);
     impl Drop for Tell {

@@ -337,3 +337,55 @@ fn dropping_a_stream_at_any_moment_of_a_write_closes_it_in_the_end() {
         common::closed_down_to(before).await;
     });
 }
+
+/// Writes until the sockets are full and a send is parked.
+async fn write_until_full(stream: &mut PollStream, sent: &mut Vec<u8>) {
+    let mut refusals = 0;
+    while refusals < 100 {
+        let more = pattern(sent.len() + 100_000)[sent.len()..].to_vec();
+        let mut noop = std::task::Context::from_waker(std::task::Waker::noop());
+        match stream.poll_write(&mut noop, &more) {
+            Poll::Ready(n) => {
+                sent.extend_from_slice(&more[..n.unwrap()]);
+                refusals = 0;
+            }
+            Poll::Pending => refusals += 1,
+        }
+        // So that what is in flight reaches the kernel, and ends if there is room.
+        pelton::yield_now().await;
+    }
+}
+
+#[test]
+fn a_peer_that_half_closes_while_a_send_is_parked_gets_all_of_it_and_what_comes_next() {
+    inside_each_backend(|_| async {
+        let (server, client) = pair_with_std().await;
+        // Of fixed sizes, or they grow when an acknowledgement comes, and the close brings one.
+        server.with_socket(|socket| socket.set_send_buffer_size(64 << 10)).unwrap();
+        socket2::SockRef::from(&client).set_recv_buffer_size(64 << 10).unwrap();
+        let handle = Handle::current();
+        let sending = || handle.snapshot().in_flight_of(pelton::driver::Kind::Send);
+        let mut stream = PollStream::new(server);
+        let mut sent = Vec::new();
+        write_until_full(&mut stream, &mut sent).await;
+        assert_eq!(sending(), 1, "nothing is parked");
+        client.shutdown(std::net::Shutdown::Write).unwrap();
+        assert!(poll_fn(|cx| stream.poll_recv(cx)).await.unwrap().is_none(), "the end");
+        // The close may have made a little room, and no more than that.
+        write_until_full(&mut stream, &mut sent).await;
+        assert_eq!(sending(), 1, "the send waits as before");
+
+        let reader = std::thread::spawn(move || {
+            let mut received = Vec::new();
+            (&client).read_to_end(&mut received).unwrap();
+            received
+        });
+        // More than what was parked, into what may be the same memory.
+        let next: Vec<u8> = pattern(2 << 20).into_iter().map(|byte| !byte).collect();
+        write_all(&mut stream, &next).await.unwrap();
+        shut_down(&mut stream).await.unwrap();
+        let received = pelton::spawn_blocking(|| common::join(reader)).await.unwrap();
+        assert_eq!(received.len(), sent.len() + next.len());
+        assert!(received[..sent.len()] == sent && received[sent.len()..] == next);
+    });
+}

@@ -2,6 +2,7 @@
 //! leave.
 
 use crate::client::{Answer, Client, request};
+use crate::ending::stuck;
 use crate::on_each_backend;
 use crate::server::{Folder, Server, pattern};
 
@@ -9,6 +10,8 @@ on_each_backend! {
     pipelined_requests_are_answered_in_their_order
     a_request_may_be_split_anywhere
     who_is_slow_to_ask_or_idle_is_closed_and_others_are_not
+    who_takes_nothing_of_an_answer_is_cut_and_others_are_not
+    a_limit_of_0_is_no_limit
     who_leaves_in_the_middle_is_forgotten
     any_reactor_answers_for_all
 }
@@ -105,6 +108,45 @@ fn who_is_slow_to_ask_or_idle_is_closed_and_others_are_not(backend: &str) {
     assert_eq!(numbers.of("http_timeouts"), 3);
 }
 
+fn who_takes_nothing_of_an_answer_is_cut_and_others_are_not(backend: &str) {
+    let (folder, server, client) = stuck(backend, &["--send-timeout", "1"]);
+    folder.write("a.txt", "a");
+    let mut other = server.connect();
+    assert_eq!(other.get("/a.txt", "").text(), "a");
+    // The one that does not read has gone, and the one that asks now and then has not.
+    let numbers = other.numbers_when(|it| it.of("http_connections") == 1);
+    assert_eq!(numbers.of("http_timeouts"), 1);
+    assert_eq!(other.get("/a.txt", "").text(), "a");
+    drop(client);
+}
+
+fn a_limit_of_0_is_no_limit(backend: &str) {
+    // Each time one limit is short, and shows that there was time enough to meet the others.
+    let folder = Folder::new();
+    folder.write("a.txt", "a");
+    let no_head = ["--header-timeout", "0", "--idle-timeout", "1"];
+    let server = Server::start(backend, &folder, &no_head);
+    let mut silent = server.connect();
+    let mut half = server.connect();
+    half.say("GET /a.txt HTTP/1.1\r\nHost: te");
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/a.txt", "").text(), "a");
+    idle.hear_the_end();
+    half.say("st\r\n\r\n");
+    assert_eq!(half.hear().text(), "a");
+    assert_eq!(silent.get("/a.txt", "").text(), "a");
+
+    let no_idle = ["--header-timeout", "1", "--idle-timeout", "0", "--send-timeout", "0"];
+    let (folder, server, mut unread) = stuck(backend, &no_idle);
+    folder.write("a.txt", "a");
+    let mut idle = server.connect();
+    assert_eq!(idle.get("/a.txt", "").text(), "a");
+    server.connect().hear_the_end();
+    assert_eq!(idle.get("/a.txt", "").text(), "a");
+    unread.hear_body(&vec![0; 8 << 20]);
+    assert_eq!(idle.numbers().of("http_timeouts"), 1);
+}
+
 fn who_leaves_in_the_middle_is_forgotten(backend: &str) {
     let folder = Folder::new();
     folder.write("large", pattern(20 << 20));
@@ -149,6 +191,12 @@ fn any_reactor_answers_for_all(backend: &str) {
     for reactor in 0..3 {
         let sample = format!("pelton_http_requests_total{{reactor=\"{reactor}\"}} ");
         assert!(metrics.contains(&sample), "{metrics}");
+    }
+    // Every number that a reactor counts, whatever it is called.
+    for (name, ..) in pelton::driver::Snapshot::default().fields() {
+        let families = [format!("\npelton_{name}{{"), format!("\npelton_{name}_total{{")];
+        let found = families.iter().map(|family| metrics.matches(family).count()).sum::<usize>();
+        assert_eq!(found, 3, "{name}, once for each reactor: {metrics}");
     }
     assert_eq!(clients[0].get("/_pelton", "").header("content-type"), "text/html; charset=utf-8");
 }

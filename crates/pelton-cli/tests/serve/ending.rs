@@ -113,7 +113,7 @@ fn refused(address: SocketAddr) {
 }
 
 /// A server with a download that nobody reads.
-fn stuck(backend: &str, options: &[&str]) -> (Folder, Server, Client) {
+pub(crate) fn stuck(backend: &str, options: &[&str]) -> (Folder, Server, Client) {
     let folder = Folder::new();
     // More than the buffers of a connection on this machine can hold.
     let file = std::fs::File::create(folder.path().join("huge")).unwrap();

@@ -69,6 +69,16 @@ pub(crate) fn program() -> Command {
     command
 }
 
+/// The program, with a soft and a hard limit on open files.
+pub(crate) fn limited(soft: u32, hard: u32) -> Command {
+    let program = program();
+    let mut command = Command::new("sh");
+    command.env_remove("PELTON_BACKEND");
+    let script = format!("ulimit -S -n {soft} && ulimit -H -n {hard} && exec \"$@\"");
+    command.args(["-c", &script, "sh"]).arg(program.get_program());
+    command
+}
+
 /// What a program said and how it ended.
 pub(crate) struct Ended {
     pub(crate) code: Option<i32>,
@@ -107,13 +117,14 @@ impl Server {
         folder: &Folder,
         options: &[&str],
     ) -> Server {
-        let program = program();
-        let mut command = Command::new("sh");
-        command.env_remove("PELTON_BACKEND");
-        let script = format!("ulimit -n {descriptors}; exec \"$@\"");
-        command.args(["-c", &script, "sh"]).arg(program.get_program());
+        let mut command = limited(descriptors, descriptors);
         command.arg("serve").arg(folder.path());
         Server::of(command, backend, options)
+    }
+
+    /// The number of the process.
+    pub(crate) fn process(&self) -> u32 {
+        self.child.id()
     }
 
     /// Starts a command, which the last options are for.

@@ -203,3 +203,6 @@ pub(crate) mod errno {
         EAGAIN, EALREADY, EBADF, ECANCELED, EINPROGRESS, EINTR, EISCONN, ENOBUFS, ENOENT, ENOSYS,
     };
 }
+
+#[cfg(all(test, not(miri)))] // They ask the kernel.
+mod tests;

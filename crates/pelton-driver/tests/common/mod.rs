@@ -32,15 +32,19 @@ pub fn run(backend: Backend, test: fn(&On)) {
     match Driver::new(Config { backend, ..small() }) {
         Ok(driver) => assert_eq!(driver.backend(), backend, "a backend that is forced is that one"),
         Err(Error::Unsupported { backend, reason }) => {
-            let name = std::thread::current().name().unwrap_or("a test").to_owned();
-            let line = format!("\nskipped: {name}: {backend}: {reason}\n");
-            std::io::stderr().write_all(line.as_bytes()).unwrap();
-            return;
+            return skipped(&format!("{backend}: {reason}"));
         }
         Err(error) => panic!("{error}"),
     }
     drop(probing);
     test(&On { backend });
+}
+
+/// Says that the test at hand is skipped, and why, past the test harness.
+pub fn skipped(why: &str) {
+    let name = std::thread::current().name().unwrap_or("a test").to_owned();
+    let line = format!("\nskipped: {name}: {why}\n");
+    std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
 /// Makes of each function a test on every backend: `io_uring::name` and `epoll::name`.

@@ -258,6 +258,50 @@ mod tests {
     }
 
     #[test]
+    fn a_receive_that_a_full_queue_ends_leaves_its_half_full_buffer_at_the_head() {
+        use super::super::entry::{Sqe, recv_pooled};
+        const RECEIVES: usize = 24;
+        let space: Box<[Cell<u8>; 2048]> = Box::new([const { Cell::new(0) }; 2048]);
+        // Room for eight completions: those that come next end their receives.
+        let Some(ring) = ring_or_skip(4, 8) else { return };
+        if !ring.features().pbuf_inc {
+            return;
+        }
+        let buffers = BufRing::register(&ring, GROUP, 1, true).unwrap();
+        // SAFETY: cells may be written through a shared reference, and the space outlives the ring.
+        unsafe { buffers.push(space.as_ptr().cast_mut().cast(), 2048, 7) };
+        buffers.publish();
+        let pairs: Vec<_> = (0..RECEIVES).map(|_| sockets()).collect();
+        for (n, (_, to)) in pairs.iter().enumerate() {
+            let sqe = recv_pooled(to.as_raw_fd(), GROUP, true, n as u64);
+            // SAFETY: written whole at once, and it points at nothing.
+            unsafe { ring.sqe().expect("room in the queue").cast::<Sqe>().write(sqe) };
+            ring.enter(0, None, false).unwrap();
+        }
+        for (from, _) in &pairs {
+            rustix::io::write(from, b"abc").unwrap();
+        }
+        let (mut received, mut half_full) = (0, 0);
+        while received < RECEIVES {
+            ring.enter(1, Some(Duration::from_secs(10)), true).unwrap();
+            while let Some(cqe) = ring.next_cqe() {
+                assert_eq!((cqe.res, cqe.buffer(), cqe.buffer_more()), (3, Some(7), true));
+                half_full += usize::from(!cqe.more());
+                received += 1;
+            }
+        }
+        assert!(half_full > 0, "the queue was never too full to go on");
+        // Not one byte was skipped, and the next receive goes on behind the last.
+        let (from, to) = sockets();
+        rustix::io::write(&from, b"xyz").unwrap();
+        let cqe = receive(&ring, &to);
+        assert_eq!((cqe.res, cqe.buffer(), cqe.buffer_more()), (3, Some(7), true));
+        let bytes: Vec<u8> = space.iter().map(Cell::get).collect();
+        assert!(bytes.starts_with(&[&b"abc".repeat(RECEIVES)[..], b"xyz"].concat()));
+        assert_eq!(bytes[3 * RECEIVES + 3..], [0; 2048 - 3 * RECEIVES - 3]);
+    }
+
+    #[test]
     fn a_dropped_ring_frees_its_group() {
         let Some(ring) = ring_or_skip(4, 8) else { return };
         for _ in 0..3 {
