@@ -58,7 +58,7 @@ pub use blocking::spawn_blocking;
 pub use fault::Fault;
 pub use fleet::{Drain, Fleet, FleetBuilder, FleetError, Member};
 pub use handle::{Closed, Handle, RemoteJoinHandle};
-pub use runtime::{Builder, Dispatch, Runtime, block_on, shutdown_requested, spawn};
+pub use runtime::{Builder, Dispatch, Runtime, block_on, sendable, shutdown_requested, spawn};
 pub use task::{JoinError, JoinHandle, yield_now};
 
 /// The README's example, compiled.

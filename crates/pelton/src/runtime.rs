@@ -233,6 +233,25 @@ where
     Reactor::current().tasks.spawn(future)
 }
 
+/// Makes a future of this thread pass for one that may be sent to another, for code that asks for `Send`
+/// though it stays where it is: a handler of axum, a service of tonic.
+///
+/// The promise is kept at run time: on another thread than this one, a poll or a drop panics.
+///
+/// ```
+/// # use std::time::Duration;
+/// fn handler() -> impl Future<Output = &'static str> + Send {
+///     pelton::sendable(async {
+///         pelton::time::sleep(Duration::from_millis(1)).await; // is not `Send`
+///         "done"
+///     })
+/// }
+/// assert_eq!(pelton::block_on(handler()), "done");
+/// ```
+pub fn sendable<F: Future>(future: F) -> impl Future<Output = F::Output> + Send {
+    send_wrapper::SendWrapper::new(future)
+}
+
 /// Ends when [`Handle::shutdown`] has been called for this thread's reactor.
 ///
 /// # Panics
