@@ -9,6 +9,7 @@ mod bench;
 mod check;
 mod ci;
 mod floor;
+mod interrupted;
 mod loom;
 mod metadata;
 mod nightly;
@@ -76,6 +77,12 @@ const VERBS: &[Verb] = &[
         usage: "no-uring [--errno EPERM|ENOSYS] -- COMMAND…",
         about: "run a command in a process where the kernel refuses io_uring (Linux)",
         run: no_uring::verb,
+    },
+    Verb {
+        name: "interrupted",
+        usage: "interrupted [--only CALL] [--require] [-- CARGO-TEST-ARGS…]",
+        about: "the tests while every third wait is interrupted, and with io_uring refused (strace)",
+        run: interrupted::verb,
     },
     Verb {
         name: "bench",
