@@ -10,7 +10,8 @@
 use std::cell::Cell;
 
 use crate::memory::Zeroed;
-use crate::slot::{NIL, SlotList};
+use crate::parked::Parked;
+use crate::slot::NIL;
 use crate::sys::RawDescriptor;
 
 /// A descriptor that a driver owns. Belongs to the driver that attached it; when it has been closed it
@@ -56,9 +57,12 @@ pub(crate) struct Entry {
     /// While closing: the slot of the close operation, or none. While free: the next free entry.
     pub(crate) closer: Cell<u32>,
     pub(crate) flags: Cell<u16>,
-    pub(crate) readers: SlotList,
-    pub(crate) writers: SlotList,
+    pub(crate) readers: Parked,
+    pub(crate) writers: Parked,
 }
+
+// There is one for each connection.
+const _: () = assert!(size_of::<Entry>() == 32);
 
 impl Entry {
     /// The generation that operations on it have named, those before a close that has begun too.
@@ -202,8 +206,8 @@ impl Table {
                 cancelled: Cell::new(0),
                 closer: Cell::new(NIL),
                 flags: Cell::new(0),
-                readers: SlotList::new(),
-                writers: SlotList::new(),
+                readers: Parked::new(),
+                writers: Parked::new(),
             });
         }
         self.used.set(index + 1);

@@ -45,6 +45,7 @@ mod latch;
 mod memory;
 mod notify;
 mod op;
+mod parked;
 mod payload;
 mod pool;
 pub mod probe;

@@ -28,14 +28,27 @@ pub(crate) enum Attempt {
 /// Tries a slot's operation once, or for a send of everything as often as it makes progress.
 ///
 /// `memory` is what the operation owns, where that is known; otherwise the payload is asked again.
+#[inline(never)]
 pub(crate) fn attempt(
     core: &Core,
     slot: &Slot,
     raw: RawDescriptor,
     memory: Option<Memory>,
 ) -> Attempt {
+    attempt_of(slot.kind.get(), core, slot, raw, memory)
+}
+
+/// [`attempt`], for a kind that the caller knows, and with it the compiler.
+#[inline(always)]
+pub(crate) fn attempt_of(
+    kind: Kind,
+    core: &Core,
+    slot: &Slot,
+    raw: RawDescriptor,
+    memory: Option<Memory>,
+) -> Attempt {
     loop {
-        let attempt = attempt_once(core, slot, raw, memory);
+        let attempt = attempt_once(kind, core, slot, raw, memory);
         if let Attempt::Done(result) = attempt {
             if result == -errno::EINTR {
                 continue;
@@ -48,8 +61,14 @@ pub(crate) fn attempt(
     }
 }
 
-fn attempt_once(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
-    let kind = slot.kind.get();
+#[inline(always)]
+fn attempt_once(
+    kind: Kind,
+    core: &Core,
+    slot: &Slot,
+    raw: RawDescriptor,
+    memory: Option<Memory>,
+) -> Attempt {
     match kind {
         Kind::Recv => {
             let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
@@ -136,6 +155,7 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
     Some(done as i32)
 }
 
+#[inline]
 fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
     // SAFETY: the memory belongs to the operation's slot, or is the unfilled rest of a pooled buffer that
     // is with this room: nobody else touches it during the call. `MaybeUninit` may hold anything.
@@ -148,6 +168,7 @@ fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
     }
 }
 
+#[inline]
 fn recv_pooled(core: &Core, slot: &Slot, raw: RawDescriptor, multi: bool) -> Attempt {
     let Some((buffer, ptr, room)) = core.pool.pick() else { return Attempt::NoBuffer };
     let result = recv(raw, ptr, room as usize);
@@ -171,6 +192,7 @@ fn received(result: i32, room: usize) -> Attempt {
     }
 }
 
+#[inline]
 fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
     let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
         return Attempt::Done(core.cancelled(slot));

@@ -20,16 +20,17 @@ use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::attempt::{Attempt, attempt, interest_arg, read_cached, shutdown_arg};
-use super::unix::{NO_DESCRIPTOR, check, errno, last_errno};
+use super::attempt::{Attempt, attempt, attempt_of, interest_arg, read_cached, shutdown_arg};
+use super::unix::{NO_DESCRIPTOR, RawDescriptor, check, errno, last_errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
 use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::notify::Notifier;
 use crate::op::{Kind, Op};
+use crate::parked::Parked;
 use crate::payload::Memory;
-use crate::slot::{OpId, Slot, SlotList, State, bits};
+use crate::slot::{OpId, Slot, State, bits};
 
 /// The event data of the wake source: no table entry has this number.
 const WAKE: u64 = u64::MAX;
@@ -78,17 +79,25 @@ impl Epoll {
     #[inline(always)]
     pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, entry: &Entry, memory: Memory) {
         match op {
-            Op::Recv { .. }
-            | Op::RecvPooled { .. }
-            | Op::RecvVectored { .. }
-            | Op::Accept { .. } => {
-                self.begin(core, slot, entry, Direction::In, Some(memory));
+            // The kinds that nearly all are, compiled into whoever submits them.
+            Op::Recv { .. } | Op::RecvPooled { .. } => {
+                self.begin(core, slot, entry, Direction::In, |core, slot, raw| {
+                    attempt_of(op.kind(), core, slot, raw, Some(memory))
+                });
+            }
+            Op::Send { .. } => {
+                self.begin(core, slot, entry, Direction::Out, |core, slot, raw| {
+                    attempt_of(Kind::Send, core, slot, raw, Some(memory))
+                });
+            }
+            Op::RecvVectored { .. } | Op::Accept { .. } => {
+                self.begin_any(core, slot, entry, Direction::In, Some(memory));
             }
             Op::AcceptMulti { .. } | Op::RecvMulti { .. } => {
-                self.begin(core, slot, entry, Direction::In, None);
+                self.begin_any(core, slot, entry, Direction::In, None);
             }
-            Op::Send { .. } | Op::SendVectored { .. } => {
-                self.begin(core, slot, entry, Direction::Out, Some(memory));
+            Op::SendVectored { .. } => {
+                self.begin_any(core, slot, entry, Direction::Out, Some(memory));
             }
             Op::Connect { .. } => self.connect(core, slot, entry),
             Op::Poll { interest, .. } => {
@@ -123,7 +132,7 @@ impl Epoll {
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
         let Some(entry) = core.entry_of(slot) else { return };
         let direction = Direction::of(slot);
-        self.begin(core, slot, entry, direction, None);
+        self.begin_any(core, slot, entry, direction, None);
         if slot.state.get() == State::Done {
             core.announce(slot);
         }
@@ -292,44 +301,65 @@ impl Epoll {
     #[inline]
     fn run(&self, core: &Core, index: u32, entry: &Entry, on: &mut impl OnCompletion) {
         let unfinished = Unfinished { room: self, index, entry };
-        for direction in [Direction::In, Direction::Out] {
-            let queue = direction.queue(entry);
-            let mut share = SHARE;
-            while let Some(slot) = queue.first(&core.arena) {
-                if !entry.has(direction.ready()) {
-                    break;
+        self.run_one_way(core, index, entry, Direction::In, on);
+        self.run_one_way(core, index, entry, Direction::Out, on);
+        std::mem::forget(unfinished);
+    }
+
+    #[inline(always)]
+    fn run_one_way(
+        &self,
+        core: &Core,
+        index: u32,
+        entry: &Entry,
+        direction: Direction,
+        on: &mut impl OnCompletion,
+    ) {
+        let queue = direction.queue(entry);
+        let mut share = SHARE;
+        while let Some(slot) = queue.first(&core.arena) {
+            if !entry.has(direction.ready()) {
+                break;
+            }
+            core.counters().completions.add(1);
+            // The kinds that nearly all are, compiled into this loop.
+            let attempt = match (direction, slot.kind.get()) {
+                (Direction::In, Kind::Recv) => {
+                    attempt_of(Kind::Recv, core, slot, entry.raw.get(), None)
                 }
-                core.counters().completions.add(1);
-                match attempt(core, slot, entry.raw.get(), None) {
-                    Attempt::Done(result) => {
-                        // Its owner, asked for its memory, may have closed the descriptor.
-                        if slot.has(bits::LINKED) {
-                            queue.pop(&core.arena);
-                        }
-                        core.finish_now(slot, result, on);
-                    }
-                    Attempt::Drained(result) => {
-                        forget_readable(entry);
+                (Direction::In, Kind::RecvPooled) => {
+                    attempt_of(Kind::RecvPooled, core, slot, entry.raw.get(), None)
+                }
+                _ => attempt(core, slot, entry.raw.get(), None),
+            };
+            match attempt {
+                Attempt::Done(result) => {
+                    // Its owner, asked for its memory, may have closed the descriptor.
+                    if slot.has(bits::LINKED) {
                         queue.pop(&core.arena);
-                        core.finish_now(slot, result, on);
                     }
-                    Attempt::Again => entry.unset(direction.ready()),
-                    Attempt::NoBuffer => {
-                        queue.pop(&core.arena);
-                        core.stall(slot);
-                    }
-                    Attempt::Yield(item) => {
-                        core.yielded(slot, item, on);
-                        share -= 1;
-                        if share == 0 {
-                            self.list(index, entry);
-                            break;
-                        }
+                    core.finish_now(slot, result, on);
+                }
+                Attempt::Drained(result) => {
+                    forget_readable(entry);
+                    queue.pop(&core.arena);
+                    core.finish_now(slot, result, on);
+                }
+                Attempt::Again => entry.unset(direction.ready()),
+                Attempt::NoBuffer => {
+                    queue.pop(&core.arena);
+                    core.stall(slot);
+                }
+                Attempt::Yield(item) => {
+                    core.yielded(slot, item, on);
+                    share -= 1;
+                    if share == 0 {
+                        self.list(index, entry);
+                        break;
                     }
                 }
             }
         }
-        std::mem::forget(unfinished);
     }
 
     fn list(&self, index: u32, entry: &Entry) {
@@ -346,16 +376,36 @@ impl Epoll {
         slot: &Slot,
         entry: &Entry,
         direction: Direction,
-        memory: Option<Memory>,
+        attempt: impl FnOnce(&Core, &Slot, RawDescriptor) -> Attempt,
     ) {
         if !entry.has(direction.ready()) || !direction.queue(entry).is_empty() {
             return self.park(core, slot, entry, direction);
         }
-        let attempt = attempt(core, slot, entry.raw.get(), memory);
-        self.tried(core, slot, entry, direction, attempt);
+        match attempt(core, slot, entry.raw.get()) {
+            Attempt::Done(result) if result >= 0 => {
+                core.counters().completions.add(1);
+                let _ = core.finish(slot, result);
+            }
+            attempt => self.tried(core, slot, entry, direction, attempt),
+        }
     }
 
-    #[inline(always)]
+    /// Begins an operation of any kind.
+    #[inline(never)]
+    fn begin_any(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        entry: &Entry,
+        direction: Direction,
+        memory: Option<Memory>,
+    ) {
+        self.begin(core, slot, entry, direction, |core, slot, raw| {
+            attempt(core, slot, raw, memory)
+        });
+    }
+
+    #[inline(never)]
     fn tried(&self, core: &Core, slot: &Slot, entry: &Entry, direction: Direction, first: Attempt) {
         match first {
             Attempt::Done(result) => {
@@ -526,7 +576,7 @@ impl Direction {
     }
 
     #[inline(always)]
-    fn queue(self, entry: &Entry) -> &SlotList {
+    fn queue(self, entry: &Entry) -> &Parked {
         match self {
             Direction::In => &entry.readers,
             Direction::Out => &entry.writers,

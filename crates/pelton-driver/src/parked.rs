@@ -1,0 +1,134 @@
+//! The operations that wait for one kind of readiness on one descriptor: first in, first out, in one word.
+//!
+//! There are two such queues in each entry of the descriptors' table, nearly always with none or one in
+//! them, so they are kept small: the entry holds the last one, whose `link` is the first one.
+
+use std::cell::Cell;
+
+use crate::slot::{Arena, NIL, Slot, bits};
+
+/// A circular list of busy slots, through their `link`.
+#[derive(Debug)]
+pub(crate) struct Parked {
+    last: Cell<u32>,
+}
+
+impl Parked {
+    pub(crate) const fn new() -> Parked {
+        Parked { last: Cell::new(NIL) }
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_empty(&self) -> bool {
+        self.last.get() == NIL
+    }
+
+    /// The one that has waited longest.
+    #[inline(always)]
+    pub(crate) fn first<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
+        arena.get(arena.get(self.last.get())?.link.get())
+    }
+
+    #[inline]
+    pub(crate) fn push(&self, arena: &Arena, slot: &Slot) {
+        assert!(!slot.has(bits::LINKED), "an operation is in one list at a time");
+        slot.set(bits::LINKED);
+        let index = arena.index(slot);
+        match arena.get(self.last.get()) {
+            Some(last) => slot.link.set(last.link.replace(index)),
+            None => slot.link.set(index),
+        }
+        self.last.set(index);
+    }
+
+    #[inline]
+    pub(crate) fn pop<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
+        let last = arena.get(self.last.get())?;
+        let first = arena.get(last.link.get())?;
+        self.take(first, last);
+        Some(first)
+    }
+
+    /// Takes one slot out of the middle; false when it is not in this list.
+    pub(crate) fn remove(&self, arena: &Arena, slot: &Slot) -> bool {
+        let Some(last) = arena.get(self.last.get()) else { return false };
+        let index = arena.index(slot);
+        let mut before = last;
+        loop {
+            let at = before.link.get();
+            let Some(here) = arena.get(at) else { return false };
+            if at == index {
+                self.take(here, before);
+                if self.last.get() == index && !self.is_empty() {
+                    self.last.set(arena.index(before));
+                }
+                return true;
+            }
+            if at == self.last.get() {
+                return false;
+            }
+            before = here;
+        }
+    }
+
+    /// Takes `slot` out, which comes behind `before`. The caller sees to `last`, but for the only one.
+    #[inline(always)]
+    fn take(&self, slot: &Slot, before: &Slot) {
+        if std::ptr::eq(slot, before) {
+            self.last.set(NIL);
+        } else {
+            before.link.set(slot.link.get());
+        }
+        slot.link.set(NIL);
+        slot.unset(bits::LINKED);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::op::Kind;
+
+    fn slots(arena: &Arena, n: usize) -> Vec<&Slot> {
+        (0..n).map(|_| arena.claim(Kind::Recv, std::ptr::null_mut()).unwrap()).collect()
+    }
+
+    fn drain(queue: &Parked, arena: &Arena) -> Vec<u32> {
+        std::iter::from_fn(|| queue.pop(arena)).map(|slot| arena.index(slot)).collect()
+    }
+
+    #[test]
+    fn those_that_wait_come_out_in_the_order_in_which_they_came() {
+        let arena = Arena::new(8).unwrap();
+        let (all, queue) = (slots(&arena, 5), Parked::new());
+        assert!(queue.is_empty() && queue.first(&arena).is_none() && queue.pop(&arena).is_none());
+        for round in 1..=all.len() {
+            for slot in &all[..round] {
+                queue.push(&arena, slot);
+            }
+            assert_eq!(arena.index(queue.first(&arena).unwrap()), 0);
+            assert_eq!(drain(&queue, &arena), (0..round as u32).collect::<Vec<_>>());
+            assert!(queue.is_empty() && all.iter().all(|slot| !slot.has(bits::LINKED)));
+        }
+    }
+
+    #[test]
+    fn any_of_them_can_be_taken_out_and_the_others_keep_their_order() {
+        for n in 1..=5 {
+            for gone in 0..n {
+                let arena = Arena::new(8).unwrap();
+                let (all, queue) = (slots(&arena, n + 1), Parked::new());
+                for slot in &all[..n] {
+                    queue.push(&arena, slot);
+                }
+                assert!(!queue.remove(&arena, all[n]), "it is not in the list");
+                assert!(queue.remove(&arena, all[gone]));
+                assert!(!queue.remove(&arena, all[gone]), "it is not any more");
+                queue.push(&arena, all[n]);
+                let mut left: Vec<u32> = (0..=n as u32).collect();
+                left.remove(gone);
+                assert_eq!(drain(&queue, &arena), left, "{gone} of {n}");
+            }
+        }
+    }
+}
