@@ -296,19 +296,31 @@ fn dropping_the_write_half_ends_the_stream_for_the_peer_and_forgetting_it_does_n
 fn a_refused_connection_is_an_error_and_leaves_nothing_behind() {
     inside_each_backend(|_| async {
         let before = common::open_descriptors();
-        let nobody = free_port();
+        let nobody = Nobody::new();
         for _ in 0..20 {
-            let error = TcpStream::connect(nobody).await.unwrap_err();
+            let error = TcpStream::connect(nobody.address()).await.unwrap_err();
             assert_eq!(error.kind(), ErrorKind::ConnectionRefused);
         }
+        drop(nobody);
         quiet().await;
         common::closed_down_to(before).await;
     });
 }
 
-/// An address at which nobody listens.
-fn free_port() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+/// An address at which nobody listens, nor can: it is taken by a socket that does not.
+struct Nobody(socket2::Socket);
+
+impl Nobody {
+    fn new() -> Nobody {
+        let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None);
+        let socket = socket.unwrap();
+        socket.bind(&SocketAddr::from(([127, 0, 0, 1], 0)).into()).unwrap();
+        Nobody(socket)
+    }
+
+    fn address(&self) -> SocketAddr {
+        self.0.local_addr().unwrap().as_socket().unwrap()
+    }
 }
 
 #[test]
@@ -316,7 +328,8 @@ fn of_several_addresses_the_first_that_answers_is_connected_to() {
     inside_each_backend(|_| async {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let answers = listener.local_addr().unwrap();
-        let addresses = [free_port(), free_port(), answers];
+        let nobodies = [Nobody::new(), Nobody::new()];
+        let addresses = [nobodies[0].address(), nobodies[1].address(), answers];
         let stream = TcpStream::connect(&addresses[..]).await.unwrap();
         assert_eq!(stream.peer_addr().unwrap(), answers);
         let (accepted, peer) = listener.accept().await.unwrap();

@@ -1,0 +1,113 @@
+//! The servers: their names in tables, their programs and arguments.
+
+/// A server as it can be started. The name is what tables, results and `--servers` use.
+#[derive(Debug, Clone, PartialEq)]
+pub(crate) struct Spec {
+    pub(crate) name: String,
+    pub(crate) binary: &'static str,
+    pub(crate) args: &'static [&'static str],
+}
+
+/// The row that a second process of the reference gets in every cell.
+pub(crate) const COPY: &str = "a/a";
+
+pub(crate) const RAW_URING: &str = "raw-uring";
+pub(crate) const RAW_SINGLE: &str = "raw-uring-single";
+pub(crate) const RAW_EPOLL: &str = "raw-epoll";
+pub(crate) const TOKIO: &str = "tokio";
+pub(crate) const URING_OWNED: &str = "pelton-uring-owned";
+pub(crate) const URING_LEASED: &str = "pelton-uring-leased";
+pub(crate) const EPOLL_OWNED: &str = "pelton-epoll-owned";
+pub(crate) const EPOLL_LEASED: &str = "pelton-epoll-leased";
+pub(crate) const BATCHED: &str = "pelton-uring-batched";
+pub(crate) const HTTP_URING: &str = "http-pelton-uring";
+pub(crate) const HTTP_EPOLL: &str = "http-pelton-epoll";
+pub(crate) const HTTP_TOKIO: &str = "http-tokio";
+pub(crate) const HTTP_COMPIO: &str = "http-compio";
+pub(crate) const AXUM_PELTON: &str = "axum-pelton";
+pub(crate) const AXUM_TOKIO: &str = "axum-tokio";
+
+/// Pelton's four ways to echo.
+pub(crate) const PELTON_ECHO: [&str; 4] = [URING_OWNED, URING_LEASED, EPOLL_OWNED, EPOLL_LEASED];
+
+/// A name, a program and its arguments.
+pub(crate) type Row = (&'static str, &'static str, &'static [&'static str]);
+
+const ROWS: &[Row] = &[
+    (RAW_URING, "echo-raw-uring", &[]),
+    (RAW_SINGLE, "echo-raw-uring", &["--mode", "single"]),
+    (RAW_EPOLL, "echo-raw-epoll", &[]),
+    (URING_OWNED, "echo-pelton", &["--backend", "io_uring", "--mode", "owned"]),
+    (URING_LEASED, "echo-pelton", &["--backend", "io_uring", "--mode", "leased"]),
+    (EPOLL_OWNED, "echo-pelton", &["--backend", "epoll", "--mode", "owned"]),
+    (EPOLL_LEASED, "echo-pelton", &["--backend", "epoll", "--mode", "leased"]),
+    (
+        BATCHED,
+        "echo-pelton",
+        &["--backend", "io_uring", "--mode", "leased", "--batch-wait-us", "50"],
+    ),
+    (TOKIO, "echo-tokio", &[]),
+    ("mio", "echo-mio", &[]),
+    ("compio", "echo-compio", &[]),
+    ("compio-tuned", "echo-compio", &["--tuned"]),
+    ("monoio", "echo-monoio", &[]),
+    ("monoio-tuned", "echo-monoio", &["--tuned"]),
+    ("glommio", "echo-glommio", &[]),
+    ("tokio-uring", "echo-tokio-uring", &[]),
+    ("tokio-uring-tuned", "echo-tokio-uring", &["--tuned"]),
+    ("smol", "echo-smol", &[]),
+    (HTTP_URING, "http-pelton-hyper", &["--backend", "io_uring"]),
+    (HTTP_EPOLL, "http-pelton-hyper", &["--backend", "epoll"]),
+    (HTTP_TOKIO, "http-tokio-hyper", &[]),
+    (HTTP_COMPIO, "http-compio-hyper", &[]),
+    (AXUM_PELTON, "http-axum-pelton", &["--reactors", "2"]),
+    (AXUM_TOKIO, "http-axum-tokio", &["--threads", "2"]),
+];
+
+/// The programs of the microbenchmarks, which take no load, and what tables call them.
+pub(crate) const MICRO: &[Row] = &[
+    ("pelton io_uring", "micro-pelton", &["--backend", "io_uring"]),
+    ("pelton epoll", "micro-pelton", &["--backend", "epoll"]),
+    ("raw", "micro-raw", &[]),
+    ("tokio", "micro-tokio", &[]),
+    ("compio", "micro-compio", &[]),
+    ("compio tuned", "micro-compio", &["--tuned"]),
+    ("monoio", "micro-monoio", &[]),
+    ("smol", "micro-smol", &[]),
+];
+
+pub(crate) fn all() -> Vec<Spec> {
+    ROWS.iter().map(|&(name, binary, args)| Spec { name: name.to_owned(), binary, args }).collect()
+}
+
+pub(crate) fn names() -> Vec<&'static str> {
+    ROWS.iter().map(|row| row.0).collect()
+}
+
+pub(crate) fn spec(name: &str) -> Option<Spec> {
+    all().into_iter().find(|spec| spec.name == name)
+}
+
+/// Pelton's own rows, which the plots show in colour.
+pub(crate) fn is_pelton(name: &str) -> bool {
+    name.contains("pelton")
+}
+
+pub(crate) fn is_http(name: &str) -> bool {
+    name.starts_with("http-") || name.starts_with("axum-")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_unique_and_none_is_the_copy() {
+        let mut names: Vec<String> = all().into_iter().map(|spec| spec.name).collect();
+        let count = names.len();
+        names.sort();
+        names.dedup();
+        assert_eq!(names.len(), count);
+        assert!(names.iter().all(|name| name != COPY));
+    }
+}
