@@ -107,6 +107,8 @@ counters! {
     busy,
     /// Receives that found no free buffer and were parked until one came back.
     stalls,
+    /// Multishot operations cancelled because nobody took what they had yielded.
+    unclaimed,
     /// Connections accepted.
     accepts,
     /// Connections closed at once because the cap was reached.

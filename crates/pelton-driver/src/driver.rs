@@ -791,7 +791,9 @@ impl Driver {
         if let Some(slot) = self.core.arena.find(id)
             && slot.state.get() == State::Busy
             && crate::items::waiting(slot) >= MOST_WAITING
+            && !slot.has(bits::CANCELLED)
         {
+            self.core.counters().unclaimed.add(1);
             self.cancel_slot(slot);
         }
     }

@@ -175,6 +175,12 @@ impl Pool {
     #[inline(never)]
     fn give_back_last(&self, id: u16) {
         self.count_leased(-1);
+        let buffer = &self.buffers[usize::from(id)];
+        // SAFETY: one thread; the reference ends with the statement.
+        if buffer.offered.get() && unsafe { &*self.ring.get() }.is_none() {
+            // It is the room's, and nobody holds a part of it: it starts again where it is warm.
+            buffer.filled.set(0);
+        }
         self.offer_if_unused(id);
     }
 

@@ -299,6 +299,7 @@ fn a_receive_whose_items_nobody_takes_is_cancelled_at_the_limit(on: &On) {
     peer.write_all(&pattern(1, 64 * 300)).unwrap();
     driver.until(|| driver.is_done(&key));
     assert!(driver.waiting(&key) >= MOST_WAITING);
+    assert_eq!(driver.counters().unclaimed.get(), 1, "and counted as such, once");
     let mut received: Vec<u8> =
         std::iter::from_fn(|| driver.next(&key)).flat_map(|lease| lease.to_vec()).collect();
     assert_eq!(errno(driver.take(key).unwrap()), libc::ECANCELED);

@@ -35,11 +35,11 @@ async fn main() -> std::io::Result<()> {
 }
 
 async fn echo_leased(stream: TcpStream, left: Rc<Cell<u64>>) -> std::io::Result<()> {
-    while let Some(chunk) = stream.recv().await? {
+    loop {
+        let Some(chunk) = stream.recv().await? else { return Ok(()) };
         stream.send_all(chunk).await?;
         count(&left);
     }
-    Ok(())
 }
 
 async fn echo_owned(stream: TcpStream, left: Rc<Cell<u64>>) -> std::io::Result<()> {

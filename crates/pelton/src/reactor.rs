@@ -117,6 +117,7 @@ impl Reactor {
         mut poll_root: impl FnMut() -> std::task::Poll<T>,
     ) -> Option<T> {
         let mut polls = 0;
+        self.tasks.begin_batch();
         loop {
             if root.take_notified() {
                 polls += 1;
@@ -126,7 +127,10 @@ impl Reactor {
                 }
             }
             polls += self.tasks.run_queued(self.settings.batch.saturating_sub(polls).max(1));
-            if polls >= self.settings.batch || !(root.is_notified() || self.tasks.has_queued()) {
+            if polls >= self.settings.batch
+                || self.tasks.is_paused()
+                || !(root.is_notified() || self.tasks.has_queued())
+            {
                 break;
             }
         }
@@ -247,6 +251,9 @@ impl Reactor {
             return MayGoOn::Never;
         }
         self.budget.set(BUDGET);
+        // Whoever comes next has a budget of his own, but only when the kernel has been looked at: a task that
+        // always finds its operations ready holds everybody up for no longer than one budget.
+        self.tasks.pause();
         waker.wake_by_ref();
         MayGoOn::Later
     }

@@ -344,3 +344,27 @@ fn one_that_is_woken_may_end_another_that_is_ready_in_the_same_batch() {
         }
     });
 }
+
+#[test]
+fn a_task_that_never_waits_gives_way_to_the_kernel_after_each_budget() {
+    // What a task may do in one go, with room for the other operations of the test.
+    const BUDGET: u64 = 128 + 16;
+    common::inside_each_backend(|_| async {
+        let file = pelton::fs::File::open("Cargo.toml").await.unwrap();
+        // Cached from here on, so that no read waits.
+        let mut buf = file.read_at(vec![0; 64], 0).await.1;
+        let counters = || pelton::Handle::current().snapshot();
+        let before = counters();
+        const READS: u64 = 5_000;
+        for _ in 0..READS {
+            buf.clear();
+            let read;
+            (read, buf) = file.read_at(buf, 0).await;
+            assert_eq!(read.unwrap(), 64);
+        }
+        let after = counters();
+        assert!(after.submissions - before.submissions >= READS);
+        let ticks = after.ticks - before.ticks;
+        assert!(ticks >= READS / BUDGET, "{ticks} ticks in {READS} reads");
+    });
+}

@@ -73,7 +73,10 @@ impl Room {
             Backend::Epoll => Room::epoll(config, None),
             Backend::Auto => match uring::Uring::new(config) {
                 Ok(room) => Ok((Room::Uring(room), None)),
-                Err(reason) => Room::epoll(config, Some(format!("{reason}; using epoll"))),
+                Err(reason) => {
+                    let reason = uring::setup::for_fallback(&reason);
+                    Room::epoll(config, Some(format!("{reason}; using epoll")))
+                }
             },
         }
     }

@@ -38,6 +38,8 @@ pub(super) struct Local {
     /// How many refused futures are being dropped, one by the drop of the other.
     pub(super) refusing: Cell<u32>,
     pub(super) forgotten: Cell<u64>,
+    /// Set during a poll to end the batch of polls that it belongs to.
+    pub(super) pause: Cell<bool>,
 }
 
 #[inline]
@@ -62,6 +64,7 @@ impl Core {
                 closing: Cell::new(false),
                 refusing: Cell::new(0),
                 forgotten: Cell::new(0),
+                pause: Cell::new(false),
             },
         });
         // SAFETY: a box's pointer is not null.
@@ -97,6 +100,9 @@ impl Core {
     pub(super) fn run_queued(&self, max: usize) -> usize {
         let mut polled = 0;
         for _ in 0..max.min(self.local.queue.len()) {
+            if self.local.pause.get() {
+                break;
+            }
             let Some(header) = self.local.queue.pop() else { break };
             let state = header.state.get();
             if state & (RUNNING | DONE | DEAD) == 0 {

@@ -217,6 +217,23 @@ impl Tasks {
         self.core().run_queued(max)
     }
 
+    /// Ends the batch of polls that is under way behind this poll: the loop is to look at the kernel first.
+    pub(crate) fn pause(&self) {
+        self.core().local.pause.set(true);
+    }
+
+    /// A new batch begins.
+    #[inline]
+    pub(crate) fn begin_batch(&self) {
+        self.core().local.pause.set(false);
+    }
+
+    /// True if the batch was ended early.
+    #[inline]
+    pub(crate) fn is_paused(&self) -> bool {
+        self.core().local.pause.get()
+    }
+
     /// True if [`run_queued`](Tasks::run_queued) has something to do: the loop must not sleep.
     #[inline]
     pub(crate) fn has_queued(&self) -> bool {

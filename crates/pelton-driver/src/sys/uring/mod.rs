@@ -153,7 +153,7 @@ impl Uring {
         core.counters().sq_full.add(1);
         // Submits and does not wait. An error leaves the entries staged, and this one goes behind them.
         core.counters().enters.add(1);
-        let _ = self.ring.enter(0, None, false);
+        let _ = self.entered(core, self.ring.enter(0, None, false));
         self.unload();
         // SAFETY: one thread; entries are plain data.
         let backlog = unsafe { &mut *self.backlog.get() };
@@ -470,7 +470,7 @@ impl Uring {
         }
         let Some(slot) = core.in_flight(cqe.user_data) else { return };
         let result = cqe.res;
-        if slot.has(bits::POLLING) || (result < 0 && try_again(slot, result)) {
+        if slot.has(bits::POLLING) || (result < 0 && try_again(slot.kind.get(), result)) {
             return self.dispatch_again(core, slot, cqe, on);
         }
         let result = match slot.kind.get() {
@@ -663,8 +663,7 @@ impl Drop for Reaping<'_> {
 
 /// True for results that are not the end of this operation.
 #[cold]
-fn try_again(slot: &Slot, result: i32) -> bool {
-    let kind = slot.kind.get();
+fn try_again(kind: Kind, result: i32) -> bool {
     match -result {
         errno::EINTR => !matches!(kind, Kind::Connect | Kind::Shutdown | Kind::Close),
         errno::EAGAIN => !matches!(
@@ -684,4 +683,32 @@ fn may_restart(core: &Core, slot: &Slot) -> bool {
     slot.state.get() == State::Busy
         && !slot.has(bits::CANCELLED)
         && core.entry_of(slot).is_some_and(|entry| !entry.has(flags::CLOSING))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_interruption_ends_only_what_must_not_be_done_twice() {
+        for kind in Kind::ALL {
+            let once = matches!(kind, Kind::Connect | Kind::Shutdown | Kind::Close);
+            assert_eq!(try_again(kind, -errno::EINTR), !once, "{kind:?}");
+        }
+    }
+
+    #[test]
+    fn only_receives_without_a_buffer_wait_for_one_and_only_sockets_are_polled() {
+        for kind in Kind::ALL {
+            let pooled = matches!(kind, Kind::RecvPooled | Kind::RecvMulti);
+            assert_eq!(try_again(kind, -errno::ENOBUFS), pooled, "{kind:?}");
+            assert!(!try_again(kind, -errno::ECANCELED) && !try_again(kind, -libc::ECONNRESET));
+        }
+        assert!(
+            try_again(Kind::Accept, -errno::EAGAIN) && try_again(Kind::Connect, -errno::EAGAIN)
+        );
+        assert!(
+            !try_again(Kind::ReadAt, -errno::EAGAIN) && !try_again(Kind::Close, -errno::EAGAIN)
+        );
+    }
 }

@@ -353,6 +353,17 @@ const ALLOW_IT: &str = "allow io_uring_setup, io_uring_enter and io_uring_regist
 /// The last part of a cure, for who asked for io_uring.
 pub(crate) const LEAVE_IT: &str = "let the epoll backend do the work (PELTON_BACKEND=epoll)";
 
+/// A reason for falling back without the advice to do just that.
+pub(crate) fn for_fallback(reason: &str) -> &str {
+    match reason.strip_suffix(LEAVE_IT) {
+        Some(rest) => {
+            let rest = rest.strip_suffix(", or ").or(rest.strip_suffix(", and ")).unwrap_or(rest);
+            rest.trim_end_matches([':', ' '])
+        }
+        None => reason,
+    }
+}
+
 fn explain_permission(errno: Errno, system: &Environment) -> (String, String) {
     match system.disabled {
         Some(2) => (
@@ -424,6 +435,18 @@ fn parse_release(release: &str) -> Option<(u32, u32)> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_reason_for_falling_back_does_not_advise_to_fall_back() {
+        for (said, kept) in [
+            (format!("forbidden: allow it, or {LEAVE_IT}"), "forbidden: allow it"),
+            (format!("it failed: report this, and {LEAVE_IT}"), "it failed: report this"),
+            (format!("no memory: {LEAVE_IT}"), "no memory"),
+            ("switched off: switch it on".to_owned(), "switched off: switch it on"),
+        ] {
+            assert_eq!(for_fallback(&said), kept);
+        }
+    }
 
     const CONFIG: RingConfig = RingConfig { sq_entries: 256, cq_entries: 1024 };
 
