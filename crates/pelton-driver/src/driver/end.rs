@@ -1,0 +1,154 @@
+//! Ending early: operations that are cancelled or abandoned, and descriptors that are closed when nothing
+//! is in flight on them any more.
+
+use super::Driver;
+use crate::descriptor::{Fd, flags};
+use crate::op::Kind;
+use crate::payload::Payload;
+use crate::slot::{Key, NIL, OpId, Slot, State, bits};
+
+impl Driver {
+    /// Closes a descriptor and tells nobody: operations on it are refused from now on, those in flight are
+    /// cancelled, and when the last of them has ended it is closed. Nothing happens where it is closed
+    /// already.
+    pub fn close(&self, fd: Fd) {
+        if let Some(entry) = self.core.fds.find(fd) {
+            entry.begin_close(NIL);
+            self.begin_close(fd.index, entry);
+        }
+    }
+
+    pub(super) fn begin_close(&self, index: u32, entry: &crate::descriptor::Entry) {
+        if entry.in_flight.get() == 0 {
+            self.core.closable.push(index);
+        } else {
+            self.cancel_all_on(index, entry);
+        }
+        self.settle();
+    }
+
+    /// Cancels what is in flight on a descriptor that is closing: nothing on it is retried any more.
+    fn cancel_all_on(&self, index: u32, entry: &crate::descriptor::Entry) {
+        if entry.in_flight.get() == entry.cancelled.get() {
+            // Whoever had them in flight has abandoned them, as is usual: nothing is left to cancel.
+            return;
+        }
+        if self.room.cancels_one_by_one(entry) {
+            return self.cancel_each_on(index, entry);
+        }
+        // Those that wait for a buffer are the driver's; the others are the room's.
+        let core = &**self.core;
+        let mut at = core.stalled.first(&core.arena);
+        while let Some(slot) = at {
+            let next = core.arena.get(slot.link.get());
+            if slot.fd.get() == index {
+                core.cancel_own(slot);
+                // Dropping what an orphan owned may have changed the list.
+                at = core.stalled.first(&core.arena);
+            } else {
+                at = next;
+            }
+        }
+        self.room.cancel_fd(core, entry);
+    }
+
+    /// Looks through all operations for those on a descriptor and cancels each, so that none is retried.
+    #[cold]
+    pub(super) fn cancel_each_on(&self, index: u32, entry: &crate::descriptor::Entry) {
+        let core = &**self.core;
+        for at in 0..core.arena.used() {
+            if entry.in_flight.get() == entry.cancelled.get() {
+                break;
+            }
+            let Some(slot) = core.arena.get(at) else { break };
+            if slot.fd.get() == index && matches!(slot.state.get(), State::Busy | State::Orphan) {
+                self.cancel_slot(slot);
+            }
+        }
+    }
+
+    /// Closes the descriptors on which nothing is in flight any more. Not in the middle of a dispatch,
+    /// which may still look at them.
+    pub(super) fn settle(&self) {
+        if self.ticking.get() {
+            return;
+        }
+        let core = &**self.core;
+        while let Some(index) = core.closable.pop() {
+            let Some(entry) = core.fds.get(index) else { continue };
+            if entry.flags.get() & (flags::OPEN | flags::CLOSING) != flags::OPEN | flags::CLOSING
+                || entry.in_flight.get() > 0
+            {
+                continue;
+            }
+            let closer = core.arena.get(entry.closer.get());
+            self.room.close(core, entry, closer);
+            core.fds.remove(index);
+        }
+    }
+
+    /// Asks to cancel an operation. True when it was in flight: it then ends soon, with `ECANCELED` or with
+    /// what it had done already, and its completion is told of as ever.
+    ///
+    /// Asking twice, or for one that has ended, does nothing. A close is not cancelled.
+    pub fn cancel(&self, id: OpId) -> bool {
+        let core = &**self.core;
+        let Some(slot) = core.arena.find(id).filter(|slot| slot.state.get() == State::Busy) else {
+            return false;
+        };
+        self.cancel_slot(slot);
+        true
+    }
+
+    /// Asks to cancel everything that is in flight, as [`Driver::cancel`] does for one operation.
+    pub fn cancel_all(&self) {
+        for at in 0..self.core.arena.used() {
+            if let Some(slot) = self.core.arena.get(at)
+                && slot.state.get() == State::Busy
+            {
+                self.cancel_slot(slot);
+            }
+        }
+    }
+
+    pub(super) fn cancel_slot(&self, slot: &Slot) {
+        if slot.has(bits::CANCELLED) || slot.kind.get() == Kind::Close {
+            return;
+        }
+        slot.set(bits::CANCELLED);
+        if let Some(entry) = self.core.entry_of(slot) {
+            entry.cancelled.set(entry.cancelled.get() + 1);
+        }
+        if slot.has(bits::ASKED) {
+            // Its owner is asked for its memory right now, and whoever asks ends it.
+            return;
+        }
+        if !self.core.cancel_own(slot) {
+            self.room.cancel(&self.core, slot);
+        }
+        self.settle();
+    }
+
+    /// Gives up an operation: whoever was waiting has gone. It is cancelled, nobody is told of it, and what
+    /// it owns is dropped when the kernel has let go; a connection or a buffer that it brings is closed or
+    /// given back.
+    pub fn abandon<P: Payload>(&self, key: Key<P>) {
+        let Some(slot) = self.slot_of(&key) else { return };
+        match slot.state.get() {
+            State::Busy if slot.kind.get() == Kind::Timeout => {
+                // The driver's own: it ends here and now, and owns nothing.
+                self.core.wheel.remove(&self.core.arena, slot);
+                self.core.counters().ended(Kind::Timeout);
+                self.core.arena.release(slot);
+            }
+            State::Busy => {
+                slot.state.set(State::Orphan);
+                slot.token.set(std::ptr::null_mut());
+                self.core.counters().orphans.add(1);
+                self.cancel_slot(slot);
+            }
+            State::Done => self.core.discard(slot),
+            State::Free | State::Orphan => {}
+        }
+    }
+}
