@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use crate::roster::{
-    self, AXUM_PELTON, AXUM_TOKIO, BATCHED, HTTP_COMPIO, HTTP_EPOLL, HTTP_TOKIO, HTTP_URING,
-    RAW_EPOLL, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
+    self, AHEAD, AXUM_PELTON, AXUM_TOKIO, BATCHED, HTTP_COMPIO, HTTP_EPOLL, HTTP_TOKIO, HTTP_URING,
+    MODES, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
 };
 
 /// One load and its servers.
@@ -55,6 +55,10 @@ pub(crate) enum Client {
     SleepsBeside,
 }
 
+/// The cells of the decomposition.
+pub(crate) const MODES_ONE: &str = "modes-c1";
+pub(crate) const MODES_MANY: &str = "modes-c64";
+
 const SLICE: Duration = Duration::from_millis(100);
 
 impl Cell {
@@ -94,6 +98,11 @@ pub(crate) fn all() -> Vec<Cell> {
         pace: Pace::Open { rate },
         ..echo(id, title, 64, 1, connections, false)
     };
+    let modes = |id, title, connections| Cell {
+        reference: MODES[0],
+        servers: MODES.into(),
+        ..echo(id, title, 64, 1, connections, false)
+    };
     let http = |id, title, path, depth, connections, quick| Cell {
         id,
         title,
@@ -126,6 +135,8 @@ pub(crate) fn all() -> Vec<Cell> {
                 50_000,
             )
         },
+        modes(MODES_ONE, "Where a continuation runs: echo, 64 B, 1 connection", 1),
+        modes(MODES_MANY, "Where a continuation runs: echo, 64 B, 64 connections", 64),
         Cell {
             reference: TOKIO,
             slice: Duration::from_millis(250),
@@ -194,14 +205,15 @@ pub(crate) fn quick_servers() -> Vec<&'static str> {
 
 /// The servers that the goals speak of.
 pub(crate) fn goal_servers() -> Vec<&'static str> {
-    let mut servers = vec![RAW_URING, RAW_SINGLE, RAW_EPOLL, TOKIO, BATCHED];
+    let mut servers =
+        vec![RAW_URING, RAW_SINGLE, RAW_EPOLL, RAW_EPOLL_OWNED, TOKIO, BATCHED, AHEAD];
     servers.extend(roster::PELTON_ECHO);
     servers.extend([HTTP_TOKIO, HTTP_URING, HTTP_EPOLL, AXUM_TOKIO, AXUM_PELTON]);
     servers
 }
 
 fn echo_servers() -> Vec<&'static str> {
-    let mut servers = vec![RAW_URING, RAW_SINGLE, RAW_EPOLL];
+    let mut servers = vec![RAW_URING, RAW_SINGLE, RAW_EPOLL, RAW_EPOLL_OWNED];
     servers.extend(roster::PELTON_ECHO);
     servers.extend([
         TOKIO,

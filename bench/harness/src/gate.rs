@@ -56,7 +56,7 @@ pub(crate) fn measure(programs: &Programs) -> Result<Baseline> {
         eprintln!("counting: {name}");
         let spec = roster::spec(name).expect("a constant of the roster");
         let mut own = BTreeMap::new();
-        let instructions = instructions::measure(&spec, programs, 200)?;
+        let instructions = instructions::measure(&spec, programs, CONNECTIONS, 200)?;
         let [allocations, bytes] = allocations::measure(&spec, programs, 200)?;
         let many = syscalls::lock_step(&spec, programs, counter, CONNECTIONS, 200)?;
         let one = syscalls::lock_step(&spec, programs, counter, 1, 2000)?;

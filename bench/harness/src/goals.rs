@@ -13,8 +13,9 @@ use crate::measure::{instructions, memory, syscalls};
 use crate::report::model::{Micro, RunResult, Slice};
 use crate::report::table::{interval, number};
 use crate::roster::{
-    AXUM_PELTON, AXUM_TOKIO, BATCHED, EPOLL_LEASED, EPOLL_OWNED, HTTP_TOKIO, HTTP_URING,
-    PELTON_ECHO, RAW_EPOLL, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED, URING_OWNED,
+    AHEAD, AXUM_PELTON, AXUM_TOKIO, BATCHED, EPOLL_LEASED, EPOLL_OWNED, HTTP_TOKIO, HTTP_URING,
+    PELTON_ECHO, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
+    URING_OWNED,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -225,8 +226,13 @@ impl Judge<'_> {
             URING_OWNED,
             1.00,
         ));
-        let mut epoll = self.against(&ECHO_MANY, &EPOLL, RAW_EPOLL, 1.03);
-        epoll.extend(self.against(&ECHO_ONE, &EPOLL, RAW_EPOLL, 1.03));
+        // Like with like: leases come from a pool that all connections share, as the raw loop's buffer
+        // does; owned buffers are one for each connection.
+        let mut epoll = Vec::new();
+        for cells in [&ECHO_MANY[..], &ECHO_ONE[..]] {
+            epoll.extend(self.against(cells, &[EPOLL_LEASED], RAW_EPOLL, 1.03));
+            epoll.extend(self.against(cells, &[EPOLL_OWNED], RAW_EPOLL_OWNED, 1.03));
+        }
         vec![
             Goal {
                 number: 1,
@@ -267,6 +273,9 @@ impl Judge<'_> {
             calls.push(count(server, syscalls::SATURATED, 64, 0.1));
             calls.push(count(server, syscalls::SATURATED, 1, 2.0));
         }
+        // Where the settings ask for it: a batching wait, and the next receive beside the send. A window of
+        // the count begins and ends in the middle of a request, so a little more than 1 is 1.
+        calls.push(count(AHEAD, syscalls::SATURATED, 1, 1.02));
         for server in EPOLL {
             calls.push(count(server, syscalls::SATURATED, 64, 2.05));
             calls.push(count(server, syscalls::SATURATED, 1, 3.0));
@@ -287,7 +296,7 @@ impl Judge<'_> {
             Goal {
                 number: 6,
                 what: "system calls per request, saturated / one connection",
-                goal: "io_uring ≤ 0.1 / ≤ 2.0, epoll ≤ 2.05 / ≤ 3",
+                goal: "io_uring ≤ 0.1 / ≤ 2.0 (1.0 where settings ask for it), epoll ≤ 2.05 / ≤ 3",
                 parts: calls,
             },
             Goal {
@@ -390,11 +399,11 @@ impl Judge<'_> {
             },
             Goal {
                 number: 15,
-                what: "kernel wakes: per post to a busy reactor / per sleep of another",
+                what: "kernel wakes: per 1 000 posts to a busy reactor / to one asleep, per sleep",
                 goal: "0 / ≤ 1",
                 parts: flat(vec![
                     self.bench("cross_busy", "kernel_wakes_each", 0.0),
-                    self.bench("cross_round_trip", "kernel_wakes_each", 1.0),
+                    self.bench("cross_asleep", "kernel_wakes_each", 1.0),
                 ]),
             },
         ]

@@ -66,7 +66,7 @@ enum Verb {
         /// The seed of the order of slices; from the clock unless said otherwise.
         #[arg(long)]
         seed: Option<u64>,
-        /// Puts the result into bench/README.md even if it is quick or a selection.
+        /// Puts the result into bench/README.md and docs/benchmark.md even if it is quick or a selection.
         #[arg(long)]
         readme: bool,
     },
@@ -95,7 +95,12 @@ enum Verb {
         servers: Vec<String>,
     },
     /// Writes the tables and plots of a result.json again.
-    Render { result: PathBuf },
+    Render {
+        result: PathBuf,
+        /// Puts it into bench/README.md and docs/benchmark.md as well.
+        #[arg(long)]
+        readme: bool,
+    },
     /// Lists the cells and the servers.
     List,
 }
@@ -121,7 +126,7 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             let result = run::measure(&selection, &cli.places.programs()?, &bench_dir)?;
             let dir = files::write(&result, &bench_dir)?;
             if whole || readme {
-                files::publish(&result, &bench_dir.join("README.md"))?;
+                files::publish(&result, &bench_dir)?;
             }
             println!("{}", report::table::summary(&result));
             println!("written to {}", dir.display());
@@ -132,9 +137,13 @@ fn dispatch(cli: Cli) -> Result<ExitCode> {
             guard(update, require, &cli.places.programs()?, &bench_dir.join("baseline.json"))
         }
         Verb::Check { servers } => check(servers, &cli.places.programs()?),
-        Verb::Render { result } => {
+        Verb::Render { result, readme } => {
             let dir = result.parent().unwrap_or(Path::new(".")).to_owned();
-            files::write_into(&files::read(&result)?, &dir)?;
+            let result = files::read(&result)?;
+            files::write_into(&result, &dir)?;
+            if readme {
+                files::publish(&result, &bench_dir)?;
+            }
             println!("written to {}", dir.display());
             Ok(ExitCode::SUCCESS)
         }

@@ -14,12 +14,22 @@ pub(crate) const COPY: &str = "a/a";
 pub(crate) const RAW_URING: &str = "raw-uring";
 pub(crate) const RAW_SINGLE: &str = "raw-uring-single";
 pub(crate) const RAW_EPOLL: &str = "raw-epoll";
+/// With a buffer for each connection, as Pelton's owned reads have.
+pub(crate) const RAW_EPOLL_OWNED: &str = "raw-epoll-owned";
 pub(crate) const TOKIO: &str = "tokio";
 pub(crate) const URING_OWNED: &str = "pelton-uring-owned";
 pub(crate) const URING_LEASED: &str = "pelton-uring-leased";
 pub(crate) const EPOLL_OWNED: &str = "pelton-epoll-owned";
 pub(crate) const EPOLL_LEASED: &str = "pelton-epoll-leased";
 pub(crate) const BATCHED: &str = "pelton-uring-batched";
+/// The same with the next receive submitted beside the send: one call a request at one connection.
+pub(crate) const AHEAD: &str = "pelton-uring-ahead";
+/// Continuations queued behind the tick that brought them.
+pub(crate) const QUEUED: &str = "pelton-queued";
+/// Continuations on the pool of threads, each by itself.
+pub(crate) const OFFLOADED: &str = "pelton-offloaded";
+/// Continuations on a thread, a whole tick's together.
+pub(crate) const COALESCED: &str = "pelton-coalesced";
 pub(crate) const HTTP_URING: &str = "http-pelton-uring";
 pub(crate) const HTTP_EPOLL: &str = "http-pelton-epoll";
 pub(crate) const HTTP_TOKIO: &str = "http-tokio";
@@ -30,6 +40,10 @@ pub(crate) const AXUM_TOKIO: &str = "axum-tokio";
 /// Pelton's four ways to echo.
 pub(crate) const PELTON_ECHO: [&str; 4] = [URING_OWNED, URING_LEASED, EPOLL_OWNED, EPOLL_LEASED];
 
+/// The decomposition: the same echo with its continuation inline, queued, offloaded, and offloaded with
+/// coalesced wakes. The first is what the others are divided by.
+pub(crate) const MODES: [&str; 4] = [URING_OWNED, QUEUED, OFFLOADED, COALESCED];
+
 /// A name, a program and its arguments.
 pub(crate) type Row = (&'static str, &'static str, &'static [&'static str]);
 
@@ -37,6 +51,7 @@ const ROWS: &[Row] = &[
     (RAW_URING, "echo-raw-uring", &[]),
     (RAW_SINGLE, "echo-raw-uring", &["--mode", "single"]),
     (RAW_EPOLL, "echo-raw-epoll", &[]),
+    (RAW_EPOLL_OWNED, "echo-raw-epoll", &["--mode", "owned"]),
     (URING_OWNED, "echo-pelton", &["--backend", "io_uring", "--mode", "owned"]),
     (URING_LEASED, "echo-pelton", &["--backend", "io_uring", "--mode", "leased"]),
     (EPOLL_OWNED, "echo-pelton", &["--backend", "epoll", "--mode", "owned"]),
@@ -45,6 +60,22 @@ const ROWS: &[Row] = &[
         BATCHED,
         "echo-pelton",
         &["--backend", "io_uring", "--mode", "leased", "--batch-wait-us", "50"],
+    ),
+    (
+        AHEAD,
+        "echo-pelton",
+        &["--backend", "io_uring", "--mode", "leased", "--batch-wait-us", "50", "--read-ahead"],
+    ),
+    (QUEUED, "echo-pelton", &["--backend", "io_uring", "--mode", "owned", "--dispatch", "queued"]),
+    (
+        OFFLOADED,
+        "echo-pelton",
+        &["--backend", "io_uring", "--mode", "owned", "--dispatch", "offload"],
+    ),
+    (
+        COALESCED,
+        "echo-pelton",
+        &["--backend", "io_uring", "--mode", "owned", "--dispatch", "offload-coalesced"],
     ),
     (TOKIO, "echo-tokio", &[]),
     ("mio", "echo-mio", &[]),
@@ -91,6 +122,16 @@ pub(crate) fn spec(name: &str) -> Option<Spec> {
 /// Pelton's own rows, which the plots show in colour.
 pub(crate) fn is_pelton(name: &str) -> bool {
     name.contains("pelton")
+}
+
+/// The raw loops, which stand for the limit.
+pub(crate) fn is_raw(name: &str) -> bool {
+    name.starts_with("raw-")
+}
+
+/// Pelton in a way of its own, for one question: not one of the ways in which it is compared.
+pub(crate) fn is_variant(name: &str) -> bool {
+    [BATCHED, AHEAD, QUEUED, OFFLOADED, COALESCED].contains(&name)
 }
 
 pub(crate) fn is_http(name: &str) -> bool {

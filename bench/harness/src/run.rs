@@ -45,7 +45,7 @@ pub(crate) struct Wish {
 impl Selection {
     pub(crate) fn of(wish: &Wish) -> Result<Self> {
         let known = roster::names();
-        let servers = if !wish.servers.is_empty() {
+        let mut servers = if !wish.servers.is_empty() {
             named(&wish.servers, &known, "server")?
         } else if wish.goals {
             cells::goal_servers()
@@ -55,7 +55,7 @@ impl Selection {
             known
         };
         let all = cells::all();
-        let cells = if wish.goals {
+        let cells: Vec<Cell> = if wish.goals {
             all.into_iter().filter(|cell| goals::names(cell.id)).collect()
         } else if wish.cells.is_empty() {
             all.into_iter().filter(|cell| !wish.quick || cell.quick).collect()
@@ -65,10 +65,21 @@ impl Selection {
             all.into_iter().filter(|cell| ids.contains(&cell.id)).collect()
         };
         let whole = wish.cells.is_empty();
+        if wish.quick && !whole && wish.servers.is_empty() {
+            // A cell that was asked for by name may be about these, which the short run is not.
+            let variants = cells.iter().flat_map(|cell| cell.servers.iter().copied());
+            servers.extend(variants.filter(|name| roster::is_variant(name)));
+            servers.sort_unstable();
+            servers.dedup();
+        }
+        let decomposed = cells.iter().any(|cell| cell.reference == roster::MODES[0]);
         // Valgrind and 9 000 connections take seconds for each.
         let counts = |name: &&str| {
-            if wish.goals {
-                roster::PELTON_ECHO.contains(name)
+            if !whole {
+                // The counts are half of what the decomposition says.
+                decomposed && roster::MODES.contains(name)
+            } else if wish.goals {
+                roster::PELTON_ECHO.contains(name) || *name == roster::AHEAD
             } else if wish.quick {
                 roster::PELTON_ECHO.contains(name)
                     || [roster::RAW_URING, roster::RAW_EPOLL, roster::TOKIO].contains(name)
@@ -76,8 +87,7 @@ impl Selection {
                 *name != roster::BATCHED
             }
         };
-        let counted =
-            if whole { servers.iter().copied().filter(counts).collect() } else { Vec::new() };
+        let counted = servers.iter().copied().filter(counts).collect();
         let command = std::env::args().skip(1).collect::<Vec<_>>().join(" ");
         Ok(Self {
             quick: wish.quick,
@@ -214,7 +224,7 @@ pub(crate) fn measure(
     if selection.micro {
         for program in roster::MICRO {
             progress.begin(&format!("microbenchmarks: {}", program.0));
-            match micro::measure(program, &programs.dir) {
+            match micro::measure(program, programs) {
                 Ok(lines) => result.micro.extend(lines),
                 Err(error) => {
                     missing.insert(format!("{} ({})", program.1, program.0), reason(&error));
@@ -262,20 +272,27 @@ fn count(
         progress.begin(&format!("counting: {name}"));
         let spec = roster::spec(name).expect("selections name known servers");
         let mut found = Vec::new();
-        let axum = name.starts_with("axum");
-        if valgrind && !axum {
-            found.push(instructions::measure(&spec, programs, turns).map(|count| vec![count]));
+        let what = Counts::of(name);
+        if valgrind {
+            for &connections in what.instructions {
+                // As many requests with one connection as are enough to tell the slope from chance.
+                let turns = if connections == 1 { turns * 8 } else { turns };
+                let count = instructions::measure(&spec, programs, connections, turns);
+                found.push(count.map(|count| vec![count]));
+            }
         }
         if let Ok(counter) = counter {
-            for connections in [CONNECTIONS, 1] {
+            for &connections in what.syscalls {
                 let count = syscalls::saturated(&spec, programs, counter, connections, time);
                 found.push(count.map(|count| vec![count]));
             }
         }
-        if counting && !axum {
+        if counting && what.allocations {
             found.push(allocations::measure(&spec, programs, turns).map(Vec::from));
         }
-        found.push(memory::measure(&spec, programs, file_limit).map(|count| vec![count]));
+        if what.memory {
+            found.push(memory::measure(&spec, programs, file_limit).map(|count| vec![count]));
+        }
         for counts in found {
             match counts {
                 Ok(counts) => result.counts.extend(counts),
@@ -283,6 +300,41 @@ fn count(
             }
         }
         progress.advance(COUNT_TIME);
+    }
+}
+
+/// What is counted of a server, and with how many connections.
+#[derive(Debug, PartialEq)]
+struct Counts {
+    instructions: &'static [usize],
+    syscalls: &'static [usize],
+    allocations: bool,
+    memory: bool,
+}
+
+impl Counts {
+    fn of(name: &str) -> Self {
+        const BOTH: &[usize] = &[CONNECTIONS, 1];
+        const MANY: &[usize] = &[CONNECTIONS];
+        let all = Counts { instructions: MANY, syscalls: BOTH, allocations: true, memory: true };
+        if name == roster::AHEAD {
+            // It answers one question.
+            return Counts { instructions: &[], syscalls: &[1], allocations: false, memory: false };
+        }
+        if [roster::OFFLOADED, roster::COALESCED].contains(&name) {
+            // Callgrind runs one thread at a time, and with the reactor asleep in the ring the others may not
+            // get their turn: a run need not end.
+            return Counts { instructions: &[], memory: false, ..all };
+        }
+        if roster::MODES.contains(&name) {
+            let memory = !roster::is_variant(name);
+            return Counts { instructions: BOTH, memory, ..all };
+        }
+        if name.starts_with("axum") {
+            // With two threads these do not come out the same each time.
+            return Counts { instructions: &[], allocations: false, ..all };
+        }
+        all
     }
 }
 
@@ -351,6 +403,42 @@ mod tests {
         let missing = BTreeMap::from([(roster::TOKIO.to_owned(), "gone".to_owned())]);
         let servers = quick.of_cell(cell, &missing);
         assert!(!servers.contains(&roster::TOKIO) && servers.contains(&cell.reference));
+    }
+
+    #[test]
+    fn the_cells_of_the_decomposition_bring_its_counts_with_them() {
+        let of = |cells: &[&str]| {
+            let cells = cells.iter().map(|id| (*id).to_owned()).collect();
+            Selection::of(&Wish { cells, ..wish() }).expect("a selection").counted
+        };
+        let mut counted = of(&[cells::MODES_ONE, cells::MODES_MANY]);
+        counted.sort_unstable();
+        let mut modes = roster::MODES.to_vec();
+        modes.sort_unstable();
+        assert_eq!(counted, modes);
+        let cells = vec![cells::MODES_ONE.to_owned()];
+        let quick = Selection::of(&Wish { quick: true, cells, ..wish() }).expect("a selection");
+        assert_eq!(quick.of_cell(&quick.cells[0], &BTreeMap::new()), roster::MODES);
+        assert!(of(&["echo-64b-c1"]).is_empty());
+    }
+
+    #[test]
+    fn the_modes_are_counted_with_one_connection_too() {
+        for mode in roster::MODES {
+            let threads = [roster::OFFLOADED, roster::COALESCED].contains(&mode);
+            assert_eq!(Counts::of(mode).instructions.is_empty(), threads, "{mode}");
+            assert!(Counts::of(mode).syscalls.contains(&1), "{mode}");
+        }
+        assert_eq!(Counts::of(roster::TOKIO).instructions, [CONNECTIONS]);
+        assert_eq!(Counts::of(roster::AHEAD).syscalls, [1]);
+    }
+
+    #[test]
+    fn the_goals_have_the_counts_that_they_speak_of() {
+        let selection = Selection::of(&Wish { goals: true, ..wish() }).expect("a selection");
+        for server in roster::PELTON_ECHO.into_iter().chain([roster::AHEAD]) {
+            assert!(selection.counted.contains(&server), "{server}");
+        }
     }
 
     #[test]

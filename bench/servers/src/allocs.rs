@@ -54,10 +54,15 @@ pub fn can_count() -> bool {
     cfg!(feature = "count-allocs")
 }
 
-/// Counts from here on.
+/// Counts from here on, and from nothing.
 pub fn start() {
     #[cfg(feature = "count-allocs")]
-    counting::ON.store(true, std::sync::atomic::Ordering::Relaxed);
+    {
+        use std::sync::atomic::Ordering::Relaxed;
+        counting::ALLOCS.store(0, Relaxed);
+        counting::BYTES.store(0, Relaxed);
+        counting::ON.store(true, Relaxed);
+    }
 }
 
 /// Allocations and their bytes since the start, if there was one. Growing a block is an allocation.

@@ -13,7 +13,7 @@ pub enum Extra {
     Flag(&'static str),
     /// `--name VALUE`, one of these; the first is the default.
     OneOf(&'static str, &'static [&'static str]),
-    /// `--name N`, at least 1, and the default.
+    /// `--name N`, at least 1, and the default, which may be 0 for what is off unless given.
     Count(&'static str, u64),
     /// `--name TEXT`.
     Text(&'static str),
@@ -92,6 +92,11 @@ impl Args {
     /// The value of an [`Extra::Count`].
     pub fn count(&self, name: &str) -> usize {
         self.given.count(name)
+    }
+
+    /// Ends the program with 2 and says why.
+    pub fn refuse(&self, why: &str) -> ! {
+        self.given.refuse(why)
     }
 }
 

@@ -1,8 +1,8 @@
 //! User instructions per request: the slope between two counts of requests under callgrind, so
 //! that starting and accepting cancel out.
 
+use super::Programs;
 use super::lock_step::LockStep;
-use super::{CONNECTIONS, Programs};
 use crate::error::{During, Error, Result};
 use crate::report::model::Count;
 use crate::roster::Spec;
@@ -21,20 +21,25 @@ pub(crate) fn available() -> bool {
 }
 
 /// Counts with `turns` and with twice as many again.
-pub(crate) fn measure(spec: &Spec, programs: &Programs, turns: usize) -> Result<Count> {
-    let few = run(spec, programs, turns)?;
-    let many = run(spec, programs, turns * 3)?;
-    let requests = (turns * 2 * CONNECTIONS) as f64;
+pub(crate) fn measure(
+    spec: &Spec,
+    programs: &Programs,
+    connections: usize,
+    turns: usize,
+) -> Result<Count> {
+    let few = run(spec, programs, connections, turns)?;
+    let many = run(spec, programs, connections, turns * 3)?;
+    let requests = (turns * 2 * connections) as f64;
     Ok(Count {
         server: spec.name.clone(),
         metric: METRIC.into(),
-        connections: CONNECTIONS,
+        connections,
         value: (many as f64 - few as f64) / requests,
         how: "callgrind".into(),
     })
 }
 
-fn run(spec: &Spec, programs: &Programs, turns: usize) -> Result<u64> {
+fn run(spec: &Spec, programs: &Programs, connections: usize, turns: usize) -> Result<u64> {
     let out = std::env::temp_dir().join(format!("pelton-bench-{}.callgrind", std::process::id()));
     let under = [
         "valgrind",
@@ -43,10 +48,10 @@ fn run(spec: &Spec, programs: &Programs, turns: usize) -> Result<u64> {
         &format!("--callgrind-out-file={}", out.display()),
     ]
     .map(str::to_owned);
-    let requests = (turns * CONNECTIONS) as u64;
+    let requests = (turns * connections) as u64;
     let start =
         Start { under: &under, stop_after: Some(requests), ..Start::new(spec, &programs.dir) };
-    let ran = LockStep::start(start, CONNECTIONS).and_then(|server| server.finish(turns));
+    let ran = LockStep::start(start, connections).and_then(|server| server.finish(turns));
     let text = std::fs::read_to_string(&out).during(format!("reading {}", out.display()));
     let _ = std::fs::remove_file(&out);
     ran?;

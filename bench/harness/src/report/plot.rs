@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 
 use super::model::{CellResult, RunResult};
+use super::modes;
 use super::table::number;
 use crate::measure::{allocations, instructions, memory, stats, syscalls};
 use crate::roster::{self, COPY};
@@ -33,7 +34,9 @@ pub(crate) fn all(result: &RunResult) -> Vec<(String, String)> {
     let http = |id: &str| id.starts_with("http-") || id.starts_with("axum-");
     add("echo", of(&echo));
     add("http", of(&http));
-    add("connections", of(&|id| !echo(id) && !http(id)));
+    let modes = |id: &str| id.starts_with("modes-");
+    add("connections", of(&|id| !echo(id) && !http(id) && !modes(id)));
+    add("modes", of(&modes));
     add("counts", counts(result));
     plots
 }
@@ -43,6 +46,7 @@ pub(crate) fn caption(name: &str) -> &'static str {
         "echo" => "TCP echo: processor time per request",
         "http" => "HTTP/1.1: processor time per request",
         "connections" => "Connections, fixed rates and batching: processor time per request",
+        "modes" => "Where a continuation runs: processor time per request",
         _ => "Counted, per request and per connection",
     }
 }
@@ -115,6 +119,7 @@ fn counts(result: &RunResult) -> Vec<Panel> {
             .iter()
             .filter(|c| c.metric == metric && (connections == 0 || c.connections == connections))
             .filter(|c| roster::is_http(&c.server) == http && c.value.is_finite())
+            .filter(|c| !modes::is_extra(c))
             .map(|c| Dot {
                 label: c.server.clone(),
                 low: c.value,
@@ -137,7 +142,7 @@ fn counts(result: &RunResult) -> Vec<Panel> {
 fn class(server: &str) -> &'static str {
     if roster::is_pelton(server) {
         "own"
-    } else if server.starts_with("raw-") {
+    } else if roster::is_raw(server) {
         "raw"
     } else {
         "peer"

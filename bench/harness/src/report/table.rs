@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use super::model::{CellResult, Micro, Row, RunResult};
+use super::modes;
 use crate::measure::stats::Quartiles;
 use crate::roster::COPY;
 
@@ -17,6 +18,9 @@ pub(crate) fn full(result: &RunResult) -> String {
         out.push_str(&one_cell(cell));
     }
     out.push_str(&counts(result));
+    if let Some(table) = modes::table(result) {
+        let _ = writeln!(out, "\n### What each step costs\n\n{table}");
+    }
     out.push_str(&micro(&result.micro));
     out.push_str(&versions(result));
     out.push_str(&missing(result));
@@ -25,6 +29,15 @@ pub(crate) fn full(result: &RunResult) -> String {
 
 /// One table of all ratios, for the page that people read.
 pub(crate) fn summary(result: &RunResult) -> String {
+    let mut out = ratios_and_counts(result);
+    out.push_str(&micro_matrix(&result.micro));
+    out.push_str(&versions(result));
+    out.push_str(&missing(result));
+    out
+}
+
+/// The part of the summary that is about requests.
+pub(crate) fn ratios_and_counts(result: &RunResult) -> String {
     let mut out = provenance(result);
     for reference in references(result) {
         let cells: Vec<&CellResult> =
@@ -33,13 +46,11 @@ pub(crate) fn summary(result: &RunResult) -> String {
         out.push_str(&matrix(&cells));
     }
     out.push_str(&counts(result));
-    out.push_str(&micro_matrix(&result.micro));
-    out.push_str(&versions(result));
-    out.push_str(&missing(result));
     out
 }
 
-fn provenance(result: &RunResult) -> String {
+/// When, where and how a result was measured.
+pub(crate) fn provenance(result: &RunResult) -> String {
     let machine = &result.machine;
     let pressure =
         machine.pressure.map_or(String::new(), |p| format!("; pressure at the start {p} %"));
@@ -142,7 +153,7 @@ fn counts(result: &RunResult) -> String {
     }
     let mut columns: Vec<(&str, usize)> = Vec::new();
     let mut servers: Vec<&str> = Vec::new();
-    for count in &result.counts {
+    for count in result.counts.iter().filter(|count| !modes::is_extra(count)) {
         let column = (count.metric.as_str(), count.connections);
         if !columns.contains(&column) {
             columns.push(column);
@@ -198,10 +209,11 @@ fn micro_matrix(lines: &[Micro]) -> String {
         Some(backend) => format!("{} ({backend})", line.server),
         None => line.server.clone(),
     };
-    let value = |line: &Micro| match (line.ns_min, line.number("bytes")) {
-        (Some(ns), _) => Some(number(ns)),
-        (None, Some(bytes)) => Some(format!("{} B", number(bytes))),
-        (None, None) => None,
+    let value = |line: &Micro| {
+        let bytes = || line.number("bytes").map(|bytes| format!("{} B", number(bytes)));
+        let wakes =
+            || line.number("kernel_wakes_each").map(|wakes| format!("{} wakes", number(wakes)));
+        line.ns_min.map(number).or_else(bytes).or_else(wakes)
     };
     let (mut servers, mut benches): (Vec<String>, Vec<&str>) = (Vec::new(), Vec::new());
     for line in lines.iter().filter(|line| value(line).is_some()) {

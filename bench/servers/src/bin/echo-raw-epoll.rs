@@ -1,7 +1,8 @@
 //! Echo on epoll and nothing else: edge-triggered, read and written until the socket has no more.
 //!
 //! All connections share one buffer: only what a socket does not take at once is kept, in a buffer of the
-//! connection's. A read that does not fill the buffer has emptied the socket, so no second read asks for
+//! connection's. With `--mode owned` each connection reads into a buffer of its own instead, as a runtime
+//! with owned buffers does, and pays for the memory that this touches. A read that does not fill the buffer has emptied the socket, so no second read asks for
 //! `EAGAIN`, unless the event said that the peer has ended.
 
 use std::io::{self, Read, Write};
@@ -10,7 +11,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd, RawFd};
 use std::ptr;
 use std::time::Duration;
 
-use bench::args::Args;
+use bench::args::{Args, Extra};
 use bench::{count, fail, listen, ready};
 use pelton_bench_servers as bench;
 
@@ -18,7 +19,7 @@ const NAME: &str = "echo-raw-epoll";
 const EVENTS: usize = 1024;
 
 fn main() {
-    let args = Args::server(NAME, &[]);
+    let args = Args::server(NAME, &[Extra::OneOf("--mode", &["shared", "owned"])]);
     if let Err(error) = serve(&args) {
         fail(NAME, error);
     }
@@ -28,6 +29,8 @@ struct Connection {
     stream: TcpStream,
     /// Read, and not taken by the socket yet: nothing more is read before it is.
     rest: Vec<u8>,
+    /// What it reads into, where it does not share.
+    own: Option<Box<[u8]>>,
 }
 
 fn serve(args: &Args) -> io::Result<()> {
@@ -35,7 +38,9 @@ fn serve(args: &Args) -> io::Result<()> {
     listener.set_nonblocking(true)?;
     let epoll = Epoll::new()?;
     epoll.add(listener.as_raw_fd(), libc::EPOLLIN as u32)?;
-    ready(NAME, listener.local_addr()?, "epoll, edge-triggered");
+    let own = (args.one_of("--mode") == "owned").then_some(args.buffer);
+    let buffers = if own.is_some() { "a buffer for each connection" } else { "one buffer" };
+    ready(NAME, listener.local_addr()?, &format!("epoll, edge-triggered, {buffers}"));
 
     let mut connections: Vec<Option<Connection>> = Vec::new();
     let mut events = vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS];
@@ -50,7 +55,7 @@ fn serve(args: &Args) -> io::Result<()> {
         for event in &events[..happened] {
             let (fd, flags) = (event.u64 as RawFd, event.events);
             if fd == listener.as_raw_fd() {
-                if accept(&epoll, &listener, &mut connections).is_err() {
+                if accept(&epoll, &listener, &mut connections, own).is_err() {
                     // Descriptors have run out, and the listener stays ready: look away for a while.
                     epoll.remove(fd)?;
                     paused = true;
@@ -59,7 +64,12 @@ fn serve(args: &Args) -> io::Result<()> {
             }
             let place = &mut connections[fd as usize];
             let Some(connection) = place else { continue };
-            if echo(connection, &mut buffer, flags).is_err() {
+            // Out of the connection for the call, and back: two words each way.
+            let mut own = connection.own.take();
+            let place_to_read = own.as_deref_mut().unwrap_or(&mut buffer);
+            let outcome = echo(connection, place_to_read, flags);
+            connection.own = own;
+            if outcome.is_err() {
                 // Closing takes it out of the epoll instance too, as it has no duplicates.
                 *place = None;
             }
@@ -72,6 +82,7 @@ fn accept(
     epoll: &Epoll,
     listener: &TcpListener,
     connections: &mut Vec<Option<Connection>>,
+    own: Option<usize>,
 ) -> io::Result<()> {
     loop {
         // SAFETY: a listening socket, and no address is asked for.
@@ -102,7 +113,8 @@ fn accept(
         if index >= connections.len() {
             connections.resize_with(index + 1, || None);
         }
-        connections[index] = Some(Connection { stream, rest: Vec::new() });
+        let own = own.map(|bytes| vec![0; bytes].into_boxed_slice());
+        connections[index] = Some(Connection { stream, rest: Vec::new(), own });
     }
 }
 

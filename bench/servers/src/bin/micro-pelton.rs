@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use bench::args::{Extra, Given};
 use bench::fail;
-use bench::micro::{self, BLOCK, Closure, Plan, Runtime};
+use bench::micro::{self, BLOCK, Closure, Plan, Runtime, Turns};
 use bench::system::Clock;
 use pelton::fs::File;
 use pelton::{Backend, Builder, Handle};
@@ -69,8 +69,16 @@ impl Runtime for Pelton {
         Some(Arc::new(move |closure| handle.post(closure).expect("the reactor runs")))
     }
 
-    fn kernel_wakes() -> Option<u64> {
-        Some(Handle::current().snapshot().wakes_sent)
+    fn turns() -> Option<Arc<dyn Fn() -> Turns + Send + Sync>> {
+        let handle = Handle::current();
+        Some(Arc::new(move || {
+            let now = handle.counters();
+            Turns {
+                ticks: now.ticks.get(),
+                enters: now.enters.get(),
+                kernel_wakes: now.wakes_sent.get(),
+            }
+        }))
     }
 
     fn in_flight() -> Option<u64> {

@@ -76,7 +76,9 @@ pub(super) async fn all<R: Runtime>(plan: &Plan) {
 async fn measured<R: Runtime>(plan: &Plan, bench: &str, n: u64, run: impl AsyncFnMut(u64)) {
     let mut run = run;
     let mut batches = 0;
-    let before = R::kernel_wakes();
+    let turns = R::turns();
+    let kernel_wakes = || turns.as_ref().map(|turns| turns().kernel_wakes);
+    let before = kernel_wakes();
     let times = plan
         .times(Clock::Process, n, async |n| {
             batches += 1;
@@ -84,7 +86,7 @@ async fn measured<R: Runtime>(plan: &Plan, bench: &str, n: u64, run: impl AsyncF
         })
         .await;
     let mut more = Vec::new();
-    if let (Some(before), Some(after)) = (before, R::kernel_wakes()) {
+    if let (Some(before), Some(after)) = (before, kernel_wakes()) {
         more.push(("kernel_wakes_each", (after - before) as f64 / (batches * n) as f64));
     }
     plan.tell(bench, Clock::Process, &times, n, &more);
@@ -92,7 +94,7 @@ async fn measured<R: Runtime>(plan: &Plan, bench: &str, n: u64, run: impl AsyncF
 
 /// Counts what was posted, and wakes whoever waits.
 #[derive(Default)]
-struct Mailbox(Mutex<Mail>);
+pub(super) struct Mailbox(Mutex<Mail>);
 
 #[derive(Default)]
 struct Mail {
@@ -105,7 +107,7 @@ impl Mailbox {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn post(&self) {
+    pub(super) fn post(&self) {
         let mut mail = self.lock();
         mail.posted += 1;
         let waiting = mail.waiting.take();
@@ -116,7 +118,7 @@ impl Mailbox {
     }
 
     /// Waits for `n` posts.
-    async fn receive(&self, n: u64) {
+    pub(super) async fn receive(&self, n: u64) {
         let mut received = 0;
         poll_fn(|cx| {
             let mut mail = self.lock();

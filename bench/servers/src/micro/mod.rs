@@ -7,6 +7,7 @@
 mod cross;
 mod file;
 mod plan;
+mod posts;
 mod tasks;
 mod timers;
 
@@ -24,6 +25,17 @@ use std::time::Duration;
 
 /// A closure that a runtime runs for another thread.
 pub type Closure = Box<dyn FnOnce() + Send>;
+
+/// What a runtime has counted of its turns until now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Turns {
+    /// Turns of its loop.
+    pub ticks: u64,
+    /// Entries into the kernel to submit or to wait, counted just before each.
+    pub enters: u64,
+    /// Wakes from other threads that entered the kernel.
+    pub kernel_wakes: u64,
+}
 
 /// A runtime, as far as the benchmarks need it. All of it is called inside the runtime.
 pub trait Runtime: 'static {
@@ -50,8 +62,8 @@ pub trait Runtime: 'static {
         None
     }
 
-    /// How often other threads have entered the kernel to wake the runtime, if it counts that.
-    fn kernel_wakes() -> Option<u64> {
+    /// How any thread reads what the runtime counts of its turns, if it counts them.
+    fn turns() -> Option<Arc<dyn Fn() -> Turns + Send + Sync>> {
         None
     }
 
@@ -68,6 +80,7 @@ pub async fn run<R: Runtime>(plan: &Plan) {
     tasks::all::<R>(plan).await;
     timers::all::<R>(plan).await;
     cross::all::<R>(plan).await;
+    posts::all::<R>(plan).await;
     file::all::<R>(plan).await;
 }
 

@@ -48,6 +48,11 @@ impl Plan {
         self.only.as_deref().is_none_or(|only| bench.starts_with(only))
     }
 
+    /// Whose processor time is counted, unless a benchmark says otherwise.
+    pub fn clock(&self) -> Clock {
+        self.clock
+    }
+
     /// Measures batches of `n` operations on this thread's clock, or the process's if that was asked for,
     /// and tells of it.
     pub async fn measure(&self, bench: &str, n: u64, run: impl AsyncFnMut(u64)) {

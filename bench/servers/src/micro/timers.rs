@@ -1,11 +1,13 @@
 //! Timers: what one that waits costs in memory, and what arming, cancelling and firing cost.
 
 use std::future::{Future, poll_fn};
+use std::hint::black_box;
 use std::pin::{Pin, pin};
 use std::task::Poll;
 use std::time::Duration;
 
 use super::{Plan, Runtime, give_way};
+use crate::allocs;
 use crate::system::resident;
 
 const MANY: u64 = 100_000;
@@ -55,16 +57,51 @@ pub(super) async fn all<R: Runtime>(plan: &Plan) {
     }
     if plan.wants("timer_fire") {
         let mut pending = Vec::with_capacity(FIRED as usize);
-        plan.measure("timer_fire", FIRED, async |n| {
-            for i in 0..n {
-                pending.push(armed(R::sleep(Duration::from_micros(10_000 + i))).await);
-            }
-            for sleep in pending.drain(..) {
-                sleep.await;
-            }
-        })
-        .await;
+        let times = plan
+            .times(plan.clock(), FIRED, async |n| {
+                for i in 0..n {
+                    pending.push(armed(R::sleep(soon(i))).await);
+                }
+                for sleep in pending.drain(..) {
+                    sleep.await;
+                }
+            })
+            .await;
+        let mut more = Vec::new();
+        if let Some(each) = allocations_to_fire::<R>().await {
+            more.push(("allocs_each", each));
+        }
+        plan.tell("timer_fire", plan.clock(), &times, FIRED, &more);
     }
+}
+
+/// Allocations for each timer that is made, armed, fired and awaited, in a build that counts them. The boxes
+/// that the timers are kept in are there before, and are not counted.
+async fn allocations_to_fire<R: Runtime>() -> Option<f64> {
+    if !allocs::can_count() {
+        return None;
+    }
+    let mut boxes: Vec<_> = (0..FIRED).map(|_| Box::new_uninit()).collect();
+    let mut pending = Vec::with_capacity(FIRED as usize);
+    allocs::start();
+    // One that is known of, which shows that the others would have been seen.
+    drop(black_box(Box::new(0_u8)));
+    for (i, place) in boxes.drain(..).enumerate() {
+        let mut sleep = Box::into_pin(Box::write(place, R::sleep(soon(i as u64))));
+        arm(sleep.as_mut()).await;
+        pending.push(sleep);
+    }
+    for sleep in pending.drain(..) {
+        sleep.await;
+    }
+    let (allocations, _) = allocs::counted()?;
+    let allocations = allocations.checked_sub(1).expect("the allocator counts");
+    Some(allocations as f64 / FIRED as f64)
+}
+
+/// Ten milliseconds and a little more, spread.
+fn soon(i: u64) -> Duration {
+    Duration::from_micros(10_000 + i)
 }
 
 /// Half a minute and more, spread.
