@@ -68,7 +68,8 @@ fn build(servers: Servers) -> Outcome<Command> {
     let mut command = Command::new(target.join("release").join("pelton-bench"));
     command.current_dir(root());
     command.arg("--bench-dir").arg("bench");
-    command.arg("--counting-dir").arg(counting.join("release"));
+    // Relative to the root: the result records the command, and is no place for this machine's paths.
+    command.args(["--counting-dir", "target/bench/counting/release"]);
     Ok(command)
 }
 
