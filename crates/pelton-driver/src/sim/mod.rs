@@ -1,0 +1,3 @@
+//! A simulated operating system under the rooms.
+
+pub(crate) mod calls;
