@@ -14,6 +14,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use crate::notify::Notifier;
+use crate::sys::calls;
 
 /// The most threads of the process's pool.
 pub const MAX_THREADS: usize = 64;
@@ -48,7 +49,10 @@ static POOL: Pool = Pool {
 /// The system refused the first thread: the job is dropped. With at least one thread running the job
 /// only waits longer.
 pub fn run(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
-    run_on(&POOL, Box::new(job), spawn)
+    match calls::run_blocking(Box::new(job)) {
+        Ok(()) => Ok(()),
+        Err(job) => run_on(&POOL, job, spawn),
+    }
 }
 
 fn spawn() -> std::io::Result<()> {

@@ -18,6 +18,9 @@ pub enum Backend {
     IoUring,
     /// epoll, with a pool of threads for files.
     Epoll,
+    /// A simulated system instead of the real one (feature `sim`): io_uring on that, or epoll.
+    #[cfg(feature = "sim")]
+    Sim,
 }
 
 impl Backend {
@@ -27,6 +30,8 @@ impl Backend {
             Backend::Auto => "auto",
             Backend::IoUring => "io_uring",
             Backend::Epoll => "epoll",
+            #[cfg(feature = "sim")]
+            Backend::Sim => "sim",
         }
     }
 }
@@ -45,6 +50,16 @@ impl FromStr for Backend {
             "auto" => Ok(Backend::Auto),
             "io_uring" | "io-uring" | "uring" => Ok(Backend::IoUring),
             "epoll" => Ok(Backend::Epoll),
+            #[cfg(feature = "sim")]
+            "sim" => Ok(Backend::Sim),
+            #[cfg(not(feature = "sim"))]
+            "sim" => Err(ConfigError {
+                field: "backend",
+                reason:
+                    "this program was built without the feature `sim`: build it with that, or use \
+                         auto, io_uring or epoll"
+                        .into(),
+            }),
             _ => Err(ConfigError {
                 field: "backend",
                 reason: format!("{name:?} is no backend: use auto, io_uring or epoll"),

@@ -3,6 +3,7 @@
 
 mod end;
 mod shutdown;
+mod sockets;
 mod submit;
 mod tick;
 
@@ -31,8 +32,10 @@ use crate::payload::{Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Key, Slot, SlotList, State, Token, bits};
-use crate::sys::{OwnedDescriptor, Room, WakeSource, errno, own, set_nonblocking};
+use crate::sys::{OwnedDescriptor, Room, WakeSource, calls, errno, own};
 use crate::timer::Wheel;
+
+pub use sockets::ListenOptions;
 
 /// How many items of a multishot operation may wait to be taken before it is cancelled.
 pub const MOST_WAITING: u32 = 128;
@@ -168,7 +171,7 @@ impl Driver {
             .ok_or_else(|| no_memory("memory for the pool (lower `pool_buffers`)"))?;
         let core = Box::new(Core {
             id,
-            start: Instant::now(),
+            start: calls::now(),
             arena: Arena::new(config.max_operations)
                 .ok_or_else(|| no_memory("memory for operations (lower `max_operations`)"))?,
             fds: Table::new(config.max_descriptors, id.get())
@@ -207,6 +210,11 @@ impl Driver {
         self.backend
     }
 
+    /// True when the driver runs on a simulated system (feature `sim`).
+    pub fn is_simulated(&self) -> bool {
+        self.room.is_simulated()
+    }
+
     /// Why a better backend does not run, in words; none where the best one does or one was forced.
     pub fn fallback(&self) -> Option<&str> {
         self.fallback.as_deref()
@@ -234,12 +242,10 @@ impl Driver {
     /// The table is full (`max_descriptors`), or the descriptor could not be made non-blocking where the
     /// backend needs that. The descriptor is then closed.
     pub fn attach(&self, descriptor: OwnedDescriptor) -> io::Result<Fd> {
-        use std::os::fd::AsFd;
         if self.room.wants_nonblocking() {
-            set_nonblocking(descriptor.as_fd())?;
+            calls::set_nonblocking(descriptor.as_raw())?;
         }
-        let stream = rustix::net::sockopt::socket_type(&descriptor)
-            .is_ok_and(|socket| socket == rustix::net::SocketType::STREAM);
+        let stream = calls::is_stream(descriptor.as_raw());
         let known = flags::FOREIGN | if stream { flags::STREAM } else { 0 };
         self.insert(descriptor, known)
     }
@@ -251,14 +257,13 @@ impl Driver {
     }
 
     fn insert(&self, descriptor: OwnedDescriptor, known: u16) -> io::Result<Fd> {
-        use std::os::fd::{AsRawFd, IntoRawFd};
-        let fd = self.core.fds.insert(descriptor.as_raw_fd(), known).ok_or_else(|| {
+        let fd = self.core.fds.insert(descriptor.as_raw(), known).ok_or_else(|| {
             io::Error::new(
                 io::ErrorKind::QuotaExceeded,
                 "the driver's table of descriptors is full: raise `max_descriptors`",
             )
         })?;
-        let _ = descriptor.into_raw_fd();
+        let _ = descriptor.into_raw();
         Ok(fd)
     }
 
@@ -282,16 +287,24 @@ impl Driver {
         Ok(unsafe { own(raw) })
     }
 
-    /// Runs `f` with the system's descriptor: to set options, or to ask for addresses.
+    /// Runs `f` with the system's descriptor: to set options that the driver has no call for.
     ///
     /// # Errors
-    /// `EBADF`: the driver has no such descriptor.
+    /// `EBADF`: the driver has no such descriptor. `Unsupported`: it is one of a simulated system, which
+    /// the real one does not know.
     pub fn with_descriptor<R>(
         &self,
         fd: Fd,
         f: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> R,
     ) -> io::Result<R> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
+        if calls::is_simulated(entry.raw.get()) {
+            return Err(io::Error::new(
+                io::ErrorKind::Unsupported,
+                "the descriptor is one of a simulated system: use the calls of the driver or its socket \
+                 (`local_addr`, `set_nodelay` and so on) instead of the system's",
+            ));
+        }
         // Counted as in flight, so that `f` cannot close it under its own feet.
         let hold = Hold::new(self, fd.index, entry);
         // SAFETY: the descriptor is open, and stays open while it is held.

@@ -3,7 +3,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::VecDeque;
-use std::os::fd::OwnedFd;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -35,7 +34,7 @@ pub(crate) fn driver() -> (Rc<Driver>, FakeKernel) {
 }
 
 /// A descriptor that the fake kernel never looks at.
-pub(crate) fn descriptor() -> OwnedFd {
+pub(crate) fn descriptor() -> crate::OwnedDescriptor {
     std::io::pipe().expect("a pipe").0.into()
 }
 

@@ -28,6 +28,7 @@
 //! # Features
 //! - `bytes`: buffer traits for `bytes::Bytes` and `bytes::BytesMut`.
 //! - `fake-kernel`: `FakeKernel`, a kernel that a test plays.
+//! - `sim`: `Backend::Sim`, a simulated system under the real backends.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
@@ -50,8 +51,11 @@ mod payload;
 mod pool;
 pub mod probe;
 mod scratch;
+#[cfg(feature = "sim")]
+mod sim;
 mod slot;
 mod sys;
+pub mod system;
 mod timer;
 
 pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
@@ -59,7 +63,7 @@ pub use config::{Backend, Config, ConfigError, Error};
 pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
-pub use driver::{Driver, MOST_WAITING, Refused, Started, Tick};
+pub use driver::{Driver, ListenOptions, MOST_WAITING, Refused, Started, Tick};
 pub use latch::{Raise, WakeLatch};
 pub use notify::Notifier;
 pub use op::{Interest, KINDS, Kind, Op, Submission};
@@ -73,3 +77,4 @@ pub use slot::{Key, OpId, Token};
 #[cfg(any(test, feature = "fake-kernel"))]
 pub use sys::fake::{FakeKernel, Held};
 pub use sys::{OwnedDescriptor, RawDescriptor};
+pub use system::{OpenOptions, lookup};

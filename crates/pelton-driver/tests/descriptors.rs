@@ -191,7 +191,7 @@ fn a_descriptor_in_use_is_not_detached_and_a_free_one_is_as_it_was(on: &On) {
     assert_eq!(driver.detach(fd).unwrap_err().kind(), std::io::ErrorKind::ResourceBusy);
     peer.write_all(b"1").unwrap();
     driver.end(key).0.unwrap();
-    let mine = TcpStream::from(driver.detach(fd).unwrap());
+    let mine = system::<TcpStream>(driver.detach(fd).unwrap());
     assert_eq!(errno(driver.detach(fd)), libc::EBADF);
     mine.set_nonblocking(false).unwrap();
     (&mine).write_all(b"mine again").unwrap();
@@ -356,7 +356,7 @@ fn accepted_and_internal_descriptors_do_not_survive_an_exec(on: &On) {
     let multi = driver.go(Submission::accept_multi(listener));
     driver.until(|| driver.waiting(&multi) > 0);
     let two = driver.next(&multi).unwrap();
-    for fd in [&one, &two] {
+    for fd in [&system::<OwnedFd>(one), &system::<OwnedFd>(two)] {
         let flags = rustix::io::fcntl_getfd(fd).unwrap();
         assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
         if driver.wants_nonblocking() {

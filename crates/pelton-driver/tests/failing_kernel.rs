@@ -94,6 +94,7 @@ fn every_descriptor_has_its_flags_from_its_first_moment(on: &On) {
             let multi = driver.go(Submission::accept_multi(listener));
             driver.until(|| driver.waiting(&multi) > 0);
             for accepted in [one, driver.next(&multi).unwrap()] {
+                let accepted: std::os::fd::OwnedFd = system(accepted);
                 let flags = rustix::io::fcntl_getfd(&accepted).unwrap();
                 assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
                 let flags = rustix::fs::fcntl_getfl(&accepted).unwrap();
@@ -384,6 +385,7 @@ fn without_the_newer_calls_epoll_takes_the_older_ones() {
                     let listener = attach(&driver, socket.try_clone().unwrap());
                     let _peer = TcpStream::connect(address).unwrap();
                     let accepted = driver.run(Submission::accept(listener)).unwrap().descriptor;
+                    let accepted: std::os::fd::OwnedFd = system(accepted);
                     let flags = rustix::io::fcntl_getfd(&accepted).unwrap();
                     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
                     let flags = rustix::fs::fcntl_getfl(&accepted).unwrap();

@@ -63,7 +63,7 @@ fn an_accepted_connection_has_the_address_of_its_client(on: &On) {
             let accept = accept.unwrap_or_else(|| driver.go(Submission::accept(listener)));
             let accepted = driver.end(accept).unwrap();
             assert_eq!(accepted.peer, Some(client.local_addr().unwrap()));
-            let accepted = TcpStream::from(accepted.descriptor);
+            let accepted = system::<TcpStream>(accepted.descriptor);
             assert_eq!(accepted.peer_addr().unwrap(), client.local_addr().unwrap());
         }
         assert_eq!(driver.snapshot().accepts, 2);
@@ -83,7 +83,7 @@ fn one_multishot_accept_takes_a_hundred_clients(on: &On) {
             // Ten at a time, and all the items of a notice at once.
             driver.until(|| {
                 while let Some(connection) = driver.next(&key) {
-                    peers.insert(TcpStream::from(connection).peer_addr().unwrap());
+                    peers.insert(system::<TcpStream>(connection).peer_addr().unwrap());
                 }
                 peers.len() == n + 1
             });

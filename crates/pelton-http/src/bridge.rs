@@ -133,6 +133,10 @@ impl hyper::rt::Timer for Timer {
         Box::pin(Sleep(SendWrapper::new(pelton::time::sleep_until(deadline))))
     }
 
+    fn now(&self) -> Instant {
+        pelton::time::now()
+    }
+
     fn reset(&self, sleep: &mut Pin<Box<dyn hyper::rt::Sleep>>, deadline: Instant) {
         match sleep.as_mut().downcast_mut_pin::<Sleep>() {
             Some(sleep) => sleep.get_mut().0.reset(deadline),

@@ -254,7 +254,7 @@ impl Fleet {
     fn end(&mut self, deadline: Duration) -> Result<Drain, FleetError> {
         self.request_shutdown();
         // One that no clock can name is none.
-        self.collect(Instant::now().checked_add(deadline))
+        self.collect(crate::time::now().checked_add(deadline))
     }
 
     fn collect(&mut self, deadline: Option<Instant>) -> Result<Drain, FleetError> {
@@ -264,7 +264,7 @@ impl Fleet {
             let ended = match deadline {
                 None => member.ended.recv().ok(),
                 Some(deadline) => {
-                    let left = deadline.saturating_duration_since(Instant::now());
+                    let left = deadline.saturating_duration_since(crate::time::now());
                     match member.ended.recv_timeout(left) {
                         Ok(ended) => Some(ended),
                         Err(RecvTimeoutError::Disconnected) => None,

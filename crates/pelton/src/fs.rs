@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::path::Path;
 
-use pelton_driver::{IoBuf, IoBufMut, Submission};
+use pelton_driver::{IoBuf, IoBufMut, OpenOptions, Submission};
 
 use crate::reactor::Reactor;
 use crate::socket::Socket;
@@ -32,8 +32,9 @@ impl File {
     /// # Errors
     /// What the system said, or no reactor runs on this thread.
     pub async fn open(path: impl AsRef<Path>) -> io::Result<File> {
-        let path = path.as_ref().to_owned();
-        File::from_std(crate::spawn_blocking(move || std::fs::File::open(path)).await??)
+        let mut options = OpenOptions::new();
+        options.read(true);
+        File::opened(path, options).await
     }
 
     /// Creates a file for reading and writing, or empties one, on the blocking pool.
@@ -41,11 +42,15 @@ impl File {
     /// # Errors
     /// What the system said, or no reactor runs on this thread.
     pub async fn create(path: impl AsRef<Path>) -> io::Result<File> {
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(true);
+        File::opened(path, options).await
+    }
+
+    async fn opened(path: impl AsRef<Path>, options: OpenOptions) -> io::Result<File> {
         let path = path.as_ref().to_owned();
-        let open = move || {
-            std::fs::File::options().read(true).write(true).create(true).truncate(true).open(path)
-        };
-        File::from_std(crate::spawn_blocking(open).await??)
+        let file = crate::spawn_blocking(move || options.open(path)).await??;
+        Ok(File { socket: Socket::attach(Reactor::here()?, file)? })
     }
 
     /// Takes over an open file.

@@ -34,8 +34,10 @@
 //!
 //! # Features
 //! - `bytes`: buffer traits for `bytes::Bytes` and `bytes::BytesMut`.
+//! - `sim`: `Backend::Sim`, a simulated system under the real backends.
 
 pub use pelton_driver as driver;
+pub use pelton_driver::system::random;
 pub use pelton_driver::{Backend, Lease};
 pub use pelton_macros::{main, test};
 

@@ -22,7 +22,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use pelton_driver::{Completion, Driver, Key, OnCompletion, Token};
 
@@ -152,8 +152,10 @@ impl Reactor {
             Ok(tick) => tick.woken,
             Err(error) => {
                 self.tell(&Fault::Wait(error));
-                // Not a spin at full speed, if it keeps being refused.
-                std::thread::sleep(Duration::from_millis(10));
+                if !self.driver.is_simulated() {
+                    // Not a spin at full speed, if it keeps being refused.
+                    std::thread::sleep(Duration::from_millis(10));
+                }
                 true
             }
         };
@@ -297,9 +299,9 @@ impl Reactor {
     /// bounded time to let go of it, so that futures that outlive the reactor find an outcome.
     pub(crate) fn leave(&self) {
         self.driver.cancel_all();
-        let give_up = Instant::now() + self.settings.shutdown_timeout;
+        let give_up = self.driver.now() + self.settings.shutdown_timeout;
         loop {
-            let left = give_up.saturating_duration_since(Instant::now());
+            let left = give_up.saturating_duration_since(self.driver.now());
             let in_flight = self.driver.counters().snapshot().in_flight_total();
             // The last of these ticks hands over the closes that the others have brought about.
             let wait = if in_flight == 0 { Duration::ZERO } else { left.min(LOOK_AGAIN) };

@@ -4,7 +4,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::rc::Rc;
 
-use pelton_driver::{Fd, OwnedDescriptor};
+use pelton_driver::{Fd, ListenOptions, OwnedDescriptor};
 use socket2::SockRef;
 
 use crate::operation::Operation;
@@ -16,7 +16,7 @@ pub(crate) struct Socket {
 }
 
 impl Socket {
-    /// Takes over a stream socket that was made for this driver and has no duplicates.
+    /// Takes over a stream socket that the driver has accepted.
     pub(crate) fn new_stream(
         reactor: Rc<Reactor>,
         descriptor: OwnedDescriptor,
@@ -31,16 +31,20 @@ impl Socket {
         Ok(Socket { reactor, fd })
     }
 
-    /// A socket for an address's family, as this driver wants it: it neither survives an `exec` nor, where
-    /// the backend needs that, blocks, from the start.
-    pub(crate) fn open(reactor: &Reactor, address: SocketAddr) -> io::Result<socket2::Socket> {
-        let domain = socket2::Domain::for_address(address);
-        let kind = if reactor.driver.wants_nonblocking() {
-            socket2::Type::STREAM.nonblocking()
-        } else {
-            socket2::Type::STREAM
-        };
-        socket2::Socket::new(domain, kind, Some(socket2::Protocol::TCP))
+    /// A stream socket to connect to an address.
+    pub(crate) fn open(reactor: Rc<Reactor>, address: SocketAddr) -> io::Result<Socket> {
+        let fd = reactor.driver.stream_socket(address)?;
+        Ok(Socket { reactor, fd })
+    }
+
+    /// A stream socket that listens on an address.
+    pub(crate) fn listen(
+        reactor: Rc<Reactor>,
+        address: SocketAddr,
+        options: ListenOptions,
+    ) -> io::Result<Socket> {
+        let fd = reactor.driver.listen(address, options)?;
+        Ok(Socket { reactor, fd })
     }
 
     /// An operation on this descriptor.
@@ -53,24 +57,18 @@ impl Socket {
         Operation::new(self, argument, make)
     }
 
-    /// Sets or asks for an option.
+    /// Sets or asks for an option of the system's that the driver has no call for.
     pub(crate) fn option<R>(&self, f: impl FnOnce(SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
         self.reactor.driver.with_descriptor(self.fd, |fd| f(SockRef::from(&fd)))?
     }
 
     pub(crate) fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.option(|socket| ip(socket.local_addr()?))
+        self.reactor.driver.local_addr(self.fd)
     }
 
     pub(crate) fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.option(|socket| ip(socket.peer_addr()?))
+        self.reactor.driver.peer_addr(self.fd)
     }
-}
-
-fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
-    address.as_socket().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::Unsupported, "the socket's address is not an IP address")
-    })
 }
 
 impl Drop for Socket {

@@ -10,12 +10,38 @@ use std::io;
 use std::pin::{Pin, pin};
 use std::rc::Rc;
 use std::task::{Context, Poll};
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use pelton_driver::{Plain, Submission};
+use pelton_driver::{Plain, Submission, system};
 
 use crate::operation::Pending;
 use crate::reactor::Reactor;
+
+/// What this thread's clock shows, by which its timers fire: [`Instant::now`], or in a simulation the
+/// simulated world's clock. With or without a reactor.
+///
+/// ```
+/// # pelton::block_on(async {
+/// let now = pelton::time::now();
+/// pelton::time::sleep(std::time::Duration::from_millis(1)).await;
+/// assert!(pelton::time::now() - now >= std::time::Duration::from_millis(1));
+/// # });
+/// ```
+#[inline]
+pub fn now() -> Instant {
+    system::now()
+}
+
+/// What the wall clock shows: [`SystemTime::now`], or in a simulation the simulated host's. It may go back,
+/// so it is nothing to measure with.
+///
+/// ```
+/// assert!(pelton::time::wall() > std::time::SystemTime::UNIX_EPOCH);
+/// ```
+#[inline]
+pub fn wall() -> SystemTime {
+    system::wall()
+}
 
 /// Ends when `duration` has passed: never earlier, and on an idle reactor about a hundred microseconds
 /// later at most.
@@ -30,7 +56,7 @@ use crate::reactor::Reactor;
 /// ```
 #[track_caller]
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(Instant::now().checked_add(duration).unwrap_or_else(far_future))
+    sleep_until(now().checked_add(duration).unwrap_or_else(far_future))
 }
 
 /// Ends when the clock has reached `deadline`.
@@ -46,7 +72,7 @@ pub fn sleep_until(deadline: Instant) -> Sleep {
 
 /// A later moment than anybody waits for.
 fn far_future() -> Instant {
-    Instant::now() + Duration::from_secs(86400 * 365 * 30)
+    now() + Duration::from_secs(86400 * 365 * 30)
 }
 
 /// The future of [`sleep`]. It is armed when it is first polled, and disarmed when it is dropped.
@@ -196,7 +222,7 @@ impl From<Elapsed> for io::Error {
 /// # });
 /// ```
 pub async fn timeout<F: Future>(duration: Duration, future: F) -> Result<F::Output, Elapsed> {
-    timeout_at(Instant::now().checked_add(duration).unwrap_or_else(far_future), future).await
+    timeout_at(now().checked_add(duration).unwrap_or_else(far_future), future).await
 }
 
 /// Runs a future at most until `deadline`.
@@ -222,7 +248,7 @@ pub async fn timeout_at<F: Future>(deadline: Instant, future: F) -> Result<F::Ou
 #[track_caller]
 pub fn interval(period: Duration) -> Interval {
     assert!(!period.is_zero(), "an interval of zero would never wait");
-    Interval { sleep: sleep_until(Instant::now()), period }
+    Interval { sleep: sleep_until(now()), period }
 }
 
 /// The ticks of [`interval`].
@@ -239,7 +265,7 @@ impl Interval {
     pub async fn tick(&mut self) -> Instant {
         (&mut self.sleep).await;
         let due = self.sleep.deadline();
-        let late = Instant::now().saturating_duration_since(due);
+        let late = now().saturating_duration_since(due);
         let missed =
             u32::try_from(late.as_nanos() / self.period.as_nanos()).unwrap_or(u32::MAX - 1);
         let next = due.checked_add(self.period.saturating_mul(missed.saturating_add(1)));

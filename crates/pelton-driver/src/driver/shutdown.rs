@@ -3,13 +3,13 @@
 use std::mem::ManuallyDrop;
 use std::sync::atomic::{AtomicPtr, Ordering};
 use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::Driver;
 use crate::core::Core;
 use crate::descriptor::flags;
 use crate::slot::{NIL, State};
-use crate::sys::Room;
+use crate::sys::{Room, calls};
 
 /// What drivers had to leave behind. Nobody ever looks at it again.
 static LEFT_BEHIND: Mutex<Vec<AtomicPtr<LeftBehind>>> = Mutex::new(Vec::new());
@@ -42,7 +42,7 @@ impl Driver {
             }
         }
         self.settle();
-        let give_up = Instant::now() + timeout;
+        let give_up = calls::now() + timeout;
         loop {
             let in_flight = self.orphans();
             if in_flight == 0 && core.fds.open() == 0 {
@@ -50,7 +50,7 @@ impl Driver {
                 let _ = self.room.wait(core, Some(Duration::ZERO));
                 return 0;
             }
-            let left = give_up.saturating_duration_since(Instant::now());
+            let left = give_up.saturating_duration_since(calls::now());
             if left.is_zero() {
                 return in_flight.max(1);
             }

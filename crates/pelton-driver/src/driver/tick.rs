@@ -2,11 +2,12 @@
 //! what other threads have left.
 
 use std::io;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use super::{Driver, MOST_WAITING, Tick};
 use crate::core::{Completion, OnCompletion};
 use crate::slot::{OpId, State, Token, bits};
+use crate::sys::calls;
 
 impl Driver {
     /// Submits everything that is staged, waits for completions, a timer, or a notification from another
@@ -142,13 +143,13 @@ impl Driver {
             return timeout;
         }
         let next = core.wheel.next()?;
-        let until = Duration::from_nanos(next.saturating_sub(core.nanos(Instant::now())));
+        let until = Duration::from_nanos(next.saturating_sub(core.nanos(calls::now())));
         Some(timeout.map_or(until, |timeout| timeout.min(until)))
     }
 
     fn fire_timers(&self, on: &mut dyn OnCompletion) {
         let core = &**self.core;
-        core.wheel.advance(&core.arena, core.nanos(Instant::now()), |slot| {
+        core.wheel.advance(&core.arena, core.nanos(calls::now()), |slot| {
             core.counters().timers_fired.add(1);
             core.finish_now(slot, 0, on);
         });

@@ -206,7 +206,7 @@ fn an_accept_that_failed_looks_at_no_address() {
 }
 
 /// A connection that shows when it is closed: a pipe's writing end.
-fn connection() -> (std::io::PipeReader, OwnedFd) {
+fn connection() -> (std::io::PipeReader, crate::OwnedDescriptor) {
     let (reader, writer) = std::io::pipe().unwrap();
     (reader, writer.into())
 }

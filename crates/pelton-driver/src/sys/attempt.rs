@@ -4,7 +4,9 @@ use std::io;
 use std::mem::MaybeUninit;
 use std::net::Shutdown;
 
-use super::unix::{OwnedDescriptor, RawDescriptor, borrow, check, errno, own};
+use super::calls;
+use super::descriptor::{OwnedDescriptor, own};
+use super::unix::{RawDescriptor, borrow, check, errno};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind};
@@ -264,9 +266,10 @@ fn accept(
     }
     // SAFETY: the kernel has just made it for us.
     let descriptor = unsafe { own(result) };
-    let set = rustix::io::fcntl_setfd(&descriptor, rustix::io::FdFlags::CLOEXEC)
+    // SAFETY: it is open as long as it is owned here.
+    let set = rustix::io::fcntl_setfd(unsafe { borrow(result) }, rustix::io::FdFlags::CLOEXEC)
         .map_err(io::Error::from)
-        .and_then(|()| super::set_nonblocking(std::os::fd::AsFd::as_fd(&descriptor)));
+        .and_then(|()| calls::set_nonblocking(result));
     match set {
         Ok(_) => Ok(descriptor),
         Err(error) => Err(-error.raw_os_error().unwrap_or(libc::EIO)),

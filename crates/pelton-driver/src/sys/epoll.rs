@@ -21,6 +21,7 @@ use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::attempt::{Attempt, attempt, attempt_of, interest_arg, read_cached, shutdown_arg};
+use super::calls;
 use super::unix::{NO_DESCRIPTOR, RawDescriptor, check, errno, last_errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
@@ -61,6 +62,10 @@ impl Epoll {
             listed: Fifo::new(),
             pwait2: Cell::new(true),
         })
+    }
+
+    pub(crate) fn is_simulated(&self) -> bool {
+        calls::is_simulated(self.epoll.as_raw_fd())
     }
 
     pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
@@ -166,7 +171,7 @@ impl Epoll {
             self.forget(core, entry);
         }
         // SAFETY: the driver owns the descriptor, nothing is in flight on it, and its entry goes now.
-        let result = check(unsafe { libc::close(raw) as isize });
+        let result = unsafe { calls::close(raw) };
         entry.raw.set(NO_DESCRIPTOR);
         core.counters().closes.add(1);
         if let Some(closer) = closer {

@@ -11,8 +11,8 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::unix::{NO_DESCRIPTOR, OwnedDescriptor, own};
-use super::{Part, errno, part, part_base, part_len};
+use super::unix::NO_DESCRIPTOR;
+use super::{OwnedDescriptor, Part, errno, part, part_base, part_len};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -249,7 +249,7 @@ impl Fake {
         self.kernel.state.borrow_mut().closed += 1;
         core.counters().closes.add(1);
         // SAFETY: the driver owns the descriptor, nothing is in flight on it, and its entry goes now.
-        drop(unsafe { own(entry.raw.replace(NO_DESCRIPTOR)) });
+        drop(unsafe { super::own(entry.raw.replace(NO_DESCRIPTOR)) });
         if let Some(closer) = closer {
             core.finish_later(closer, 0);
         }

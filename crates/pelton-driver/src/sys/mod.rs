@@ -26,19 +26,27 @@ use crate::payload::Memory;
 use crate::slot::{OpId, Slot};
 
 mod attempt;
+pub(crate) mod calls;
+mod descriptor;
 mod epoll;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod fake;
+pub(crate) mod file;
+pub(crate) mod socket;
 mod unix;
 pub(crate) mod uring;
 
+#[cfg(feature = "sim")]
+use attempt::shutdown_arg;
+pub use descriptor::OwnedDescriptor;
+pub(crate) use descriptor::own;
+pub use unix::RawDescriptor;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use unix::part_base;
 pub(crate) use unix::{
     AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, Part, WakeSource, errno,
-    message_header, own, part, part_len, part_skip, set_nonblocking, socket_address, write_address,
+    message_header, part, part_len, part_skip, socket_address, write_address,
 };
-pub use unix::{OwnedDescriptor, RawDescriptor};
 
 pub(crate) use uring::bufring::BufRing as BufferRing;
 
@@ -66,11 +74,14 @@ macro_rules! in_room {
 impl Room {
     /// The room that the settings ask for, or the best that works here and why a better one does not.
     pub(crate) fn choose(config: &Config) -> Result<(Room, Option<String>), Error> {
-        match config.wanted()? {
+        let (wanted, _simulated) = calls::placed(config.wanted()?);
+        match wanted {
             Backend::IoUring => uring::Uring::new(config)
                 .map(|room| (Room::Uring(room), None))
                 .map_err(|reason| Error::Unsupported { backend: Backend::IoUring, reason }),
             Backend::Epoll => Room::epoll(config, None),
+            #[cfg(feature = "sim")]
+            Backend::Sim => unreachable!("it is one of the others, on a simulated system"),
             Backend::Auto => match uring::Uring::new(config) {
                 Ok(room) => Ok((Room::Uring(room), None)),
                 Err(reason) => {
@@ -94,10 +105,22 @@ impl Room {
 
     pub(crate) fn backend(&self) -> Backend {
         match self {
+            #[cfg(feature = "sim")]
+            room if room.is_simulated() => Backend::Sim,
             Room::Uring(_) => Backend::IoUring,
             Room::Epoll(_) => Backend::Epoll,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => Backend::Auto,
+        }
+    }
+
+    /// True when the room runs on a simulated system.
+    pub(crate) fn is_simulated(&self) -> bool {
+        match self {
+            Room::Uring(uring) => uring.is_simulated(),
+            Room::Epoll(epoll) => epoll.is_simulated(),
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => false,
         }
     }
 

@@ -2,12 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A descriptor as the system numbers it.
 pub type RawDescriptor = RawFd;
-/// A descriptor that is closed when it is dropped.
-pub type OwnedDescriptor = OwnedFd;
 
 pub(crate) const NO_DESCRIPTOR: RawDescriptor = -1;
 
@@ -109,6 +107,12 @@ pub(crate) fn last_errno() -> i32 {
     io::Error::last_os_error().raw_os_error().unwrap_or(libc::EIO)
 }
 
+/// The error that a positive `errno` stands for.
+#[cfg(feature = "sim")]
+pub(crate) fn error_of(errno: i32) -> io::Error {
+    io::Error::from_raw_os_error(errno.abs())
+}
+
 /// Makes a descriptor that never blocks, if it is not one already. True when it had to.
 pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
@@ -186,15 +190,6 @@ impl WakeSource {
             while rustix::io::read(read, &mut bytes[..]).is_ok_and(|n| n == bytes.len()) {}
         }
     }
-}
-
-/// Takes ownership of a descriptor that the kernel has just made for us.
-///
-/// # Safety
-/// `raw` is open and nobody else owns it.
-pub(crate) unsafe fn own(raw: i32) -> OwnedDescriptor {
-    // SAFETY: the caller says so.
-    unsafe { OwnedFd::from_raw_fd(raw) }
 }
 
 /// The errors that the rooms tell apart, by the names of the system.

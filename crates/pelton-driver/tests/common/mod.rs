@@ -181,8 +181,13 @@ pub fn tcp_pair() -> (TcpStream, TcpStream) {
     (client, listener.accept().unwrap().0)
 }
 
-pub fn attach(driver: &Driver, descriptor: impl Into<OwnedFd>) -> Fd {
+pub fn attach(driver: &Driver, descriptor: impl Into<OwnedDescriptor>) -> Fd {
     driver.attach(descriptor.into()).unwrap()
+}
+
+/// The system's descriptor, for `std` to ask.
+pub fn system<T: From<OwnedFd>>(descriptor: OwnedDescriptor) -> T {
+    OwnedFd::try_from(descriptor).expect("a descriptor of the system").into()
 }
 
 /// A connection of which the driver has one end and the test the other.

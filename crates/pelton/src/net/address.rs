@@ -29,10 +29,15 @@ impl Addresses {
         match self {
             Addresses::Known(addresses) => Ok(addresses),
             Addresses::Name(name) => {
-                crate::spawn_blocking(move || {
-                    std::net::ToSocketAddrs::to_socket_addrs(&name).map(Iterator::collect)
-                })
-                .await?
+                let bad = |what| io::Error::new(io::ErrorKind::InvalidInput, what);
+                let Some((host, port)) = name.rsplit_once(':') else {
+                    return Err(bad("no port was given: say `host:port`"));
+                };
+                let Ok(port) = port.parse() else {
+                    return Err(bad("what follows the last `:` is no port: say `host:port`"));
+                };
+                let host = host.to_owned();
+                crate::spawn_blocking(move || pelton_driver::lookup(&host, port)).await?
             }
         }
     }

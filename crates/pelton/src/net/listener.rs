@@ -15,7 +15,7 @@ use std::net::SocketAddr;
 use std::task::{Context, Poll, Waker};
 use std::time::{Duration, Instant};
 
-use pelton_driver::{ManyAccepts, OwnedDescriptor, Submission};
+use pelton_driver::{ListenOptions, ManyAccepts, OwnedDescriptor, Submission};
 
 use super::address::ToSocketAddrs;
 use super::stream::TcpStream;
@@ -29,33 +29,6 @@ const PAUSE: Duration = Duration::from_millis(100);
 
 /// A shortage that comes and goes is told of once in this time.
 const TELL_AGAIN: Duration = Duration::from_secs(60);
-
-/// How to listen.
-///
-/// ```
-/// # pelton::block_on(async {
-/// use pelton::net::{ListenOptions, TcpListener};
-/// let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
-/// let first = TcpListener::bind_with("127.0.0.1:0", options).await?;
-/// let second = TcpListener::bind_with(first.local_addr()?, options).await?;
-/// # drop(second);
-/// # std::io::Result::Ok(()) }).unwrap();
-/// ```
-#[derive(Clone, Copy, Debug)]
-pub struct ListenOptions {
-    /// Connections that the system keeps until they are accepted.
-    pub backlog: i32,
-    /// Several listeners, one for each reactor, share the port, and the system distributes connections.
-    pub reuse_port: bool,
-    /// Binds although connections of an earlier listener linger.
-    pub reuse_address: bool,
-}
-
-impl Default for ListenOptions {
-    fn default() -> ListenOptions {
-        ListenOptions { backlog: 4096, reuse_port: false, reuse_address: true }
-    }
-}
 
 /// A socket that connections come from.
 pub struct TcpListener {
@@ -80,6 +53,16 @@ impl TcpListener {
     ///
     /// # Errors
     /// As for [`TcpListener::bind`].
+    ///
+    /// ```
+    /// # pelton::block_on(async {
+    /// use pelton::net::{ListenOptions, TcpListener};
+    /// let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+    /// let first = TcpListener::bind_with("127.0.0.1:0", options).await?;
+    /// let second = TcpListener::bind_with(first.local_addr()?, options).await?;
+    /// # drop(second);
+    /// # std::io::Result::Ok(()) }).unwrap();
+    /// ```
     pub async fn bind_with(
         address: impl ToSocketAddrs,
         options: ListenOptions,
@@ -102,14 +85,7 @@ impl TcpListener {
     /// As for [`TcpListener::bind`].
     pub fn bind_now(address: SocketAddr, options: ListenOptions) -> io::Result<TcpListener> {
         let reactor = Reactor::here()?;
-        let socket = Socket::open(&reactor, address)?;
-        socket.set_reuse_address(options.reuse_address)?;
-        if options.reuse_port {
-            socket.set_reuse_port(true)?;
-        }
-        socket.bind(&address.into())?;
-        socket.listen(options.backlog)?;
-        Ok(TcpListener::on(Socket::new_stream(reactor, socket.into())?))
+        Ok(TcpListener::on(Socket::listen(reactor, address, options)?))
     }
 
     /// Takes over a listener of the standard library's, for instance one that was inherited.
@@ -231,7 +207,7 @@ impl TcpListener {
     async fn pause(&self, error: io::Error) {
         let reactor = &self.socket.reactor;
         reactor.driver.counters().accept_pauses.add(1);
-        let now = Instant::now();
+        let now = crate::time::now();
         if self.told.get().is_none_or(|told| now.duration_since(told) >= TELL_AGAIN) {
             self.told.set(Some(now));
             reactor.tell(&Fault::AcceptPaused(error));
@@ -250,7 +226,7 @@ impl TcpListener {
     /// Sets any option, through `socket2`.
     ///
     /// # Errors
-    /// What `f` returned.
+    /// What `f` returned. `Unsupported` on a simulated system.
     pub fn with_socket<R>(
         &self,
         f: impl FnOnce(socket2::SockRef<'_>) -> io::Result<R>,

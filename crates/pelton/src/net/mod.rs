@@ -12,6 +12,7 @@ mod split;
 mod stream;
 
 pub use address::{Addresses, ToSocketAddrs};
-pub use listener::{ListenOptions, TcpListener};
+pub use listener::TcpListener;
+pub use pelton_driver::ListenOptions;
 pub use split::{OwnedReadHalf, OwnedWriteHalf, ReadHalf, ReuniteError, WriteHalf};
 pub use stream::TcpStream;

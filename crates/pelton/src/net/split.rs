@@ -178,7 +178,8 @@ impl Drop for OwnedWriteHalf {
             && self.end
         {
             // On the spot: a shutdown neither waits nor needs the kernel's completion.
-            let _ = stream.with_socket(|socket| socket.shutdown(Shutdown::Write));
+            let socket = &stream.socket;
+            let _ = socket.reactor.driver.shutdown(socket.fd, Shutdown::Write);
         }
     }
 }

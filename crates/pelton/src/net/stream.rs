@@ -51,8 +51,7 @@ impl TcpStream {
     }
 
     async fn connect_to(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = Socket::open(reactor, address)?;
-        let socket = Socket::new_stream(reactor.clone(), socket.into())?;
+        let socket = Socket::open(reactor.clone(), address)?;
         socket.operation(address, Submission::connect).await?;
         Ok(TcpStream::new(socket))
     }
@@ -216,7 +215,7 @@ impl TcpStream {
     /// # Errors
     /// What the system said.
     pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.socket.option(|socket| socket.set_tcp_nodelay(nodelay))
+        self.socket.reactor.driver.set_nodelay(self.socket.fd, nodelay)
     }
 
     /// Whether small segments are sent at once.
@@ -224,7 +223,7 @@ impl TcpStream {
     /// # Errors
     /// What the system said.
     pub fn nodelay(&self) -> io::Result<bool> {
-        self.socket.option(|socket| socket.tcp_nodelay())
+        self.socket.reactor.driver.nodelay(self.socket.fd)
     }
 
     /// The hop limit of what is sent.
@@ -232,7 +231,7 @@ impl TcpStream {
     /// # Errors
     /// What the system said.
     pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.socket.option(|socket| socket.set_ttl_v4(ttl))
+        self.socket.reactor.driver.set_ttl(self.socket.fd, ttl)
     }
 
     /// The hop limit of what is sent.
@@ -240,7 +239,7 @@ impl TcpStream {
     /// # Errors
     /// What the system said.
     pub fn ttl(&self) -> io::Result<u32> {
-        self.socket.option(|socket| socket.ttl_v4())
+        self.socket.reactor.driver.ttl(self.socket.fd)
     }
 
     /// How long a close may wait for what is still to be sent; zero resets the connection.
@@ -248,7 +247,7 @@ impl TcpStream {
     /// # Errors
     /// What the system said.
     pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.socket.option(|socket| socket.set_linger(linger))
+        self.socket.reactor.driver.set_linger(self.socket.fd, linger)
     }
 
     /// How long a close may wait for what is still to be sent.
@@ -256,13 +255,13 @@ impl TcpStream {
     /// # Errors
     /// What the system said.
     pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.socket.option(|socket| socket.linger())
+        self.socket.reactor.driver.linger(self.socket.fd)
     }
 
     /// Sets any other option, through `socket2`.
     ///
     /// # Errors
-    /// What `f` returned.
+    /// What `f` returned. `Unsupported` on a simulated system.
     pub fn with_socket<R>(
         &self,
         f: impl FnOnce(socket2::SockRef<'_>) -> io::Result<R>,

@@ -33,7 +33,8 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::attempt::{interest_arg, poll_events, read_cached, shutdown_arg};
-use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, own};
+use super::descriptor::own;
+use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno};
 use crate::config::{Config, Error};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
@@ -91,6 +92,10 @@ impl Uring {
             overflows: Cell::new(0),
             batch_wait,
         })
+    }
+
+    pub(crate) fn is_simulated(&self) -> bool {
+        self.ring.is_simulated()
     }
 
     pub(crate) fn fills_buffers_piecewise(&self) -> bool {

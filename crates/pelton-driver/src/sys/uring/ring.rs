@@ -56,6 +56,7 @@ use rustix::io_uring::{
 
 use map::{Maps, Word};
 
+use super::super::calls;
 use super::bufring::BufRing;
 use super::setup::{self, Environment, Features, SetupError};
 
@@ -209,6 +210,11 @@ impl Ring {
         ring.features.pbuf_ring =
             ring.features.pbuf_inc || BufRing::register(&ring, PROBED_GROUP, 1, false).is_ok();
         Ok(ring)
+    }
+
+    /// True when the kernel is a simulated one.
+    pub(crate) fn is_simulated(&self) -> bool {
+        calls::is_simulated(self.enter_fd)
     }
 
     /// What the kernel granted.

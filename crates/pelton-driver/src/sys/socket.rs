@@ -1,0 +1,206 @@
+//! Sockets: made, bound, and asked, of the system or of a simulated one.
+
+use std::io;
+use std::net::{Shutdown, SocketAddr};
+use std::os::fd::BorrowedFd;
+use std::os::unix::net::UnixStream;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::descriptor::OwnedDescriptor;
+use super::unix::{RawDescriptor, borrow};
+#[cfg(feature = "sim")]
+use super::{descriptor::own, unix::error_of};
+use crate::driver::ListenOptions;
+#[cfg(feature = "sim")]
+use crate::sim::calls::{self as sim, SocketKind, SocketOption};
+
+/// What a driver wants of its sockets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wants {
+    /// They never block.
+    pub(crate) nonblocking: bool,
+    /// They are of this thread's simulated world.
+    #[cfg_attr(not(feature = "sim"), allow(dead_code, reason = "there is no simulated one"))]
+    pub(crate) simulated: bool,
+}
+
+/// A stream socket for the family of an address.
+pub(crate) fn stream(like: SocketAddr, wants: Wants) -> io::Result<OwnedDescriptor> {
+    #[cfg(feature = "sim")]
+    if wants.simulated {
+        return simulated(like, SocketKind::Stream, wants);
+    }
+    Ok(socket(like, Type::STREAM, Protocol::TCP, wants)?.into())
+}
+
+/// A stream socket that listens.
+pub(crate) fn listening(
+    address: SocketAddr,
+    options: ListenOptions,
+    wants: Wants,
+) -> io::Result<OwnedDescriptor> {
+    #[cfg(feature = "sim")]
+    if wants.simulated {
+        let socket = simulated(address, SocketKind::Stream, wants)?;
+        let raw = socket.as_raw();
+        done(sim::set_option(raw, SocketOption::ReuseAddress(options.reuse_address)))?;
+        if options.reuse_port {
+            done(sim::set_option(raw, SocketOption::ReusePort(true)))?;
+        }
+        done(sim::bind(raw, address))?;
+        done(sim::listen(raw, options.backlog))?;
+        return Ok(socket);
+    }
+    let socket = socket(address, Type::STREAM, Protocol::TCP, wants)?;
+    socket.set_reuse_address(options.reuse_address)?;
+    if options.reuse_port {
+        socket.set_reuse_port(true)?;
+    }
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// A datagram socket that is bound to an address.
+pub(crate) fn datagram(address: SocketAddr, wants: Wants) -> io::Result<OwnedDescriptor> {
+    #[cfg(feature = "sim")]
+    if wants.simulated {
+        let socket = simulated(address, SocketKind::Datagram, wants)?;
+        done(sim::bind(socket.as_raw(), address))?;
+        return Ok(socket);
+    }
+    let socket = socket(address, Type::DGRAM, Protocol::UDP, wants)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Two stream sockets that are connected to each other.
+pub(crate) fn stream_pair(wants: Wants) -> io::Result<(OwnedDescriptor, OwnedDescriptor)> {
+    #[cfg(feature = "sim")]
+    if wants.simulated {
+        let (one, other) = sim::socketpair(wants.nonblocking).map_err(error_of)?;
+        // SAFETY: the simulated system has just made both for us.
+        return Ok(unsafe { (own(one), own(other)) });
+    }
+    let (one, other) = UnixStream::pair()?;
+    if wants.nonblocking {
+        one.set_nonblocking(true)?;
+        other.set_nonblocking(true)?;
+    }
+    Ok((one.into(), other.into()))
+}
+
+fn socket(like: SocketAddr, kind: Type, protocol: Protocol, wants: Wants) -> io::Result<Socket> {
+    let kind = if wants.nonblocking { kind.nonblocking() } else { kind };
+    Socket::new(Domain::for_address(like), kind, Some(protocol))
+}
+
+#[cfg(feature = "sim")]
+fn simulated(like: SocketAddr, kind: SocketKind, wants: Wants) -> io::Result<OwnedDescriptor> {
+    let raw = sim::socket(like.is_ipv6(), kind, wants.nonblocking);
+    done(raw)?;
+    // SAFETY: the simulated system has just made it for us.
+    Ok(unsafe { own(raw) })
+}
+
+#[cfg(feature = "sim")]
+fn done(result: i32) -> io::Result<()> {
+    if result < 0 { Err(error_of(-result)) } else { Ok(()) }
+}
+
+/// A socket that its owner has open during the call, to ask or to set something.
+#[derive(Clone, Copy)]
+pub(crate) struct Open(RawDescriptor);
+
+impl Open {
+    /// # Safety
+    /// `raw` stays open as long as this is used.
+    pub(crate) unsafe fn new(raw: RawDescriptor) -> Open {
+        Open(raw)
+    }
+
+    fn system(&self) -> BorrowedFd<'_> {
+        // SAFETY: it is open, by the word of whoever made this.
+        unsafe { borrow(self.0) }
+    }
+
+    pub(crate) fn local_addr(self) -> io::Result<SocketAddr> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return sim::local_addr(self.0).map_err(error_of);
+        }
+        ip(SockRef::from(&self.system()).local_addr()?)
+    }
+
+    pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return sim::peer_addr(self.0).map_err(error_of);
+        }
+        ip(SockRef::from(&self.system()).peer_addr()?)
+    }
+
+    pub(crate) fn set_nodelay(self, nodelay: bool) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return done(sim::set_option(self.0, SocketOption::NoDelay(nodelay)));
+        }
+        SockRef::from(&self.system()).set_tcp_nodelay(nodelay)
+    }
+
+    pub(crate) fn nodelay(self) -> io::Result<bool> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return sim::nodelay(self.0).map_err(error_of);
+        }
+        SockRef::from(&self.system()).tcp_nodelay()
+    }
+
+    pub(crate) fn set_ttl(self, ttl: u32) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return done(sim::set_option(self.0, SocketOption::Ttl(ttl)));
+        }
+        SockRef::from(&self.system()).set_ttl_v4(ttl)
+    }
+
+    pub(crate) fn ttl(self) -> io::Result<u32> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return sim::ttl(self.0).map_err(error_of);
+        }
+        SockRef::from(&self.system()).ttl_v4()
+    }
+
+    pub(crate) fn set_linger(self, linger: Option<Duration>) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return done(sim::set_option(self.0, SocketOption::Linger(linger)));
+        }
+        SockRef::from(&self.system()).set_linger(linger)
+    }
+
+    pub(crate) fn linger(self) -> io::Result<Option<Duration>> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return sim::linger(self.0).map_err(error_of);
+        }
+        SockRef::from(&self.system()).linger()
+    }
+
+    pub(crate) fn shutdown(self, how: Shutdown) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return done(sim::shutdown(self.0, super::shutdown_arg(how)));
+        }
+        SockRef::from(&self.system()).shutdown(how)
+    }
+}
+
+fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+    address.as_socket().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::Unsupported, "the socket's address is not an IP address")
+    })
+}
