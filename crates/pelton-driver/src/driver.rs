@@ -151,7 +151,8 @@ impl Driver {
             error: io::ErrorKind::QuotaExceeded.into(),
         })?;
         let no_memory = |what| Error::Os { what, error: io::ErrorKind::OutOfMemory.into() };
-        let wake = WakeSource::new().map_err(|error| Error::Os { what: "eventfd", error })?;
+        let wake = WakeSource::new(room.is_simulated())
+            .map_err(|error| Error::Os { what: "eventfd", error })?;
         let shared = Arc::new(Shared {
             latch: WakeLatch::new(),
             wake,
@@ -311,6 +312,16 @@ impl Driver {
         let result = f(unsafe { std::os::fd::BorrowedFd::borrow_raw(entry.raw.get()) });
         drop(hold);
         Ok(result)
+    }
+
+    /// Puts the driver to sleep where it does not wait itself: between two ticks, whose waits do not block, of
+    /// a reactor that a simulation turns. Whoever notifies it from then on reaches its kernel. False when
+    /// there is something to do without a wait: tick again. Every tick wakes it up.
+    #[cfg(feature = "sim")]
+    #[doc(hidden)]
+    pub fn park(&self) -> bool {
+        let busy = self.core.ready.len() > 0 || self.woken.get() || self.room.has_work();
+        !busy && self.core.shared.latch.try_sleep()
     }
 
     /// Descriptors that the driver holds, those that wait to be closed among them.

@@ -52,7 +52,7 @@ mod pool;
 pub mod probe;
 mod scratch;
 #[cfg(feature = "sim")]
-mod sim;
+pub mod sim;
 mod slot;
 mod sys;
 pub mod system;

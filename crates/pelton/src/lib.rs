@@ -52,6 +52,8 @@ mod operation;
 mod reactor;
 mod runtime;
 pub mod signal;
+#[cfg(feature = "sim")]
+pub mod sim;
 mod socket;
 mod task;
 pub mod time;

@@ -178,6 +178,11 @@ impl Runtime {
         self.reactor.driver.backend()
     }
 
+    #[cfg(feature = "sim")]
+    pub(crate) fn reactor(&self) -> &Rc<Reactor> {
+        &self.reactor
+    }
+
     /// Why a better backend does not run, in words.
     pub fn fallback(&self) -> Option<&str> {
         self.reactor.driver.fallback()

@@ -1,12 +1,11 @@
 //! One try of an operation on a descriptor that may be ready: what the readiness rooms have in common.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::Shutdown;
 
 use super::calls;
 use super::descriptor::{OwnedDescriptor, own};
-use super::unix::{RawDescriptor, borrow, check, errno};
+use super::unix::{AddressLength, AddressStorage, RawDescriptor, borrow, check, errno};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind};
@@ -84,7 +83,7 @@ fn attempt_once(
             let message = core.scratch.get(slot.progress.get()).message();
             // SAFETY: the header and its parts stand in the slot's scratch block, and the parts name
             // memory that the slot owns.
-            Attempt::Done(check(unsafe { libc::recvmsg(raw, message, libc::MSG_DONTWAIT) }))
+            Attempt::Done(unsafe { calls::recvmsg(raw, message) })
         }
         Kind::SendVectored => send_vectored(core, slot, raw),
         Kind::Accept => {
@@ -131,17 +130,12 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
     }
     let mut done = 0;
     while done < memory.len {
-        // SAFETY: `done` is less than the length, so the rest lies in the operation's own memory.
-        let part = super::part(unsafe { memory.ptr.add(done) }, memory.len - done);
         let at = offset.checked_add(done as u64)?;
-        let (low, high) = (at as libc::c_ulong, (at >> 32) as libc::c_ulong);
-        let (call, nowait) = (libc::SYS_preadv2, libc::RWF_NOWAIT);
-        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, and such an
-        // operation keeps its descriptor open. The kernel takes the offset in two words, and on a 64-bit
-        // machine only the first of them.
-        let result = check(unsafe {
-            libc::syscall(call, entry.raw.get(), &raw const part, 1, low, high, nowait) as isize
-        });
+        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, and `done` is less
+        // than its length. Such an operation keeps its descriptor open.
+        let result = unsafe {
+            calls::pread_cached(entry.raw.get(), memory.ptr.add(done), memory.len - done, at)
+        };
         match result {
             0 => break,
             1.. => done += result as usize,
@@ -160,14 +154,9 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
 #[inline]
 fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
     // SAFETY: the memory belongs to the operation's slot, or is the unfilled rest of a pooled buffer that
-    // is with this room: nobody else touches it during the call. `MaybeUninit` may hold anything.
-    let memory = unsafe { std::slice::from_raw_parts_mut(ptr.cast::<MaybeUninit<u8>>(), len) };
-    // SAFETY: an operation in flight keeps its descriptor open.
-    let fd = unsafe { borrow(raw) };
-    match rustix::net::recv(fd, memory, rustix::net::RecvFlags::DONTWAIT) {
-        Ok((_, n)) => n.min(len) as i32,
-        Err(error) => -error.raw_os_error(),
-    }
+    // is with this room: nobody else touches it during the call. An operation in flight keeps its
+    // descriptor open.
+    unsafe { calls::recv(raw, ptr, len) }
 }
 
 #[inline]
@@ -209,17 +198,14 @@ fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory
             std::slice::from_raw_parts(ptr.add(sent), memory.len - sent)
         };
         // SAFETY: an operation in flight keeps its descriptor open.
-        let fd = unsafe { borrow(raw) };
-        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-        match rustix::net::send(fd, rest, flags) {
-            Ok(n) => {
-                let n = n.min(rest.len());
-                slot.progress.set((sent + n) as u32);
-                if n == rest.len() || !slot.has(bits::ALL) || n == 0 {
-                    return Attempt::Done((sent + n) as i32);
-                }
-            }
-            Err(error) => return Attempt::Done(-error.raw_os_error()),
+        let result = unsafe { calls::send(raw, rest) };
+        if result < 0 {
+            return Attempt::Done(result);
+        }
+        let n = result as usize;
+        slot.progress.set((sent + n) as u32);
+        if n == rest.len() || !slot.has(bits::ALL) || n == 0 {
+            return Attempt::Done((sent + n) as i32);
         }
     }
 }
@@ -228,10 +214,9 @@ fn send_vectored(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
     let block = core.scratch.get(slot.progress.get());
     loop {
         let message = block.message();
-        let flags = libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL;
         // SAFETY: the header and its parts stand in the slot's scratch block, and the parts name memory
         // that the slot owns.
-        let result = check(unsafe { libc::sendmsg(raw, message, flags) });
+        let result = unsafe { calls::sendmsg(raw, message) };
         if result < 0 {
             return Attempt::Done(result);
         }
@@ -245,13 +230,11 @@ fn send_vectored(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
 /// Accepts one connection that neither blocks nor survives an `exec`.
 fn accept(
     raw: RawDescriptor,
-    address: *mut libc::sockaddr,
-    len: *mut libc::socklen_t,
+    address: *mut AddressStorage,
+    len: *mut AddressLength,
 ) -> Result<OwnedDescriptor, i32> {
     // SAFETY: the address and its length are null, or stand in the scratch block of the operation.
-    let result = check(unsafe {
-        libc::accept4(raw, address, len, libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK) as isize
-    });
+    let result = unsafe { calls::accept(raw, address, len) };
     if result >= 0 {
         // SAFETY: the kernel has just made it for us.
         return Ok(unsafe { own(result) });
@@ -260,7 +243,7 @@ fn accept(
         return Err(result);
     }
     // SAFETY: as above.
-    let result = check(unsafe { libc::accept(raw, address, len) as isize });
+    let result = check(unsafe { libc::accept(raw, address.cast(), len) as isize });
     if result < 0 {
         return Err(result);
     }
@@ -280,9 +263,8 @@ fn accept(
 fn connect(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
     let block = core.scratch.get(slot.progress.get());
     // SAFETY: the address was written into the block when the operation was started.
-    let result = check(unsafe {
-        libc::connect(raw, block.address.get().cast(), *block.address_len.get()) as isize
-    });
+    let result =
+        unsafe { calls::connect(raw, block.address.get().cast(), *block.address_len.get()) };
     match -result {
         errno::EINPROGRESS | errno::EALREADY => Attempt::Again,
         // An interrupted connect goes on by itself.
@@ -293,14 +275,9 @@ fn connect(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
 }
 
 fn poll_now(slot: &Slot, raw: RawDescriptor) -> Attempt {
-    let events = poll_events(slot.arg.get());
-    let mut poll = libc::pollfd { fd: raw, events, revents: 0 };
-    // SAFETY: one valid entry; the call returns at once.
-    let result = check(unsafe { libc::poll(&mut poll, 1, 0) as isize });
-    match result {
+    match calls::poll(raw, poll_events(slot.arg.get())) {
         0 => Attempt::Again,
-        1 => Attempt::Done(i32::from(poll.revents)),
-        error => Attempt::Done(error),
+        events_or_error => Attempt::Done(events_or_error),
     }
 }
 

@@ -4,11 +4,17 @@
 //! The two are told apart by the number. Without the feature there is nothing to tell apart, and nothing
 //! here costs an instruction. Results are as completions carry them: 0 and more, or a negated `errno`.
 
+use std::ffi::c_void;
 use std::io;
+use std::mem::MaybeUninit;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
-use super::unix::{RawDescriptor, borrow, check};
+use rustix::io::Errno;
+use rustix::io_uring::{IoringRegisterOp, io_uring_params, io_uring_register};
+
+use super::descriptor::OwnedDescriptor;
+use super::unix::{AddressLength, AddressStorage, MessageHeader, RawDescriptor, borrow, check};
 use crate::config::Backend;
 #[cfg(feature = "sim")]
 use crate::sim::calls as sim;
@@ -143,4 +149,349 @@ pub(crate) fn is_stream(raw: RawDescriptor) -> bool {
     // SAFETY: the caller has it open.
     rustix::net::sockopt::socket_type(unsafe { borrow(raw) })
         .is_ok_and(|socket| socket == rustix::net::SocketType::STREAM)
+}
+
+/// `recv`, which does not wait.
+///
+/// # Safety
+/// `raw` is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
+#[inline(always)]
+pub(super) unsafe fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::recv(raw, ptr, len) };
+    }
+    // SAFETY: by the caller; `MaybeUninit` may hold anything.
+    let memory = unsafe { std::slice::from_raw_parts_mut(ptr.cast::<MaybeUninit<u8>>(), len) };
+    // SAFETY: by the caller.
+    let fd = unsafe { borrow(raw) };
+    match rustix::net::recv(fd, memory, rustix::net::RecvFlags::DONTWAIT) {
+        Ok((_, n)) => n.min(len) as i32,
+        Err(error) => -error.raw_os_error(),
+    }
+}
+
+/// `send`, which does not wait and raises no signal.
+///
+/// # Safety
+/// `raw` is open.
+#[inline(always)]
+pub(super) unsafe fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: a slice is valid for reads.
+        return unsafe { sim::send(raw, bytes.as_ptr(), bytes.len()) };
+    }
+    // SAFETY: by the caller.
+    let fd = unsafe { borrow(raw) };
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    match rustix::net::send(fd, bytes, flags) {
+        Ok(n) => n.min(bytes.len()) as i32,
+        Err(error) => -error.raw_os_error(),
+    }
+}
+
+/// `recvmsg`, which does not wait.
+///
+/// # Safety
+/// The header and what it names are valid, and nobody else touches them.
+#[inline(always)]
+pub(super) unsafe fn recvmsg(raw: RawDescriptor, header: *mut MessageHeader) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::recvmsg(raw, header) };
+    }
+    // SAFETY: by the caller.
+    check(unsafe { libc::recvmsg(raw, header, libc::MSG_DONTWAIT) })
+}
+
+/// `sendmsg`, which does not wait and raises no signal.
+///
+/// # Safety
+/// The header and what it names are valid.
+#[inline(always)]
+pub(super) unsafe fn sendmsg(raw: RawDescriptor, header: *const MessageHeader) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::sendmsg(raw, header) };
+    }
+    // SAFETY: by the caller.
+    check(unsafe { libc::sendmsg(raw, header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+}
+
+/// `accept4`: the connection neither blocks nor survives an `exec`.
+///
+/// # Safety
+/// Both pointers are null, or valid and nobody else's.
+#[inline(always)]
+pub(super) unsafe fn accept(
+    raw: RawDescriptor,
+    address: *mut AddressStorage,
+    len: *mut AddressLength,
+) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::accept(raw, address, len, true) };
+    }
+    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+    // SAFETY: by the caller.
+    check(unsafe { libc::accept4(raw, address.cast(), len, flags) as isize })
+}
+
+/// `connect`.
+///
+/// # Safety
+/// `len` bytes of the address are valid.
+#[inline(always)]
+pub(super) unsafe fn connect(
+    raw: RawDescriptor,
+    address: *const AddressStorage,
+    len: AddressLength,
+) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::connect(raw, address, len) };
+    }
+    // SAFETY: by the caller.
+    check(unsafe { libc::connect(raw, address.cast(), len) as isize })
+}
+
+/// `shutdown`.
+#[inline(always)]
+pub(super) fn shutdown(raw: RawDescriptor, how: i32) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        return sim::shutdown(raw, how);
+    }
+    // SAFETY: plain arguments.
+    check(unsafe { libc::shutdown(raw, how) as isize })
+}
+
+/// `poll` of one descriptor, which does not wait: the events that are there, 0 for none.
+#[inline(always)]
+pub(super) fn poll(raw: RawDescriptor, events: i16) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        return sim::poll(raw, events);
+    }
+    let mut poll = libc::pollfd { fd: raw, events, revents: 0 };
+    // SAFETY: one valid entry; the call returns at once.
+    match check(unsafe { libc::poll(&mut poll, 1, 0) as isize }) {
+        1 => i32::from(poll.revents),
+        none_or_error => none_or_error,
+    }
+}
+
+/// `preadv2` of one part, which does not wait: only what the page cache has.
+///
+/// # Safety
+/// `ptr` is valid for writes of `len` bytes that nobody else touches.
+#[inline(always)]
+pub(super) unsafe fn pread_cached(
+    raw: RawDescriptor,
+    ptr: *mut u8,
+    len: usize,
+    offset: u64,
+) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::pread_cached(raw, ptr, len, offset) };
+    }
+    let part = super::part(ptr, len);
+    let (low, high) = (offset as libc::c_ulong, (offset >> 32) as libc::c_ulong);
+    let (call, nowait) = (libc::SYS_preadv2, libc::RWF_NOWAIT);
+    // SAFETY: by the caller. The kernel takes the offset in two words, and on a 64-bit machine only the
+    // first of them.
+    check(unsafe { libc::syscall(call, raw, &raw const part, 1, low, high, nowait) as isize })
+}
+
+/// `pread`.
+///
+/// # Safety
+/// `ptr` is valid for writes of `len` bytes that nobody else touches.
+pub(super) unsafe fn pread(raw: RawDescriptor, ptr: *mut u8, len: usize, offset: u64) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::pread(raw, ptr, len, offset) };
+    }
+    let Ok(offset) = libc::off_t::try_from(offset) else { return -libc::EINVAL };
+    // SAFETY: by the caller.
+    check(unsafe { libc::pread(raw, ptr.cast(), len, offset) })
+}
+
+/// `pwrite`.
+///
+/// # Safety
+/// `ptr` is valid for reads of `len` bytes.
+pub(super) unsafe fn pwrite(raw: RawDescriptor, ptr: *const u8, len: usize, offset: u64) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::pwrite(raw, ptr, len, offset) };
+    }
+    let Ok(offset) = libc::off_t::try_from(offset) else { return -libc::EINVAL };
+    // SAFETY: by the caller.
+    check(unsafe { libc::pwrite(raw, ptr.cast(), len, offset) })
+}
+
+/// `fsync`, or `fdatasync`.
+pub(super) fn fsync(raw: RawDescriptor, data_only: bool) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        return sim::fsync(raw, data_only);
+    }
+    // SAFETY: plain arguments.
+    check(unsafe { if data_only { libc::fdatasync(raw) } else { libc::fsync(raw) } } as isize)
+}
+
+/// Makes an edge on a simulated wake source, from any thread; none for a real one.
+#[inline(always)]
+pub(super) fn wake_simulated(raw: RawDescriptor) -> Option<io::Result<()>> {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        if !sim::is_here(raw) {
+            // The world is another thread's, which alone may touch it.
+            sim::remote_wake(raw);
+            return Some(Ok(()));
+        }
+        return Some(match sim::eventfd_write(raw) {
+            result if result >= 0 || result == -libc::EAGAIN => Ok(()),
+            error => Err(super::unix::error_of(error)),
+        });
+    }
+    let _ = raw;
+    None
+}
+
+/// `epoll_ctl`.
+pub(super) fn epoll_ctl(
+    epoll: RawDescriptor,
+    what: i32,
+    raw: RawDescriptor,
+    events: u32,
+    data: u64,
+) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(epoll) {
+        return sim::epoll_ctl(epoll, what, raw, events, data);
+    }
+    let mut event = libc::epoll_event { events, u64: data };
+    // SAFETY: plain arguments; the kernel copies the event.
+    check(unsafe { libc::epoll_ctl(epoll, what, raw, &mut event) as isize })
+}
+
+/// A selector of this thread's simulated system.
+pub(super) fn epoll_create_simulated() -> io::Result<OwnedDescriptor> {
+    #[cfg(feature = "sim")]
+    return made(sim::epoll_create());
+    #[cfg(not(feature = "sim"))]
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A wake source of this thread's simulated system.
+pub(super) fn eventfd_simulated() -> io::Result<OwnedDescriptor> {
+    #[cfg(feature = "sim")]
+    return made(sim::eventfd());
+    #[cfg(not(feature = "sim"))]
+    Err(io::ErrorKind::Unsupported.into())
+}
+
+/// What the simulated system has just made for us, or its error.
+#[cfg(feature = "sim")]
+fn made(result: i32) -> io::Result<OwnedDescriptor> {
+    if result < 0 {
+        return Err(super::unix::error_of(result));
+    }
+    // SAFETY: it has just been made, and nobody else knows of it.
+    Ok(unsafe { super::descriptor::own(result) })
+}
+
+/// `epoll_wait` on a simulated system; none on the real one.
+#[inline(always)]
+pub(super) fn epoll_wait_simulated(
+    epoll: RawDescriptor,
+    events: &mut [libc::epoll_event],
+    timeout: Option<Duration>,
+) -> Option<i32> {
+    #[cfg(feature = "sim")]
+    if sim::owns(epoll) {
+        return Some(sim::epoll_wait(epoll, events, timeout));
+    }
+    let _ = (epoll, events, timeout);
+    None
+}
+
+/// `io_uring_setup` on this thread's simulated system.
+pub(super) fn ring_setup_simulated(
+    entries: u32,
+    params: &mut io_uring_params,
+) -> Result<OwnedDescriptor, Errno> {
+    #[cfg(feature = "sim")]
+    // SAFETY: it has just been made, and nobody else knows of it.
+    return sim::ring_setup(entries, params).map(|raw| unsafe { super::descriptor::own(raw) });
+    #[cfg(not(feature = "sim"))]
+    {
+        let _ = (entries, params);
+        Err(Errno::NOSYS)
+    }
+}
+
+/// The memory of a simulated ring: that of both queues, and that of the submission entries. It lives as
+/// long as the ring's descriptor is open.
+pub(super) fn ring_memory_simulated(ring: RawDescriptor) -> Result<(*mut u8, *mut u8), Errno> {
+    #[cfg(feature = "sim")]
+    return sim::ring_memory(ring).ok_or(Errno::BADF);
+    #[cfg(not(feature = "sim"))]
+    {
+        let _ = ring;
+        Err(Errno::NOSYS)
+    }
+}
+
+/// `io_uring_enter` on a simulated system; none on the real one.
+///
+/// # Safety
+/// As for that: every staged entry is whole, and what it names is valid until its last completion.
+#[inline(always)]
+pub(super) unsafe fn ring_enter_simulated(
+    ring: RawDescriptor,
+    submit: u32,
+    wait: u32,
+    getevents: bool,
+    timeout: Option<Duration>,
+    min_wait: u32,
+) -> Option<Result<u32, Errno>> {
+    #[cfg(feature = "sim")]
+    if sim::owns(ring) {
+        // SAFETY: by the caller.
+        return Some(unsafe { sim::ring_enter(ring, submit, wait, getevents, timeout, min_wait) });
+    }
+    let _ = (ring, submit, wait, getevents, timeout, min_wait);
+    None
+}
+
+/// `io_uring_register`.
+///
+/// # Safety
+/// `ring` is open; `arg` is what `op` demands, and valid as long as `op` makes the kernel use it.
+pub(super) unsafe fn ring_register(
+    ring: RawDescriptor,
+    op: IoringRegisterOp,
+    arg: *mut c_void,
+    count: u32,
+) -> Result<u32, Errno> {
+    #[cfg(feature = "sim")]
+    if sim::owns(ring) {
+        // SAFETY: by the caller.
+        return unsafe { sim::ring_register(ring, op, arg, count) };
+    }
+    // SAFETY: by the caller.
+    unsafe { io_uring_register(borrow(ring), op, arg, count) }
 }

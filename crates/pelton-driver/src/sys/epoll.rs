@@ -17,11 +17,12 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
 use super::attempt::{Attempt, attempt, attempt_of, interest_arg, read_cached, shutdown_arg};
 use super::calls;
+use super::descriptor::OwnedDescriptor;
 use super::unix::{NO_DESCRIPTOR, RawDescriptor, check, errno, last_errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
@@ -41,7 +42,7 @@ const MOST_EVENTS: usize = 4096;
 const SHARE: usize = 16;
 
 pub(crate) struct Epoll {
-    epoll: OwnedFd,
+    epoll: OwnedDescriptor,
     events: UnsafeCell<Vec<libc::epoll_event>>,
     /// How many of `events` the last wait has filled, and how many of those have been dispatched.
     filled: Cell<usize>,
@@ -52,8 +53,9 @@ pub(crate) struct Epoll {
 }
 
 impl Epoll {
-    pub(crate) fn new() -> Result<Epoll, Error> {
-        let epoll = create().map_err(|error| Error::Os { what: "epoll_create", error })?;
+    /// Makes the selector, of the system or of this thread's simulated one.
+    pub(crate) fn new(simulated: bool) -> Result<Epoll, Error> {
+        let epoll = create(simulated).map_err(|error| Error::Os { what: "epoll_create", error })?;
         Ok(Epoll {
             epoll,
             events: UnsafeCell::new(vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS]),
@@ -65,7 +67,7 @@ impl Epoll {
     }
 
     pub(crate) fn is_simulated(&self) -> bool {
-        calls::is_simulated(self.epoll.as_raw_fd())
+        self.epoll.is_simulated()
     }
 
     pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
@@ -75,10 +77,8 @@ impl Epoll {
     }
 
     fn control(&self, what: i32, raw: i32, events: i32, data: u64) -> io::Result<()> {
-        let mut event = libc::epoll_event { events: events as u32, u64: data };
-        // SAFETY: plain arguments; the kernel copies the event.
-        let result = unsafe { libc::epoll_ctl(self.epoll.as_raw_fd(), what, raw, &mut event) };
-        if result == 0 { Ok(()) } else { Err(io::Error::from_raw_os_error(last_errno())) }
+        let result = calls::epoll_ctl(self.epoll.as_raw(), what, raw, events as u32, data);
+        if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
     }
 
     #[inline(always)]
@@ -121,9 +121,7 @@ impl Epoll {
             Op::WriteAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, true),
             Op::Sync { data_only, .. } => self.sync(core, slot, entry, data_only),
             Op::Shutdown { how, .. } => {
-                // SAFETY: plain arguments.
-                let result = unsafe { libc::shutdown(entry.raw.get(), shutdown_arg(how)) };
-                let _ = core.finish(slot, check(result as isize));
+                let _ = core.finish(slot, calls::shutdown(entry.raw.get(), shutdown_arg(how)));
             }
             Op::Nop
             | Op::Close { .. }
@@ -220,7 +218,10 @@ impl Epoll {
         events: &mut [libc::epoll_event],
         timeout: Option<Duration>,
     ) -> Result<usize, i32> {
-        let (raw, len) = (self.epoll.as_raw_fd(), events.len() as i32);
+        let (raw, len) = (self.epoll.as_raw(), events.len() as i32);
+        if let Some(result) = calls::epoll_wait_simulated(raw, events, timeout) {
+            return if result < 0 { Err(-result) } else { Ok(result as usize) };
+        }
         if self.pwait2.get() {
             let timespec = timeout.map(|timeout| libc::timespec {
                 tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
@@ -498,16 +499,15 @@ impl Epoll {
             // As a whole, so that the closure takes the wrapper and not the pointer in it.
             let ForThread(memory) = { memory };
             loop {
-                let Ok(offset) = libc::off_t::try_from(offset) else { return -libc::EINVAL };
                 // SAFETY: the slot that owns the memory and keeps the descriptor open stays busy until
                 // this call's result has come back to the driver, or is leaked.
-                let result = check(unsafe {
+                let result = unsafe {
                     if write {
-                        libc::pwrite(raw, memory.ptr.cast(), memory.len, offset)
+                        calls::pwrite(raw, memory.ptr, memory.len, offset)
                     } else {
-                        libc::pread(raw, memory.ptr.cast(), memory.len, offset)
+                        calls::pread(raw, memory.ptr, memory.len, offset)
                     }
-                });
+                };
                 if result != -errno::EINTR {
                     return result;
                 }
@@ -520,10 +520,8 @@ impl Epoll {
         let raw = entry.raw.get();
         let call = move || {
             loop {
-                // SAFETY: plain arguments; the slot keeps the descriptor open until the result is home.
-                let result =
-                    unsafe { if data_only { libc::fdatasync(raw) } else { libc::fsync(raw) } };
-                let result = check(result as isize);
+                // The slot keeps the descriptor open until the result is home.
+                let result = calls::fsync(raw, data_only);
                 if result != -errno::EINTR {
                     return result;
                 }
@@ -605,10 +603,13 @@ fn forget_readable(entry: &Entry) {
     }
 }
 
-fn create() -> io::Result<OwnedFd> {
+fn create(simulated: bool) -> io::Result<OwnedDescriptor> {
+    if simulated {
+        return calls::epoll_create_simulated();
+    }
     use rustix::event::epoll;
     match epoll::create(epoll::CreateFlags::CLOEXEC) {
-        Ok(epoll) => Ok(epoll),
+        Ok(epoll) => Ok(epoll.into()),
         Err(rustix::io::Errno::NOSYS) => {
             // SAFETY: a plain argument, which must not be 0.
             let raw = check(unsafe { libc::epoll_create(1) as isize });
@@ -618,7 +619,7 @@ fn create() -> io::Result<OwnedFd> {
             // SAFETY: the kernel has just made it for us.
             let epoll = unsafe { OwnedFd::from_raw_fd(raw) };
             rustix::io::fcntl_setfd(&epoll, rustix::io::FdFlags::CLOEXEC)?;
-            Ok(epoll)
+            Ok(epoll.into())
         }
         Err(error) => Err(error.into()),
     }

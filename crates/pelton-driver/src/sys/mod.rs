@@ -74,27 +74,31 @@ macro_rules! in_room {
 impl Room {
     /// The room that the settings ask for, or the best that works here and why a better one does not.
     pub(crate) fn choose(config: &Config) -> Result<(Room, Option<String>), Error> {
-        let (wanted, _simulated) = calls::placed(config.wanted()?);
+        let (wanted, simulated) = calls::placed(config.wanted()?);
         match wanted {
-            Backend::IoUring => uring::Uring::new(config)
+            Backend::IoUring => uring::Uring::new(config, simulated)
                 .map(|room| (Room::Uring(room), None))
                 .map_err(|reason| Error::Unsupported { backend: Backend::IoUring, reason }),
-            Backend::Epoll => Room::epoll(config, None),
+            Backend::Epoll => Room::epoll(config, simulated, None),
             #[cfg(feature = "sim")]
             Backend::Sim => unreachable!("it is one of the others, on a simulated system"),
-            Backend::Auto => match uring::Uring::new(config) {
+            Backend::Auto => match uring::Uring::new(config, simulated) {
                 Ok(room) => Ok((Room::Uring(room), None)),
                 Err(reason) => {
                     let reason = uring::setup::for_fallback(&reason);
-                    Room::epoll(config, Some(format!("{reason}; using epoll")))
+                    Room::epoll(config, simulated, Some(format!("{reason}; using epoll")))
                 }
             },
         }
     }
 
-    fn epoll(config: &Config, fallback: Option<String>) -> Result<(Room, Option<String>), Error> {
+    fn epoll(
+        config: &Config,
+        simulated: bool,
+        fallback: Option<String>,
+    ) -> Result<(Room, Option<String>), Error> {
         if config.batch_wait.is_zero() {
-            return Ok((Room::Epoll(epoll::Epoll::new()?), fallback));
+            return Ok((Room::Epoll(epoll::Epoll::new(simulated)?), fallback));
         }
         let because = fallback.map_or(String::new(), |reason| format!(" ({reason})"));
         Err(Error::Unsupported {

@@ -2,7 +2,10 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
-use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{BorrowedFd, RawFd};
+
+use super::calls;
+use super::descriptor::OwnedDescriptor;
 
 /// A descriptor as the system numbers it.
 pub type RawDescriptor = RawFd;
@@ -131,16 +134,20 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
 /// eventfd *through* the ring hung on one kernel, so the ring polls it.)
 #[derive(Debug)]
 pub(crate) struct WakeSource {
-    write: OwnedFd,
+    write: OwnedDescriptor,
     /// The end to watch, where it is another one.
-    read: Option<OwnedFd>,
+    read: Option<OwnedDescriptor>,
 }
 
 impl WakeSource {
-    pub(crate) fn new() -> io::Result<WakeSource> {
+    /// One of the system, or of this thread's simulated one.
+    pub(crate) fn new(simulated: bool) -> io::Result<WakeSource> {
+        if simulated {
+            return Ok(WakeSource { write: calls::eventfd_simulated()?, read: None });
+        }
         use rustix::event::{EventfdFlags, eventfd};
         match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
-            Ok(write) => Ok(WakeSource { write, read: None }),
+            Ok(write) => Ok(WakeSource { write: write.into(), read: None }),
             Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => WakeSource::pipe(),
             Err(error) => Err(error.into()),
         }
@@ -161,18 +168,23 @@ impl WakeSource {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(WakeSource { write, read: Some(read) })
+        Ok(WakeSource { write: write.into(), read: Some(read.into()) })
     }
 
     /// The descriptor to watch for edges.
     pub(crate) fn watch(&self) -> RawFd {
-        self.read.as_ref().unwrap_or(&self.write).as_raw_fd()
+        self.read.as_ref().unwrap_or(&self.write).as_raw()
     }
 
     /// Makes an edge. Any thread.
     pub(crate) fn signal(&self) -> io::Result<()> {
+        let raw = self.write.as_raw();
+        if let Some(result) = calls::wake_simulated(raw) {
+            return result;
+        }
         loop {
-            match rustix::io::write(&self.write, &1_u64.to_ne_bytes()) {
+            // SAFETY: it is open as long as this lives.
+            match rustix::io::write(unsafe { borrow(raw) }, &1_u64.to_ne_bytes()) {
                 Ok(_) => return Ok(()),
                 Err(rustix::io::Errno::INTR) => {}
                 // Full: whoever filled it woke the owner, which has not drained yet.
@@ -187,6 +199,8 @@ impl WakeSource {
     pub(crate) fn drain(&self) {
         if let Some(read) = &self.read {
             let mut bytes = [0; 512];
+            // SAFETY: it is open as long as this lives.
+            let read = unsafe { borrow(read.as_raw()) };
             while rustix::io::read(read, &mut bytes[..]).is_ok_and(|n| n == bytes.len()) {}
         }
     }

@@ -74,10 +74,11 @@ pub(crate) struct Uring {
 
 impl Uring {
     /// Makes the ring, or says in words why it cannot and what would help.
-    pub(crate) fn new(config: &Config) -> Result<Uring, String> {
+    pub(crate) fn new(config: &Config, simulated: bool) -> Result<Uring, String> {
         let sizes =
             RingConfig { sq_entries: config.ring_entries, cq_entries: config.completion_entries };
-        let ring = Ring::create(&sizes).map_err(|error| error.to_string())?;
+        let ring = if simulated { Ring::create_simulated(&sizes) } else { Ring::create(&sizes) };
+        let ring = ring.map_err(|error| error.to_string())?;
         if !ring.features().pbuf_ring {
             return Err("this io_uring has no provided-buffer rings: it needs Linux 6.1".into());
         }

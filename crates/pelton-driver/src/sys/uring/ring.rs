@@ -45,18 +45,19 @@ use std::rc::Rc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use rustix::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use rustix::fd::{BorrowedFd, OwnedFd, RawFd};
 use rustix::io::Errno;
 use rustix::io_uring::{
     IORING_CQE_BUFFER_SHIFT, IoringAsyncCancelFlags, IoringCqeFlags, IoringEnterFlags,
     IoringRegisterOp, IoringSqFlags, Timespec, io_uring_cqe, io_uring_enter, io_uring_enter_arg,
-    io_uring_getevents_arg, io_uring_params, io_uring_ptr, io_uring_register, io_uring_rsrc_update,
-    io_uring_sqe, io_uring_sync_cancel_reg,
+    io_uring_getevents_arg, io_uring_params, io_uring_ptr, io_uring_rsrc_update, io_uring_sqe,
+    io_uring_sync_cancel_reg,
 };
 
 use map::{Maps, Word};
 
 use super::super::calls;
+use super::super::descriptor::OwnedDescriptor;
 use super::bufring::BufRing;
 use super::setup::{self, Environment, Features, SetupError};
 
@@ -163,7 +164,24 @@ impl Ring {
             .map_err(|errno| setup::explain(errno, config, &Environment::read()))?;
         let maps = Maps::new(&fd, &params)
             .map_err(|(errno, bytes)| setup::explain_mapping(errno, bytes))?;
-        let mut features = Features::granted(&params);
+        Ok(Ring::on(fd.into(), &params, maps))
+    }
+
+    /// [`Ring::create`] on this thread's simulated system.
+    pub(crate) fn create_simulated(config: &RingConfig) -> Result<Ring, SetupError> {
+        let refused = |errno| setup::explain_simulated(errno, config);
+        let (fd, params) =
+            setup::negotiate(config, calls::ring_setup_simulated, |_| {}).map_err(refused)?;
+        let memory = calls::ring_memory_simulated(fd.as_raw()).map_err(refused)?;
+        // SAFETY: the simulated kernel says where its memory is, which lives as long as the descriptor, and
+        // that is held as long as the ring.
+        let maps = unsafe { Maps::borrowed(memory, &params) };
+        Ok(Ring::on(fd, &params, maps))
+    }
+
+    /// A ring that the kernel has made, with its memory.
+    fn on(fd: OwnedDescriptor, params: &io_uring_params, maps: Maps) -> Ring {
+        let mut features = Features::granted(params);
         features.ops = probe_ops(&fd);
         let fd = RingFd::new(fd);
         features.registered_ring = fd.registered.is_some();
@@ -193,12 +211,12 @@ impl Ring {
             cq_head: maps.cq_word(params.cq_off.head),
             cq_tail: maps.cq_word(params.cq_off.tail),
             cq_dropped: maps.cq_word(params.cq_off.overflow),
-            cqes: maps.cqes(&params),
+            cqes: maps.cqes(params),
             cq_mask: params.cq_entries - 1,
             cq_local_head: Cell::new(0),
             cq_seen_tail: Cell::new(0),
             cq_overflows: Cell::new(0),
-            enter_fd: fd.registered.map_or(fd.fd.as_raw_fd(), |index| index as RawFd),
+            enter_fd: fd.registered.map_or(fd.fd.as_raw(), |index| index as RawFd),
             enter_flags,
             features,
             _maps: maps,
@@ -209,12 +227,12 @@ impl Ring {
         ring.features.pbuf_inc = BufRing::register(&ring, PROBED_GROUP, 1, true).is_ok();
         ring.features.pbuf_ring =
             ring.features.pbuf_inc || BufRing::register(&ring, PROBED_GROUP, 1, false).is_ok();
-        Ok(ring)
+        ring
     }
 
     /// True when the kernel is a simulated one.
     pub(crate) fn is_simulated(&self) -> bool {
-        calls::is_simulated(self.enter_fd)
+        self.fd.fd.is_simulated()
     }
 
     /// What the kernel granted.
@@ -295,13 +313,20 @@ impl Ring {
         self.sq_tail.store(self.sq_local_tail.get(), Ordering::Release);
         let staged = self.staged();
         let mut flags = self.enter_flags;
-        flags.set(IoringEnterFlags::GETEVENTS, getevents || wait > 0);
+        let getevents = getevents || wait > 0;
+        flags.set(IoringEnterFlags::GETEVENTS, getevents);
         // SAFETY: with REGISTERED_RING the number is an index into this thread's table of rings,
         // which nothing here treats as a descriptor; without, it is the ring's own, open as long as
         // `self.fd`. It is not -1 in either case.
         let fd = unsafe { BorrowedFd::borrow_raw(self.enter_fd) };
 
-        let result = if timeout.is_none() && min_wait == 0 {
+        let raw = self.enter_fd;
+        // SAFETY: every staged entry was written by the contract of `sqe`.
+        let simulated =
+            unsafe { calls::ring_enter_simulated(raw, staged, wait, getevents, timeout, min_wait) };
+        let result = if let Some(result) = simulated {
+            result
+        } else if timeout.is_none() && min_wait == 0 {
             // SAFETY: every staged entry was written by the contract of `sqe`.
             unsafe { io_uring_enter(fd, staged, wait, flags) }
         } else {
@@ -448,18 +473,22 @@ impl Ring {
 /// It is shared with what is registered at the ring ([`BufRing`]), because a number that was closed
 /// may by then belong to somebody else's file.
 pub(super) struct RingFd {
-    fd: OwnedFd,
+    fd: OwnedDescriptor,
     registered: Option<u32>,
 }
 
 impl RingFd {
     /// Registers the ring, which saves a look-up and a reference count per `enter`. The kernel may
     /// refuse (the table of a thread has 16 places): then the descriptor is used, and nobody minds.
-    fn new(fd: OwnedFd) -> RingFd {
+    fn new(fd: OwnedDescriptor) -> RingFd {
         let mut ring = RingFd { fd, registered: None };
+        if ring.fd.is_simulated() {
+            // There an enter knows a ring by its own number alone.
+            return ring;
+        }
         let mut update = io_uring_rsrc_update::default();
         update.offset = u32::MAX; // any free place; the kernel writes back which one
-        update.data = io_uring_ptr::new(ptr::without_provenance_mut(ring.fd.as_raw_fd() as usize));
+        update.data = io_uring_ptr::new(ptr::without_provenance_mut(ring.fd.as_raw() as usize));
         let arg = ptr::from_mut(&mut update).cast();
         // SAFETY: `arg` points to one update, mutable and alive during the call.
         if unsafe { ring.register(IoringRegisterOp::RegisterRingFds, arg, 1) } == Ok(1) {
@@ -477,7 +506,7 @@ impl RingFd {
         count: u32,
     ) -> Result<u32, Errno> {
         // SAFETY: the caller vouches for the argument.
-        unsafe { io_uring_register(self.fd.as_fd(), op, arg, count) }
+        unsafe { calls::ring_register(self.fd.as_raw(), op, arg, count) }
     }
 }
 
@@ -497,7 +526,7 @@ impl Drop for RingFd {
 }
 
 /// Asks which operations the kernel knows, one bit for each code; none where it does not tell.
-fn probe_ops(fd: &OwnedFd) -> [u64; 4] {
+fn probe_ops(fd: &OwnedDescriptor) -> [u64; 4] {
     // `struct io_uring_probe` by hand, since the kernel may report operations that are not in the
     // enum: 16 bytes of head, of which the second is the length, then 8 bytes for each code, with
     // the flags in the third and fourth.
@@ -507,7 +536,7 @@ fn probe_ops(fd: &OwnedFd) -> [u64; 4] {
     let arg = probe.as_mut_ptr().cast();
     // SAFETY: the kernel writes at most the 256 entries for which there is room, during the call.
     let answer = unsafe {
-        io_uring_register(fd.as_fd(), IoringRegisterOp::RegisterProbe, arg, CODES as u32)
+        calls::ring_register(fd.as_raw(), IoringRegisterOp::RegisterProbe, arg, CODES as u32)
     };
     let mut ops = [0; 4];
     if answer.is_ok() {

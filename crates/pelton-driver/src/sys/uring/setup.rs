@@ -291,6 +291,18 @@ pub(crate) fn ring_memory(config: &RingConfig) -> u64 {
     rings.next_multiple_of(PAGE) + entries.next_multiple_of(PAGE)
 }
 
+/// Puts the refusal of a simulated system into words.
+pub(crate) fn explain_simulated(errno: Errno, config: &RingConfig) -> SetupError {
+    SetupError {
+        errno: Some(errno),
+        reason: format!(
+            "the simulated system refuses a ring of {} submissions and {} completions ({errno})",
+            config.sq_entries, config.cq_entries
+        ),
+        cure: format!("let its faults be, or {LEAVE_IT}"),
+    }
+}
+
 /// Puts a refusal into words: what happened and why, and what to do.
 pub(crate) fn explain(errno: Errno, config: &RingConfig, system: &Environment) -> SetupError {
     let (reason, cure) = match errno {

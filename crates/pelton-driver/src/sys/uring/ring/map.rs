@@ -23,12 +23,7 @@ pub(super) struct Maps {
 impl Maps {
     /// On failure also says how many bytes were wanted.
     pub(super) fn new(fd: &OwnedFd, params: &io_uring_params) -> Result<Maps, (Errno, usize)> {
-        // The index array is last. Where there is none (NO_SQARRAY) the figure means nothing, and
-        // does not matter: that kernel has a single mapping, which the completions end.
-        let sq_len = params.sq_off.array as usize + 4 * params.sq_entries as usize;
-        let cq_len =
-            params.cq_off.cqes as usize + params.cq_entries as usize * size_of::<io_uring_cqe>();
-        let sqes_len = params.sq_entries as usize * size_of::<io_uring_sqe>();
+        let (sq_len, cq_len, sqes_len) = lengths(params);
         let map = |offset, len| Map::new(fd, offset, len).map_err(|errno| (errno, len));
 
         let single = params.features.contains(IoringFeatureFlags::SINGLE_MMAP);
@@ -36,6 +31,24 @@ impl Maps {
         let cq = if single { None } else { Some(map(IORING_OFF_CQ_RING, cq_len)?) };
         let sqes = map(IORING_OFF_SQES, sqes_len)?;
         Ok(Maps { sq, cq, sqes })
+    }
+
+    /// The memory of a simulated ring, which has a single mapping: that of both queues, and that of the
+    /// entries.
+    ///
+    /// # Safety
+    /// Both are as large as the parameters say, and valid as long as anything here is used.
+    pub(super) unsafe fn borrowed(
+        (queues, sqes): (*mut u8, *mut u8),
+        params: &io_uring_params,
+    ) -> Maps {
+        let (sq_len, cq_len, sqes_len) = lengths(params);
+        let borrowed = |start: *mut u8, len| Map {
+            start: NonNull::new(start.cast()).expect("the memory of a ring is somewhere"),
+            len,
+            owned: false,
+        };
+        Maps { sq: borrowed(queues, sq_len.max(cq_len)), cq: None, sqes: borrowed(sqes, sqes_len) }
     }
 
     /// A word of the submission queue, at an offset that the kernel gave.
@@ -64,10 +77,21 @@ impl Maps {
     }
 }
 
-/// A piece of a ring's memory, unmapped on drop.
+/// The bytes of the submission queue, of the completion queue, and of the submission entries.
+fn lengths(params: &io_uring_params) -> (usize, usize, usize) {
+    // The index array is last. Where there is none (NO_SQARRAY) the figure means nothing, and
+    // does not matter: that kernel has a single mapping, which the completions end.
+    let sq_len = params.sq_off.array as usize + 4 * params.sq_entries as usize;
+    let cq_len =
+        params.cq_off.cqes as usize + params.cq_entries as usize * size_of::<io_uring_cqe>();
+    (sq_len, cq_len, params.sq_entries as usize * size_of::<io_uring_sqe>())
+}
+
+/// A piece of a ring's memory, unmapped on drop where it was mapped.
 struct Map {
     start: NonNull<c_void>,
     len: usize,
+    owned: bool,
 }
 
 impl Map {
@@ -79,7 +103,7 @@ impl Map {
             let flags = MapFlags::SHARED | MapFlags::POPULATE;
             mmap(ptr::null_mut(), len, access, flags, fd, offset)?
         };
-        Ok(Map { start: NonNull::new(start).ok_or(Errno::NOMEM)?, len })
+        Ok(Map { start: NonNull::new(start).ok_or(Errno::NOMEM)?, len, owned: true })
     }
 
     /// The address of `len` bytes at `offset`, of which the first is aligned for a word.
@@ -92,6 +116,9 @@ impl Map {
 
 impl Drop for Map {
     fn drop(&mut self) {
+        if !self.owned {
+            return;
+        }
         // SAFETY: mapped by `Map::new` with this length. The pointers into it are fields of the
         // `Ring` that is being dropped. It cannot fail with arguments that `mmap` returned.
         let _ = unsafe { munmap(self.start.as_ptr(), self.len) };

@@ -2,6 +2,7 @@
 
 use std::io::Write;
 
+use rustix::fd::AsRawFd;
 use rustix::io_uring::{IoringOp, IoringSetupFlags, io_uring_user_data};
 
 use super::*;
@@ -229,7 +230,9 @@ fn cancelling_everything_completes_everything() {
 #[test]
 fn the_descriptor_is_closed_on_exec() {
     let Some(ring) = ring_or_skip(4, 8) else { return };
-    let flags = rustix::io::fcntl_getfd(&ring.fd.fd).unwrap();
+    // SAFETY: the ring is open.
+    let fd = unsafe { BorrowedFd::borrow_raw(ring.fd.fd.as_raw()) };
+    let flags = rustix::io::fcntl_getfd(fd).unwrap();
     assert!(flags.contains(rustix::io::FdFlags::CLOEXEC));
 }
 
@@ -243,7 +246,7 @@ fn rings_are_registered_until_the_table_is_full_and_leave_it_when_dropped() {
             let registered = ring.features().registered_ring;
             assert_eq!(registered, number < 16, "ring {number}: 16 places, empty at first");
             // A place's number may happen to be the descriptor's, so only this way round.
-            assert!(registered || ring.enter_fd == ring.fd.fd.as_raw_fd());
+            assert!(registered || ring.enter_fd == ring.fd.fd.as_raw());
             stage(&ring, entry(IoringOp::Nop, number));
             ring.enter(1, None, false).unwrap();
             assert_eq!(reap(&ring), [number]);
