@@ -3,14 +3,20 @@
 //!
 //! They work on the world of this thread; without one every call answers `EBADF`.
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
 use rustix::io_uring::{IoringRegisterOp, io_uring_params};
 
-use crate::sys::{AddressLength, AddressStorage, MessageHeader, RawDescriptor};
+use super::datagram::Datagram;
+use super::fault::Fault;
+use super::file::{File, FileId, Kind};
+use super::state::{MICRO, State};
+use super::stream::{Options, Phase, Stream};
+use super::world::{World, WorldOptions, enter_for_good};
+use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part, RawDescriptor};
 
 /// Descriptors of a simulated system have numbers from here on: more than any real system gives out.
 pub(crate) const FIRST: RawDescriptor = 1 << 30;
@@ -23,7 +29,10 @@ pub(crate) fn owns(raw: RawDescriptor) -> bool {
 
 /// How a socket is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum SocketKind { Stream, Datagram }
+pub(crate) enum SocketKind {
+    Stream,
+    Datagram,
+}
 
 /// Options of a simulated socket, remembered and told again; linger zero resets at the close.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,85 +54,592 @@ pub(crate) struct OpenFlags {
     pub(crate) truncate: bool,
 }
 
-/// True when this thread is in a world.
-pub(crate) fn in_world() -> bool { false }
-/// The world's clock, as an instant; none outside of a world.
-pub(crate) fn now() -> Option<Instant> { None }
-/// The wall clock of the current host; none outside of a world.
-pub(crate) fn wall() -> Option<SystemTime> { None }
-/// Deterministic random words for whoever asks (hash seeds, ids); none outside of a world.
-pub(crate) fn random() -> Option<u64> { None }
+/// The seed of the world that is entered where a driver asks for the simulator and no test has made one.
+const SEED_VARIABLE: &str = "PELTON_SIM_SEED";
 
-pub(crate) fn socket(_v6: bool, _kind: SocketKind, _nonblocking: bool) -> i32 { unreachable!() }
-pub(crate) fn socketpair(_nonblocking: bool) -> Result<(RawDescriptor, RawDescriptor), i32> { unreachable!() }
-pub(crate) fn bind(_fd: RawDescriptor, _address: SocketAddr) -> i32 { unreachable!() }
-pub(crate) fn listen(_fd: RawDescriptor, _backlog: i32) -> i32 { unreachable!() }
-pub(crate) fn set_option(_fd: RawDescriptor, _option: SocketOption) -> i32 { unreachable!() }
-pub(crate) fn nodelay(_fd: RawDescriptor) -> Result<bool, i32> { unreachable!() }
-pub(crate) fn ttl(_fd: RawDescriptor) -> Result<u32, i32> { unreachable!() }
-pub(crate) fn linger(_fd: RawDescriptor) -> Result<Option<Duration>, i32> { unreachable!() }
-pub(crate) fn local_addr(_fd: RawDescriptor) -> Result<SocketAddr, i32> { unreachable!() }
-pub(crate) fn peer_addr(_fd: RawDescriptor) -> Result<SocketAddr, i32> { unreachable!() }
-pub(crate) fn is_stream(_fd: RawDescriptor) -> bool { unreachable!() }
+fn here<R>(f: impl FnOnce(&mut State) -> R) -> Option<R> {
+    World::current().map(|world| world.with(f))
+}
+
+fn call(f: impl FnOnce(&mut State) -> i32) -> i32 {
+    here(f).unwrap_or(-libc::EBADF)
+}
+
+fn on_file(fd: RawDescriptor, f: impl FnOnce(&mut State, FileId) -> i32) -> i32 {
+    call(|state| {
+        state.count_call();
+        match state.of_fd(fd) {
+            Some(file) => f(state, file),
+            None => -libc::EBADF,
+        }
+    })
+}
+
+// The world itself.
+
+/// True when this thread is in a world.
+pub(crate) fn in_world() -> bool {
+    World::current().is_some()
+}
+
+/// Enters a world for good, where this thread is in none.
+pub(crate) fn enter_default() {
+    let seed = std::env::var(SEED_VARIABLE).ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
+    enter_for_good(&WorldOptions::new(seed));
+}
+
+/// True when a driver that may choose is to run on readiness, not on a ring.
+pub(crate) fn prefers_readiness() -> bool {
+    here(|state| {
+        let who = state.current_host.0.into();
+        state.choose_told("readiness", who, 2, |_| "the driver ran on readiness".into()) == 1
+    })
+    .unwrap_or(false)
+}
+
+/// The world's clock, as an instant; none outside of a world.
+pub(crate) fn now() -> Option<Instant> {
+    here(State::instant)
+}
+
+/// The wall clock of the current host; none outside of a world.
+pub(crate) fn wall() -> Option<SystemTime> {
+    here(State::wall)
+}
+
+/// Deterministic random words for whoever asks (hash seeds, ids); none outside of a world.
+pub(crate) fn random() -> Option<u64> {
+    here(State::random)
+}
+
+/// Runs a job of the blocking pool in the world's order; gives it back outside of a world.
+pub(crate) fn run_blocking(job: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+    match World::current() {
+        Some(world) => {
+            world.with(|state| state.add_job(job));
+            Ok(())
+        }
+        None => Err(job),
+    }
+}
+
+/// The addresses of a name, from the world's table; none outside of a world.
+pub(crate) fn resolve(name: &str, port: u16) -> Option<std::io::Result<Vec<SocketAddr>>> {
+    here(|state| match state.names.get(name) {
+        Some(addresses) => {
+            let own = state.current_host;
+            let local = |ip: &IpAddr| state.route(own, *ip) == Some(own) && name == "localhost";
+            let loopback = IpAddr::from([127, 0, 0, 1]);
+            let ip = |ip: &IpAddr| if local(ip) { loopback } else { *ip };
+            Ok(addresses.iter().map(|address| SocketAddr::new(ip(address), port)).collect())
+        }
+        None => Err(std::io::Error::new(
+            std::io::ErrorKind::NotFound,
+            format!(
+                "the simulated world has no host named {name:?}: add it with `World::add_host` or `World::add_name`"
+            ),
+        )),
+    })
+}
+
+// Sockets.
+
+pub(crate) fn socket(_v6: bool, kind: SocketKind, nonblocking: bool) -> i32 {
+    call(|state| {
+        let host = state.current_host;
+        let kind = match kind {
+            SocketKind::Stream => Kind::Stream(Box::new(Stream::new(host, false))),
+            SocketKind::Datagram => Kind::Datagram(Datagram::new()),
+        };
+        let file = state.new_file(kind, nonblocking);
+        state.try_new_fd(file)
+    })
+}
+
+pub(crate) fn socketpair(nonblocking: bool) -> Result<(RawDescriptor, RawDescriptor), i32> {
+    here(|state| {
+        let (one, other) = state.stream_pair(nonblocking);
+        (state.new_fd(one), state.new_fd(other))
+    })
+    .ok_or(-libc::EBADF)
+}
+
+pub(crate) fn bind(fd: RawDescriptor, address: SocketAddr) -> i32 {
+    on_file(fd, |state, file| state.bind(file, address))
+}
+
+pub(crate) fn listen(fd: RawDescriptor, backlog: i32) -> i32 {
+    on_file(fd, |state, file| state.listen(file, backlog))
+}
+
+fn options<R>(fd: RawDescriptor, f: impl FnOnce(&mut Options) -> R) -> Result<R, i32> {
+    here(|state| {
+        let file = state.of_fd(fd).ok_or(-libc::EBADF)?;
+        match state.file_mut(file).map(|file| &mut file.kind) {
+            Some(Kind::Stream(stream)) => Ok(f(&mut stream.options)),
+            Some(Kind::Listener(listener)) => Ok(f(&mut listener.options)),
+            Some(Kind::Datagram(_)) => Ok(f(&mut Options::default())),
+            Some(_) => Err(-libc::ENOTSOCK),
+            None => Err(-libc::EBADF),
+        }
+    })
+    .unwrap_or(Err(-libc::EBADF))
+}
+
+pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
+    let set = options(fd, |options| match option {
+        SocketOption::NoDelay(nodelay) => options.nodelay = nodelay,
+        SocketOption::Ttl(ttl) => options.ttl = Some(ttl),
+        SocketOption::Linger(linger) => options.linger = linger,
+        SocketOption::ReuseAddress(reuse) => options.reuse_address = reuse,
+        SocketOption::ReusePort(reuse) => options.reuse_port = reuse,
+    });
+    set.err().unwrap_or(0)
+}
+
+pub(crate) fn nodelay(fd: RawDescriptor) -> Result<bool, i32> {
+    options(fd, |options| options.nodelay)
+}
+
+pub(crate) fn ttl(fd: RawDescriptor) -> Result<u32, i32> {
+    options(fd, |options| options.ttl.unwrap_or(64))
+}
+
+pub(crate) fn linger(fd: RawDescriptor) -> Result<Option<Duration>, i32> {
+    options(fd, |options| options.linger)
+}
+
+fn addresses(
+    fd: RawDescriptor,
+    of: impl FnOnce(&Kind) -> Result<Option<SocketAddr>, i32>,
+) -> Result<SocketAddr, i32> {
+    here(|state| {
+        let file = state.of_fd(fd).ok_or(-libc::EBADF)?;
+        let kind = state.file(file).map(|file| &file.kind).ok_or(-libc::EBADF)?;
+        let v4 = SocketAddr::from(([0, 0, 0, 0], 0));
+        of(kind).map(|address| address.unwrap_or(v4))
+    })
+    .unwrap_or(Err(-libc::EBADF))
+}
+
+pub(crate) fn local_addr(fd: RawDescriptor) -> Result<SocketAddr, i32> {
+    addresses(fd, |kind| match kind {
+        Kind::Stream(stream) if stream.unix => Err(-libc::EAFNOSUPPORT),
+        Kind::Stream(stream) => Ok(stream.local),
+        Kind::Listener(listener) => Ok(Some(listener.address)),
+        Kind::Datagram(datagram) => Ok(datagram.local),
+        _ => Err(-libc::ENOTSOCK),
+    })
+}
+
+pub(crate) fn peer_addr(fd: RawDescriptor) -> Result<SocketAddr, i32> {
+    addresses(fd, |kind| match kind {
+        Kind::Stream(stream) if stream.unix => Err(-libc::EAFNOSUPPORT),
+        Kind::Stream(stream) if stream.phase == Phase::Connected => Ok(stream.remote),
+        Kind::Datagram(Datagram { remote: Some(remote), .. }) => Ok(Some(*remote)),
+        Kind::Stream(_) | Kind::Listener(_) | Kind::Datagram(_) => Err(-libc::ENOTCONN),
+        _ => Err(-libc::ENOTSOCK),
+    })
+}
+
+pub(crate) fn is_stream(fd: RawDescriptor) -> bool {
+    let is = |state: &mut State| {
+        let file = state.of_fd(fd)?;
+        Some(matches!(state.file(file)?.kind, Kind::Stream(_) | Kind::Listener(_)))
+    };
+    here(is).flatten().unwrap_or(false)
+}
+
 /// True when it had to be made so.
-pub(crate) fn set_nonblocking(_fd: RawDescriptor) -> Result<bool, i32> { unreachable!() }
-pub(crate) fn close(_fd: RawDescriptor) -> i32 { unreachable!() }
+pub(crate) fn set_nonblocking(fd: RawDescriptor) -> Result<bool, i32> {
+    here(|state| {
+        let file = state.of_fd(fd).ok_or(-libc::EBADF)?;
+        let file = state.file_mut(file).ok_or(-libc::EBADF)?;
+        Ok(!std::mem::replace(&mut file.nonblocking, true))
+    })
+    .unwrap_or(Err(-libc::EBADF))
+}
+
+pub(crate) fn close(fd: RawDescriptor) -> i32 {
+    call(|state| {
+        state.count_call();
+        state.close_fd(fd)
+    })
+}
+
+/// The faults of a call that is tried on a descriptor directly.
+fn tried(fd: RawDescriptor, f: impl FnOnce(&mut State, FileId) -> i32) -> i32 {
+    on_file(fd, |state, file| {
+        let who = file.index.into();
+        if state.fault(Fault::Interrupted, who, || "a call was interrupted".into()) {
+            return -libc::EINTR;
+        }
+        f(state, file)
+    })
+}
 
 /// # Safety
 /// As `recv(2)` with `MSG_DONTWAIT`: `ptr` is valid for writes of `len` bytes.
-pub(crate) unsafe fn recv(_fd: RawDescriptor, _ptr: *mut u8, _len: usize) -> i32 { unreachable!() }
+pub(crate) unsafe fn recv(fd: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
+    tried(fd, |state, file| match state.receive(file, len) {
+        Ok(bytes) => {
+            // SAFETY: no more than `len` bytes, which the caller has room for.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ptr, bytes.len()) };
+            bytes.len() as i32
+        }
+        Err(error) => error,
+    })
+}
+
 /// # Safety
 /// As `send(2)` with `MSG_DONTWAIT | MSG_NOSIGNAL`: `ptr` is valid for reads of `len` bytes.
-pub(crate) unsafe fn send(_fd: RawDescriptor, _ptr: *const u8, _len: usize) -> i32 { unreachable!() }
+pub(crate) unsafe fn send(fd: RawDescriptor, ptr: *const u8, len: usize) -> i32 {
+    tried(fd, |state, file| match state.may_send(file, len) {
+        Ok(n) => {
+            // SAFETY: `n <= len`, by the caller; not null where it is not zero.
+            let bytes = if n == 0 { &[] } else { unsafe { std::slice::from_raw_parts(ptr, n) } };
+            state.send_taken(file, bytes.to_vec());
+            n as i32
+        }
+        Err(error) => error,
+    })
+}
+
+/// # Safety
+/// The header and its parts are valid.
+unsafe fn parts<'a>(header: *const MessageHeader) -> &'a [Part] {
+    // SAFETY: by the caller.
+    unsafe {
+        let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen as usize);
+        if len == 0 { &[] } else { std::slice::from_raw_parts(parts, len) }
+    }
+}
+
 /// # Safety
 /// As `recvmsg(2)`: the header and what it names are valid.
-pub(crate) unsafe fn recvmsg(_fd: RawDescriptor, _header: *mut MessageHeader) -> i32 { unreachable!() }
+pub(crate) unsafe fn recvmsg(fd: RawDescriptor, header: *mut MessageHeader) -> i32 {
+    // SAFETY: by the caller.
+    let parts = unsafe { parts(header) };
+    let len = parts.iter().map(|part| part.iov_len).sum();
+    tried(fd, |state, file| match state.receive(file, len) {
+        Ok(bytes) => {
+            let mut rest = &bytes[..];
+            for part in parts {
+                let (now, later) = rest.split_at(rest.len().min(part.iov_len));
+                // SAFETY: the part has room for it, by the caller.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(now.as_ptr(), part.iov_base.cast(), now.len());
+                }
+                rest = later;
+            }
+            bytes.len() as i32
+        }
+        Err(error) => error,
+    })
+}
+
 /// # Safety
 /// As `sendmsg(2)`.
-pub(crate) unsafe fn sendmsg(_fd: RawDescriptor, _header: *const MessageHeader) -> i32 { unreachable!() }
+pub(crate) unsafe fn sendmsg(fd: RawDescriptor, header: *const MessageHeader) -> i32 {
+    // SAFETY: by the caller.
+    let parts = unsafe { parts(header) };
+    let mut all = Vec::new();
+    for part in parts.iter().filter(|part| part.iov_len > 0) {
+        // SAFETY: by the caller.
+        let bytes = unsafe { std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len) };
+        all.extend_from_slice(bytes);
+    }
+    tried(fd, |state, file| match state.may_send(file, all.len()) {
+        Ok(n) => {
+            state.send_taken(file, all[..n].to_vec());
+            n as i32
+        }
+        Err(error) => error,
+    })
+}
+
 /// # Safety
 /// As `accept4(2)`: both pointers are null or valid.
-pub(crate) unsafe fn accept(_fd: RawDescriptor, _address: *mut AddressStorage, _len: *mut AddressLength, _nonblocking: bool) -> i32 { unreachable!() }
+pub(crate) unsafe fn accept(
+    fd: RawDescriptor,
+    address: *mut AddressStorage,
+    len: *mut AddressLength,
+    nonblocking: bool,
+) -> i32 {
+    tried(fd, |state, file| match state.accept(file) {
+        Ok((taken, peer)) => {
+            let fd = state.new_fd(taken);
+            // The queue's hold.
+            state.let_go(taken);
+            if let Some(taken) = state.file_mut(taken) {
+                taken.nonblocking = nonblocking;
+            }
+            if !address.is_null()
+                && let Some(peer) = peer
+            {
+                // SAFETY: by the caller.
+                unsafe { *len = crate::sys::write_address(&peer, address) };
+            }
+            fd
+        }
+        Err(error) => error,
+    })
+}
+
 /// # Safety
 /// As `connect(2)`: `len` bytes of the address are valid.
-pub(crate) unsafe fn connect(_fd: RawDescriptor, _address: *const AddressStorage, _len: AddressLength) -> i32 { unreachable!() }
-pub(crate) fn shutdown(_fd: RawDescriptor, _how: i32) -> i32 { unreachable!() }
-/// The events of `poll(2)` that are there, 0 for none.
-pub(crate) fn poll(_fd: RawDescriptor, _events: i16) -> i32 { unreachable!() }
+pub(crate) unsafe fn connect(
+    fd: RawDescriptor,
+    address: *const AddressStorage,
+    len: AddressLength,
+) -> i32 {
+    // SAFETY: by the caller.
+    let to = unsafe { crate::sys::socket_address(address, len) };
+    let Some(to) = to else { return -libc::EAFNOSUPPORT };
+    on_file(fd, |state, file| state.connect(file, to))
+}
 
-pub(crate) fn open(_path: &Path, _flags: OpenFlags) -> i32 { unreachable!() }
+pub(crate) fn shutdown(fd: RawDescriptor, how: i32) -> i32 {
+    on_file(fd, |state, file| state.shutdown(file, how))
+}
+
+/// The events of `poll(2)` that are there, 0 for none.
+pub(crate) fn poll(fd: RawDescriptor, events: i16) -> i32 {
+    let always = libc::POLLERR | libc::POLLHUP | libc::POLLNVAL;
+    on_file(fd, |state, file| i32::from(state.ready(file) & (events | always)))
+}
+
+// Files.
+
+pub(crate) fn open(path: &Path, flags: OpenFlags) -> i32 {
+    call(|state| state.open(path, flags))
+}
+
 /// # Safety
 /// `ptr` is valid for writes of `len` bytes.
-pub(crate) unsafe fn pread(_fd: RawDescriptor, _ptr: *mut u8, _len: usize, _offset: u64) -> i32 { unreachable!() }
+pub(crate) unsafe fn pread(fd: RawDescriptor, ptr: *mut u8, len: usize, offset: u64) -> i32 {
+    on_file(fd, |state, file| match state.read_file(file, len, offset) {
+        Ok(bytes) => {
+            // SAFETY: no more than `len` bytes, which the caller has room for.
+            unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr(), ptr, bytes.len()) };
+            bytes.len() as i32
+        }
+        Err(error) => error,
+    })
+}
+
 /// `preadv2` with `RWF_NOWAIT` for one part.
+///
 /// # Safety
 /// As for [`pread`].
-pub(crate) unsafe fn pread_cached(_fd: RawDescriptor, _ptr: *mut u8, _len: usize, _offset: u64) -> i32 { unreachable!() }
+pub(crate) unsafe fn pread_cached(fd: RawDescriptor, ptr: *mut u8, len: usize, offset: u64) -> i32 {
+    let cached = on_file(fd, |state, file| match state.file(file) {
+        Some(File { kind: Kind::Disk(_), .. }) => {
+            state.choose_told("not cached", file.index.into(), 2, |_| {
+                "a read was not in the page cache".into()
+            }) as i32
+        }
+        _ => -libc::EOPNOTSUPP,
+    });
+    match cached {
+        // SAFETY: by the caller.
+        0 => unsafe { pread(fd, ptr, len, offset) },
+        1 => -libc::EAGAIN,
+        error => error,
+    }
+}
+
 /// # Safety
 /// `ptr` is valid for reads of `len` bytes.
-pub(crate) unsafe fn pwrite(_fd: RawDescriptor, _ptr: *const u8, _len: usize, _offset: u64) -> i32 { unreachable!() }
-pub(crate) fn fsync(_fd: RawDescriptor, _data_only: bool) -> i32 { unreachable!() }
+pub(crate) unsafe fn pwrite(fd: RawDescriptor, ptr: *const u8, len: usize, offset: u64) -> i32 {
+    // SAFETY: by the caller; not null where it is not zero.
+    let bytes = if len == 0 { &[] } else { unsafe { std::slice::from_raw_parts(ptr, len) } };
+    on_file(fd, |state, file| state.write_file(file, bytes, offset))
+}
 
-pub(crate) fn eventfd() -> i32 { unreachable!() }
-pub(crate) fn eventfd_write(_fd: RawDescriptor) -> i32 { unreachable!() }
+pub(crate) fn fsync(fd: RawDescriptor, _data_only: bool) -> i32 {
+    on_file(fd, State::sync_file)
+}
 
-pub(crate) fn epoll_create() -> i32 { unreachable!() }
-pub(crate) fn epoll_ctl(_epoll: RawDescriptor, _what: i32, _fd: RawDescriptor, _events: u32, _data: u64) -> i32 { unreachable!() }
-pub(crate) fn epoll_wait(_epoll: RawDescriptor, _events: &mut [libc::epoll_event], _timeout: Option<Duration>) -> i32 { unreachable!() }
+// Wakes.
+
+pub(crate) fn eventfd() -> i32 {
+    call(|state| {
+        let file = state.new_file(Kind::Event(0), true);
+        state.new_fd(file)
+    })
+}
+
+pub(crate) fn eventfd_write(fd: RawDescriptor) -> i32 {
+    call(|state| state.event_write(fd))
+}
+
+/// Wakes a driver of a world from a thread that is not the world's.
+pub(crate) fn remote_wake(fd: RawDescriptor) {
+    super::world::remote_wake(fd);
+}
+
+/// True when the descriptor is one of this thread's world.
+pub(crate) fn is_here(fd: RawDescriptor) -> bool {
+    here(|state| state.of_fd(fd).is_some()).unwrap_or(false)
+}
+
+// Readiness.
+
+pub(crate) fn epoll_create() -> i32 {
+    call(|state| {
+        let file = state.epoll_create();
+        state.new_fd(file)
+    })
+}
+
+pub(crate) fn epoll_ctl(
+    epoll: RawDescriptor,
+    what: i32,
+    fd: RawDescriptor,
+    events: u32,
+    data: u64,
+) -> i32 {
+    on_file(epoll, |state, epoll| state.epoll_control(epoll, what, fd, events, data))
+}
+
+pub(crate) fn epoll_wait(
+    epoll: RawDescriptor,
+    events: &mut [libc::epoll_event],
+    timeout: Option<Duration>,
+) -> i32 {
+    let Some(world) = World::current() else { return -libc::EBADF };
+    let Some(id) = world.with(|state| state.of_fd(epoll)) else { return -libc::EBADF };
+    let most = events.len();
+    let timeout = timeout.map(|timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX >> 1));
+    let broken = world.with(|state| {
+        let number = state.epoll_number(id);
+        if timeout == Some(0) {
+            return None;
+        }
+        if state.fault(Fault::EnterInterrupted, number, || "a wait was interrupted".into()) {
+            return Some(-libc::EINTR);
+        }
+        let early = state.fault(Fault::EnterEarly, number, || "a wait ended early".into());
+        early.then_some(0)
+    });
+    if let Some(result) = broken {
+        // Not for nothing, or a loop that asks again would never let time pass.
+        world.with(|state| state.advance(state.now + MICRO));
+        return result;
+    }
+    let mut taken = world.with(|state| state.epoll_take(id, most));
+    if taken.is_empty() && timeout != Some(0) {
+        let hosted =
+            world.with(|state| state.current_proc.is_some() && state.epoll_waits(id, timeout));
+        if !hosted {
+            let limit =
+                timeout.map(|timeout| world.with(|state| state.now.saturating_add(timeout)));
+            world.wait(limit, |state| {
+                taken = state.epoll_take(id, most);
+                !taken.is_empty()
+            });
+        }
+    }
+    for (event, (bits, data)) in events.iter_mut().zip(&taken) {
+        *event = libc::epoll_event { events: *bits, u64: *data };
+    }
+    taken.len() as i32
+}
+
+// Rings.
 
 /// `io_uring_setup`: the ring's descriptor, with the parameters filled in.
-pub(crate) fn ring_setup(_entries: u32, _params: &mut io_uring_params) -> Result<RawDescriptor, Errno> { unreachable!() }
+pub(crate) fn ring_setup(
+    entries: u32,
+    params: &mut io_uring_params,
+) -> Result<RawDescriptor, Errno> {
+    here(|state| {
+        let file = state.ring_setup(entries, params)?;
+        Ok(state.new_fd(file))
+    })
+    .unwrap_or(Err(Errno::NOSYS))
+}
+
 /// What `mmap` gives: the memory of both queues, and that of the submission entries. It lives as long as the
 /// ring's descriptor is open.
-pub(crate) fn ring_memory(_ring: RawDescriptor) -> Option<(*mut u8, *mut u8)> { unreachable!() }
+pub(crate) fn ring_memory(ring: RawDescriptor) -> Option<(*mut u8, *mut u8)> {
+    here(|state| {
+        let file = state.of_fd(ring)?;
+        match &state.file(file)?.kind {
+            Kind::Ring(ring) => Some(ring.memory()),
+            _ => None,
+        }
+    })
+    .flatten()
+}
+
 /// # Safety
 /// As `io_uring_enter`: every staged entry is whole, and what it names is valid until its last completion.
-pub(crate) unsafe fn ring_enter(_ring: RawDescriptor, _submit: u32, _wait: u32, _getevents: bool, _timeout: Option<Duration>, _min_wait: u32) -> Result<u32, Errno> { unreachable!() }
+pub(crate) unsafe fn ring_enter(
+    ring: RawDescriptor,
+    submit: u32,
+    wait: u32,
+    getevents: bool,
+    timeout: Option<Duration>,
+    min_wait: u32,
+) -> Result<u32, Errno> {
+    let world = World::current().ok_or(Errno::BADF)?;
+    let id = world.with(|state| state.of_fd(ring)).ok_or(Errno::BADF)?;
+    let taken = world.with(|state| state.enter_begin(id, submit, getevents))?;
+    if wait == 0 || taken < submit {
+        return Ok(taken);
+    }
+    let answer = |errno| if taken > 0 { Ok(taken) } else { Err(errno) };
+    let there = |state: &mut State| {
+        if state.has_work(id) {
+            let _ = state.enter_begin(id, 0, true);
+        }
+        state.completions(id)
+    };
+    if world.with(there) >= wait {
+        return Ok(taken);
+    }
+    let number = world.with(|state| state.ring_number(id));
+    for (fault, errno, story) in [
+        (Fault::EnterInterrupted, Errno::INTR, "a wait was interrupted"),
+        (Fault::EnterEarly, Errno::TIME, "a wait ended early"),
+    ] {
+        if world.with(|state| state.fault(fault, number, || story.into())) {
+            world.with(|state| state.advance(state.now + MICRO));
+            return answer(errno);
+        }
+    }
+    let nanos = |duration: Duration| u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX >> 1);
+    let timeout = timeout.map(nanos);
+    if world.with(|state| state.current_proc.is_some()) {
+        // The scheduler of the world's reactors waits, not this call.
+        world.with(|state| state.wait_begins(id, timeout));
+        return answer(Errno::TIME);
+    }
+    let now = world.with(|state| state.now);
+    let mut wait = wait;
+    if min_wait > 0 {
+        let gather = now.saturating_add(u64::from(min_wait) * MICRO);
+        world.wait(Some(gather), |state| there(state) >= wait);
+        wait = 1;
+    }
+    let limit = timeout.map(|timeout| now.saturating_add(timeout));
+    if world.wait(limit, |state| there(state) >= wait) { Ok(taken) } else { answer(Errno::TIME) }
+}
+
 /// # Safety
 /// As `io_uring_register`.
-pub(crate) unsafe fn ring_register(_ring: RawDescriptor, _op: IoringRegisterOp, _arg: *mut std::ffi::c_void, _count: u32) -> Result<u32, Errno> { unreachable!() }
-
-/// Runs a job of the blocking pool in the world's order; gives it back outside of a world.
-pub(crate) fn run_blocking(job: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> { Err(job) }
-/// The addresses of a name, from the world's table; none outside of a world.
-pub(crate) fn resolve(_name: &str, _port: u16) -> Option<std::io::Result<Vec<SocketAddr>>> { None }
+pub(crate) unsafe fn ring_register(
+    ring: RawDescriptor,
+    op: IoringRegisterOp,
+    arg: *mut std::ffi::c_void,
+    count: u32,
+) -> Result<u32, Errno> {
+    here(|state| {
+        let file = state.of_fd(ring).ok_or(Errno::BADF)?;
+        // SAFETY: by the caller.
+        unsafe { state.ring_register(file, op, arg, count) }
+    })
+    .unwrap_or(Err(Errno::BADF))
+}

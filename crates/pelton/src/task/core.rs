@@ -73,6 +73,10 @@ impl Core {
 
     #[inline]
     pub(super) fn is_owner(&self) -> bool {
+        #[cfg(feature = "sim")]
+        if !super::turning::may_be(std::ptr::from_ref(self).cast()) {
+            return false;
+        }
         sync::is_current(self.owner)
     }
 

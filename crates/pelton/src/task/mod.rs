@@ -73,6 +73,8 @@ mod remote;
 mod root;
 mod slab;
 mod sync;
+#[cfg(feature = "sim")]
+pub(crate) mod turning;
 mod waker;
 mod yield_now;
 
@@ -200,6 +202,12 @@ impl Tasks {
         let header = self.core().local.slab.take(self.core);
         header.state.set(ROOT | QUEUED);
         RootTask::new(header, self)
+    }
+
+    /// Says that whoever runs on this thread is these tasks' reactor, until the guard is dropped.
+    #[cfg(feature = "sim")]
+    pub(crate) fn turning(&self) -> turning::Turning {
+        turning::begin(self.core.as_ptr().cast_const().cast())
     }
 
     /// Moves what other threads woke to the run queue, first woken first, and says how many those were.

@@ -1,0 +1,202 @@
+//! A host's disk: files by name, a page cache, and what a crash leaves of it.
+//!
+//! A write goes to the page cache and is remembered as one that is not on the disk yet. A sync brings all of
+//! them there, the file's name too. A crash keeps what has been synced; of each write that has not, it keeps
+//! nothing, all, or some whole sectors, as the seed decides.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use super::calls::OpenFlags;
+use super::fault::Fault;
+use super::file::{File, FileId, Kind};
+use super::state::{HostId, State};
+
+const SECTOR: usize = 512;
+
+#[derive(Default)]
+pub(super) struct Disk {
+    inodes: Vec<Inode>,
+    names: BTreeMap<PathBuf, usize>,
+    durable_names: BTreeMap<PathBuf, usize>,
+}
+
+#[derive(Default)]
+struct Inode {
+    cached: Vec<u8>,
+    durable: Vec<u8>,
+    pending: Vec<Pending>,
+}
+
+enum Pending {
+    Write { offset: usize, bytes: Vec<u8> },
+    Truncate,
+}
+
+pub(super) struct DiskFile {
+    inode: usize,
+    read: bool,
+    write: bool,
+}
+
+fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
+    let end = offset + bytes.len();
+    if into.len() < end {
+        into.resize(end, 0);
+    }
+    into[offset..end].copy_from_slice(bytes);
+}
+
+impl State {
+    pub(super) fn open(&mut self, path: &Path, flags: OpenFlags) -> i32 {
+        let host = self.current_host;
+        let disk = &mut self.host_mut(host).disk;
+        let inode = match disk.names.get(path).copied() {
+            Some(_) if flags.create_new => return -libc::EEXIST,
+            Some(inode) => inode,
+            None if flags.create || flags.create_new => {
+                disk.inodes.push(Inode::default());
+                disk.names.insert(path.to_owned(), disk.inodes.len() - 1);
+                disk.inodes.len() - 1
+            }
+            None => return -libc::ENOENT,
+        };
+        if flags.truncate && flags.write {
+            let inode = &mut disk.inodes[inode];
+            inode.cached.clear();
+            inode.pending.push(Pending::Truncate);
+        }
+        let kind = Kind::Disk(DiskFile { inode, read: flags.read, write: flags.write });
+        let file = self.new_file(kind, false);
+        self.try_new_fd(file)
+    }
+
+    fn disk_file(&self, id: FileId) -> Result<(HostId, usize, bool, bool), i32> {
+        match self.file(id) {
+            Some(File { kind: Kind::Disk(file), host, .. }) => {
+                Ok((*host, file.inode, file.read, file.write))
+            }
+            Some(_) => Err(-libc::ESPIPE),
+            None => Err(-libc::EBADF),
+        }
+    }
+
+    pub(super) fn read_file(
+        &mut self,
+        id: FileId,
+        len: usize,
+        offset: u64,
+    ) -> Result<Vec<u8>, i32> {
+        let (host, inode, may_read, _) = self.disk_file(id)?;
+        if !may_read {
+            return Err(-libc::EBADF);
+        }
+        let who = inode as u64;
+        if self.fault(Fault::IoError, who, || format!("a read of file {inode} failed")) {
+            return Err(-libc::EIO);
+        }
+        let cached = &self.host(host).disk.inodes[inode].cached;
+        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(cached.len());
+        let end = start.saturating_add(len).min(cached.len());
+        let mut bytes = cached[start..end].to_vec();
+        if bytes.len() > 1
+            && self.fault(Fault::ShortFile, who, || format!("a read of file {inode} was short"))
+        {
+            let n = 1 + self.choose("short-file to", who, bytes.len() as u64 - 1) as usize;
+            bytes.truncate(n);
+        }
+        Ok(bytes)
+    }
+
+    /// Writes what there is room for and says how much that was.
+    pub(super) fn write_file(&mut self, id: FileId, bytes: &[u8], offset: u64) -> i32 {
+        let (host, inode, _, may_write) = match self.disk_file(id) {
+            Ok(file) => file,
+            Err(error) => return error,
+        };
+        if !may_write {
+            return -libc::EBADF;
+        }
+        let who = inode as u64;
+        if self.fault(Fault::NoSpace, who, || format!("file {inode} found no space")) {
+            return -libc::ENOSPC;
+        }
+        if self.fault(Fault::IoError, who, || format!("a write to file {inode} failed")) {
+            return -libc::EIO;
+        }
+        let mut n = bytes.len();
+        if n > 1
+            && self.fault(Fault::ShortFile, who, || format!("a write to file {inode} was short"))
+        {
+            n = 1 + self.choose("short-file to", who, n as u64 - 1) as usize;
+        }
+        let Ok(offset) = usize::try_from(offset) else { return -libc::EFBIG };
+        // As much as a test may want, and no more than a machine that runs it has.
+        if offset.saturating_add(n) > 1 << 30 {
+            return -libc::EFBIG;
+        }
+        let inode = &mut self.host_mut(host).disk.inodes[inode];
+        put(&mut inode.cached, offset, &bytes[..n]);
+        inode.pending.push(Pending::Write { offset, bytes: bytes[..n].to_vec() });
+        n as i32
+    }
+
+    pub(super) fn sync_file(&mut self, id: FileId) -> i32 {
+        let (host, number, ..) = match self.disk_file(id) {
+            Ok(file) => file,
+            Err(error) => return error,
+        };
+        let who = number as u64;
+        if self.fault(Fault::IoError, who, || format!("a sync of file {number} failed")) {
+            return -libc::EIO;
+        }
+        if self.fault(Fault::LyingSync, who, || format!("a sync of file {number} was a lie")) {
+            return 0;
+        }
+        let disk = &mut self.host_mut(host).disk;
+        let inode = &mut disk.inodes[number];
+        inode.durable.clone_from(&inode.cached);
+        inode.pending.clear();
+        if let Some((name, _)) = disk.names.iter().find(|(_, of)| **of == number) {
+            disk.durable_names.insert(name.clone(), number);
+        }
+        0
+    }
+
+    /// What is left of a disk after its host has lost power.
+    pub(super) fn crash_disk(&mut self, host: HostId) {
+        for number in 0..self.host(host).disk.inodes.len() {
+            let pending = std::mem::take(&mut self.host_mut(host).disk.inodes[number].pending);
+            for write in pending {
+                let kept = self.choose_told("crash keeps", number as u64, 3, |kept| {
+                    let how = if kept == 1 { "whole" } else { "torn" };
+                    format!("a write to file {number} that was not synced survived {how}")
+                });
+                let (Pending::Write { offset, bytes }, 1..) = (&write, kept) else {
+                    if let (Pending::Truncate, 1..) = (&write, kept) {
+                        self.host_mut(host).disk.inodes[number].durable.clear();
+                    }
+                    continue;
+                };
+                let sectors = bytes.len().div_ceil(SECTOR) as u64;
+                let torn = self.choose("crash tears at", number as u64, sectors) as usize * SECTOR;
+                let n = if kept == 1 { bytes.len() } else { torn };
+                put(&mut self.host_mut(host).disk.inodes[number].durable, *offset, &bytes[..n]);
+            }
+            let inode = &mut self.host_mut(host).disk.inodes[number];
+            inode.cached.clone_from(&inode.durable);
+        }
+        let unsynced: Vec<(PathBuf, usize)> = {
+            let disk = &self.host(host).disk;
+            let known = |name: &PathBuf| disk.durable_names.contains_key(name);
+            disk.names.iter().filter(|(n, _)| !known(n)).map(|(n, i)| (n.clone(), *i)).collect()
+        };
+        for (name, inode) in unsynced {
+            if self.choose("crash keeps name", inode as u64, 2) == 1 {
+                self.host_mut(host).disk.durable_names.insert(name, inode);
+            }
+        }
+        let disk = &mut self.host_mut(host).disk;
+        disk.names.clone_from(&disk.durable_names);
+    }
+}

@@ -1,0 +1,682 @@
+//! Byte streams: TCP with its handshake, ends, resets and windows, and connected pairs of Unix sockets.
+//!
+//! # How bytes travel
+//!
+//! A send takes as much as the window of the peer has room for: what was sent and not yet read by the peer's
+//! application counts against it. What it took becomes a segment that arrives a trip later, never before an
+//! earlier one of the same direction. A read makes room, and the sender hears of it a trip later.
+//!
+//! # How a connection ends
+//!
+//! - `shutdown` for writing, or a close with nothing unread, sends a FIN behind the data.
+//! - A close with something unread, or with a linger of zero, sends a reset.
+//! - Data for an end that is closed is answered with a reset. What has arrived stays readable after one.
+//! - A host that has crashed says nothing; when it is up again, it answers data for its former life with a
+//!   reset.
+
+use std::collections::VecDeque;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use super::fault::Fault;
+use super::file::{File, FileId, Kind};
+use super::state::{Event, HostId, Nanos, SECOND, State};
+
+/// Bytes that may be on their way or unread, in one direction.
+const WINDOW: usize = 64 * 1024;
+/// How long an end waits for a peer that has fallen silent.
+const PATIENCE: Nanos = 20 * SECOND;
+/// How often the first packet of a connection is sent.
+const SYN_TRIES: u32 = 6;
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Options {
+    pub(super) nodelay: bool,
+    pub(super) ttl: Option<u32>,
+    pub(super) linger: Option<Duration>,
+    pub(super) reuse_address: bool,
+    pub(super) reuse_port: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Phase {
+    /// Made, perhaps bound.
+    Fresh,
+    Connecting,
+    Connected,
+    /// Reset, timed out, or refused.
+    Dead,
+}
+
+pub(super) struct Stream {
+    /// The connection's number in stories; both ends have the same.
+    pub(super) connection: u64,
+    pub(super) phase: Phase,
+    pub(super) local: Option<SocketAddr>,
+    pub(super) remote: Option<SocketAddr>,
+    pub(super) options: Options,
+    pub(super) unix: bool,
+    peer: Option<FileId>,
+    peer_host: HostId,
+    inbox: VecDeque<u8>,
+    /// The peer will send no more.
+    fin: bool,
+    error: Option<i32>,
+    shut_read: bool,
+    shut_write: bool,
+    /// Bytes sent that the peer has not read.
+    unread: usize,
+    /// When the last segment that was sent arrives.
+    arrives: Nanos,
+    /// Nothing this end sends arrives any more.
+    muted: bool,
+}
+
+/// What travels from one end to the other.
+pub(super) struct Segment {
+    pub(super) from: FileId,
+    pub(super) from_host: HostId,
+    pub(super) to_host: HostId,
+    pub(super) to_life: u32,
+    pub(super) content: Content,
+}
+
+pub(super) enum Content {
+    Data(Vec<u8>),
+    Fin,
+    Reset,
+}
+
+pub(super) struct Listener {
+    pub(super) address: SocketAddr,
+    pub(super) backlog: usize,
+    pub(super) options: Options,
+    pub(super) queue: VecDeque<FileId>,
+}
+
+impl Stream {
+    pub(super) fn new(host: HostId, unix: bool) -> Stream {
+        Stream {
+            connection: 0,
+            phase: Phase::Fresh,
+            local: None,
+            remote: None,
+            options: Options::default(),
+            unix,
+            peer: None,
+            peer_host: host,
+            inbox: VecDeque::new(),
+            fin: false,
+            error: None,
+            shut_read: false,
+            shut_write: false,
+            unread: 0,
+            arrives: 0,
+            muted: false,
+        }
+    }
+
+    fn room(&self) -> usize {
+        WINDOW.saturating_sub(self.unread)
+    }
+
+    pub(super) fn mute(&mut self) {
+        self.muted = true;
+        self.phase = Phase::Dead;
+        self.error = Some(libc::ECONNABORTED);
+    }
+}
+
+impl State {
+    pub(super) fn stream(&self, id: FileId) -> Option<&Stream> {
+        match self.file(id) {
+            Some(File { kind: Kind::Stream(stream), .. }) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stream_mut(&mut self, id: FileId) -> Option<&mut Stream> {
+        match self.file_mut(id) {
+            Some(File { kind: Kind::Stream(stream), .. }) => Some(stream),
+            _ => None,
+        }
+    }
+
+    pub(super) fn stream_ready(&self, stream: &Stream) -> i16 {
+        let mut ready = 0;
+        if !stream.inbox.is_empty() || stream.fin || stream.shut_read {
+            ready |= libc::POLLIN;
+        }
+        if stream.fin || stream.shut_read {
+            ready |= libc::POLLRDHUP;
+        }
+        match stream.phase {
+            Phase::Fresh => ready |= libc::POLLOUT | libc::POLLHUP,
+            Phase::Connecting => {}
+            Phase::Connected => {
+                if stream.room() > 0 {
+                    ready |= libc::POLLOUT;
+                }
+                if stream.fin && stream.shut_write {
+                    ready |= libc::POLLHUP;
+                }
+            }
+            Phase::Dead => {
+                ready |= libc::POLLIN | libc::POLLOUT | libc::POLLHUP | libc::POLLRDHUP;
+            }
+        }
+        if stream.error.is_some() {
+            ready |= libc::POLLERR | libc::POLLIN | libc::POLLOUT;
+        }
+        ready
+    }
+
+    pub(super) fn stream_pair(&mut self, nonblocking: bool) -> (FileId, FileId) {
+        let host = self.current_host;
+        let connection = self.fresh_connection();
+        let ends = [(); 2].map(|()| {
+            let mut stream = Stream::new(host, true);
+            stream.phase = Phase::Connected;
+            stream.connection = connection;
+            self.new_file(Kind::Stream(Box::new(stream)), nonblocking)
+        });
+        for (end, other) in [(ends[0], ends[1]), (ends[1], ends[0])] {
+            if let Some(stream) = self.stream_mut(end) {
+                stream.peer = Some(other);
+            }
+        }
+        (ends[0], ends[1])
+    }
+
+    fn fresh_connection(&mut self) -> u64 {
+        self.next_connection += 1;
+        self.next_connection
+    }
+
+    fn ephemeral_port(&mut self, host: HostId) -> u16 {
+        loop {
+            let next = &mut self.host_mut(host).next_port;
+            let port = *next;
+            *next = if port >= 60_999 { 32_768 } else { port + 1 };
+            if !self.listeners.contains_key(&(host, port)) {
+                return port;
+            }
+        }
+    }
+
+    pub(super) fn bind(&mut self, id: FileId, mut address: SocketAddr) -> i32 {
+        let Some(file) = self.file(id) else { return -libc::EBADF };
+        let host = file.host;
+        let ours = self.route(host, address.ip()) == Some(host);
+        if !ours {
+            return -libc::EADDRNOTAVAIL;
+        }
+        if address.port() == 0 {
+            address.set_port(self.ephemeral_port(host));
+        }
+        if let Some(Kind::Datagram(_)) = self.file(id).map(|file| &file.kind) {
+            return self.bind_datagram(id, host, address);
+        }
+        let Some(stream) = self.stream(id) else { return -libc::EINVAL };
+        if stream.local.is_some() || stream.phase != Phase::Fresh {
+            return -libc::EINVAL;
+        }
+        let shares = stream.options.reuse_port;
+        if self.port_is_taken(host, address.port(), shares) {
+            return -libc::EADDRINUSE;
+        }
+        if let Some(stream) = self.stream_mut(id) {
+            stream.local = Some(address);
+        }
+        0
+    }
+
+    fn port_is_taken(&self, host: HostId, port: u16, shares: bool) -> bool {
+        self.listeners.get(&(host, port)).is_some_and(|others| {
+            others.iter().any(|other| match self.file(*other).map(|file| &file.kind) {
+                Some(Kind::Listener(listener)) => !(shares && listener.options.reuse_port),
+                _ => false,
+            })
+        })
+    }
+
+    pub(super) fn listen(&mut self, id: FileId, backlog: i32) -> i32 {
+        let Some(file) = self.file(id) else { return -libc::EBADF };
+        let host = file.host;
+        match &file.kind {
+            Kind::Listener(_) => return 0,
+            Kind::Stream(stream) if stream.phase == Phase::Fresh => {}
+            Kind::Stream(_) => return -libc::EINVAL,
+            _ => return -libc::EOPNOTSUPP,
+        }
+        let (local, options) = match self.stream(id) {
+            Some(stream) => (stream.local, stream.options),
+            None => return -libc::EINVAL,
+        };
+        let address = match local {
+            Some(address) => address,
+            None => SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.ephemeral_port(host))),
+        };
+        if self.port_is_taken(host, address.port(), options.reuse_port) {
+            return -libc::EADDRINUSE;
+        }
+        let backlog = backlog.clamp(1, 4096) as usize;
+        if let Some(file) = self.file_mut(id) {
+            let queue = VecDeque::new();
+            file.kind = Kind::Listener(Listener { address, backlog, options, queue });
+        }
+        self.listeners.entry((host, address.port())).or_default().push(id);
+        0
+    }
+
+    pub(super) fn listener_closed(&mut self, id: FileId, host: HostId, listener: Listener) {
+        let key = (host, listener.address.port());
+        if let Some(group) = self.listeners.get_mut(&key) {
+            group.retain(|other| *other != id);
+            if group.is_empty() {
+                self.listeners.remove(&key);
+            }
+        }
+        for waiting in listener.queue {
+            if let Some(stream) = self.stream_mut(waiting) {
+                // Nobody will ever read from it.
+                stream.options.linger = Some(Duration::ZERO);
+            }
+            self.let_go(waiting);
+        }
+    }
+
+    /// Starts a connect, or says how one goes that was started.
+    pub(super) fn connect(&mut self, id: FileId, to: SocketAddr) -> i32 {
+        let Some(file) = self.file(id) else { return -libc::EBADF };
+        let host = file.host;
+        if let Kind::Datagram(_) = file.kind {
+            return self.connect_datagram(id, to);
+        }
+        let Some(stream) = self.stream(id) else { return -libc::EOPNOTSUPP };
+        match stream.phase {
+            Phase::Connecting => return -libc::EALREADY,
+            Phase::Connected => return -libc::EISCONN,
+            Phase::Dead => {
+                let error = self.stream_mut(id).and_then(|stream| stream.error.take());
+                return -error.unwrap_or(libc::ECONNABORTED);
+            }
+            Phase::Fresh => {}
+        }
+        let Some(target) = self.route(host, to.ip()) else { return -libc::ENETUNREACH };
+        let ip = if to.ip().is_loopback() || to.ip().is_unspecified() {
+            to.ip()
+        } else {
+            let same = |ip: &&IpAddr| ip.is_ipv4() == to.is_ipv4();
+            self.host(host).addresses.iter().find(same).copied().unwrap_or(to.ip())
+        };
+        let port = self.ephemeral_port(host);
+        let connection = self.fresh_connection();
+        let Some(stream) = self.stream_mut(id) else { return -libc::EBADF };
+        stream.connection = connection;
+        stream.phase = Phase::Connecting;
+        stream.remote = Some(to);
+        stream.peer_host = target;
+        stream.local.get_or_insert(SocketAddr::new(ip, port));
+        let trip = self.trip(connection, host, target);
+        if self.fault(Fault::Unreachable, connection, || {
+            format!("connection {connection} found no way to its host")
+        }) {
+            self.plan(trip, Event::Answer { to: id, server: None, error: libc::EHOSTUNREACH });
+        } else {
+            self.plan(trip, Event::Syn { from: id, tries: 1 });
+        }
+        -libc::EINPROGRESS
+    }
+
+    pub(super) fn syn_arrives(&mut self, from: FileId, tries: u32) {
+        let Some(client) = self.file(from) else { return };
+        let host = client.host;
+        let Some(stream) = self.stream(from).filter(|s| s.phase == Phase::Connecting) else {
+            return;
+        };
+        let (connection, target) = (stream.connection, stream.peer_host);
+        let (local, Some(to)) = (stream.local, stream.remote) else { return };
+        let trip = self.trip(connection, host, target);
+        let again = Event::Syn { from, tries: tries + 1 };
+        let timed_out = Event::Answer { to: from, server: None, error: libc::ETIMEDOUT };
+        let lost = self.is_cut(host, target) || !self.host(target).up || !self.host(host).up;
+        let listener = self.pick_listener(connection, target, to.port());
+        let full = listener.is_some_and(|listener| match self.file(listener) {
+            Some(File { kind: Kind::Listener(listener), .. }) => {
+                listener.queue.len() >= listener.backlog
+            }
+            _ => true,
+        });
+        if lost || full {
+            let later = if tries >= SYN_TRIES { timed_out } else { again };
+            return self.plan(SECOND << (tries - 1), later);
+        }
+        let Some(listener) = listener else {
+            let refused = Event::Answer { to: from, server: None, error: libc::ECONNREFUSED };
+            return self.plan(trip, refused);
+        };
+        let mut server = Stream::new(host, false);
+        server.connection = connection;
+        server.phase = Phase::Connected;
+        server.local = Some(to);
+        server.remote = local;
+        server.peer = Some(from);
+        server.peer_host = host;
+        let server = self.new_file_on(target, Kind::Stream(Box::new(server)), false);
+        // The queue's.
+        self.hold(server);
+        if let Some(Kind::Listener(listener)) = self.file_mut(listener).map(|file| &mut file.kind) {
+            listener.queue.push_back(server);
+        }
+        self.wake_file(listener, libc::POLLIN);
+        let answer = Event::Answer { to: from, server: Some(server), error: 0 };
+        self.send_over(target, host, self.now + trip, answer);
+    }
+
+    fn pick_listener(&mut self, connection: u64, host: HostId, port: u16) -> Option<FileId> {
+        let group = self.listeners.get(&(host, port))?.clone();
+        let at = self.choose("listener", connection, group.len() as u64);
+        group.get(at as usize).copied()
+    }
+
+    pub(super) fn answer_arrives(&mut self, to: FileId, server: Option<FileId>, error: i32) {
+        let host = self.file(to).map(|file| file.host);
+        let Some(stream) = self.stream_mut(to).filter(|s| s.phase == Phase::Connecting) else {
+            // It has been given up meanwhile.
+            if let Some(server) = server {
+                self.reset_arrives(server);
+            }
+            return;
+        };
+        if error == 0 {
+            stream.phase = Phase::Connected;
+            stream.peer = server;
+            stream.arrives = 0;
+            self.wake_file(to, libc::POLLOUT);
+        } else {
+            stream.phase = Phase::Dead;
+            stream.error = Some(error);
+            self.wake_file(to, libc::POLLIN | libc::POLLOUT | libc::POLLERR | libc::POLLHUP);
+        }
+        debug_assert!(host.is_some());
+    }
+
+    pub(super) fn accept(&mut self, id: FileId) -> Result<(FileId, Option<SocketAddr>), i32> {
+        let number = u64::from(id.index);
+        match self.file(id) {
+            Some(File { kind: Kind::Listener(listener), .. }) => {
+                if listener.queue.is_empty() {
+                    return Err(-libc::EAGAIN);
+                }
+            }
+            Some(_) => return Err(-libc::EINVAL),
+            None => return Err(-libc::EBADF),
+        }
+        if self.fault(Fault::AcceptRunsOut, number, || "an accept ran out of something".into()) {
+            let errors = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
+            return Err(-errors[self.choose("accept runs out of", number, 3) as usize]);
+        }
+        let Some(Kind::Listener(listener)) = self.file_mut(id).map(|file| &mut file.kind) else {
+            return Err(-libc::EBADF);
+        };
+        let Some(taken) = listener.queue.pop_front() else { return Err(-libc::EAGAIN) };
+        let connection = self.stream(taken).map_or(0, |stream| stream.connection);
+        if self.fault(Fault::AcceptAborted, number, || {
+            format!("connection {connection} was aborted before it was accepted")
+        }) {
+            if let Some(stream) = self.stream_mut(taken) {
+                stream.options.linger = Some(Duration::ZERO);
+            }
+            self.let_go(taken);
+            return Err(-libc::ECONNABORTED);
+        }
+        let remote = self.stream(taken).and_then(|stream| stream.remote);
+        Ok((taken, remote))
+    }
+
+    /// Takes up to `most` bytes of what has arrived; 0 at the end of the stream.
+    pub(super) fn receive(&mut self, id: FileId, most: usize) -> Result<Vec<u8>, i32> {
+        let Some(stream) = self.stream_mut(id) else {
+            return match self.file(id) {
+                Some(File { kind: Kind::Datagram(_), .. }) => self.receive_datagram(id, most),
+                Some(File { kind: Kind::Listener(_), .. }) => Err(-libc::ENOTCONN),
+                Some(_) => Err(-libc::ENOTSOCK),
+                None => Err(-libc::EBADF),
+            };
+        };
+        if stream.inbox.is_empty() {
+            return match (stream.error.take(), stream.phase) {
+                (Some(error), _) => Err(-error),
+                (None, Phase::Connecting) => Err(-libc::EAGAIN),
+                (None, Phase::Fresh) => Err(-libc::ENOTCONN),
+                (None, Phase::Connected) if !stream.fin && !stream.shut_read => Err(-libc::EAGAIN),
+                (None, _) => Ok(Vec::new()),
+            };
+        }
+        let (connection, there) = (stream.connection, stream.inbox.len());
+        let mut n = there.min(most);
+        if n > 1
+            && self.fault(Fault::ShortReceive, connection, || {
+                format!("a receive on connection {connection} was short")
+            })
+        {
+            n = 1 + self.choose("short-receive to", connection, n as u64 - 1) as usize;
+        }
+        let Some(stream) = self.stream_mut(id) else { return Err(-libc::EBADF) };
+        let bytes: Vec<u8> = stream.inbox.drain(..n).collect();
+        let (peer, peer_host) = (stream.peer, stream.peer_host);
+        let host = self.file(id).map_or(peer_host, |file| file.host);
+        if let Some(peer) = peer
+            && let Some(sender) = self.stream_mut(peer)
+        {
+            let was_full = sender.room() == 0;
+            sender.unread -= n.min(sender.unread);
+            if was_full {
+                let trip = self.trip(connection, host, peer_host);
+                self.send_over(host, peer_host, self.now + trip, Event::Window(peer));
+            }
+        }
+        Ok(bytes)
+    }
+
+    /// How many bytes a send may take now; then [`State::send_taken`] sends them.
+    pub(super) fn may_send(&mut self, id: FileId, len: usize) -> Result<usize, i32> {
+        let Some(stream) = self.stream_mut(id) else {
+            return match self.file(id) {
+                Some(File { kind: Kind::Datagram(_), .. }) => self.may_send_datagram(id, len),
+                Some(File { kind: Kind::Listener(_), .. }) => Err(-libc::EPIPE),
+                Some(_) => Err(-libc::ENOTSOCK),
+                None => Err(-libc::EBADF),
+            };
+        };
+        match stream.phase {
+            Phase::Fresh => return Err(-libc::EPIPE),
+            Phase::Connecting => return Err(-libc::EAGAIN),
+            Phase::Dead => return Err(-stream.error.take().unwrap_or(libc::EPIPE)),
+            Phase::Connected => {}
+        }
+        if stream.shut_write {
+            return Err(-libc::EPIPE);
+        }
+        if len == 0 {
+            return Ok(0);
+        }
+        let (room, connection) = (stream.room(), stream.connection);
+        if room == 0 {
+            return Err(-libc::EAGAIN);
+        }
+        let mut n = len.min(room);
+        if n > 1
+            && self.fault(Fault::ShortSend, connection, || {
+                format!("a send on connection {connection} was short")
+            })
+        {
+            n = 1 + self.choose("short-send to", connection, n as u64 - 1) as usize;
+        }
+        Ok(n)
+    }
+
+    pub(super) fn send_taken(&mut self, id: FileId, bytes: Vec<u8>) {
+        if let Some(Kind::Datagram(_)) = self.file(id).map(|file| &file.kind) {
+            return self.send_datagram(id, bytes);
+        }
+        let Some(stream) = self.stream_mut(id) else { return };
+        stream.unread += bytes.len();
+        let connection = stream.connection;
+        self.send_content(id, Content::Data(bytes));
+        self.break_connection(id, connection);
+    }
+
+    /// The faults that end a connection in the middle.
+    fn break_connection(&mut self, id: FileId, connection: u64) {
+        if self.stream(id).is_some_and(|stream| stream.unix) {
+            return;
+        }
+        let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
+        if self.fault(Fault::Reset, connection, || format!("connection {connection} was reset")) {
+            let after = self.choose("reset after", connection, 1000) * super::state::MICRO;
+            self.plan(after, Event::Dead(id, libc::ECONNRESET));
+            self.plan(after, Event::Dead(peer, libc::ECONNRESET));
+        }
+        if self.fault(Fault::Silence, connection, || format!("connection {connection} fell silent"))
+        {
+            for end in [id, peer] {
+                if let Some(stream) = self.stream_mut(end) {
+                    stream.muted = true;
+                }
+                self.plan(PATIENCE, Event::Dead(end, libc::ETIMEDOUT));
+            }
+        }
+    }
+
+    pub(super) fn shutdown(&mut self, id: FileId, how: i32) -> i32 {
+        let Some(stream) = self.stream_mut(id) else {
+            return match self.file(id) {
+                Some(File { kind: Kind::Listener(_) | Kind::Datagram(_), .. }) => -libc::ENOTCONN,
+                Some(_) => -libc::ENOTSOCK,
+                None => -libc::EBADF,
+            };
+        };
+        if stream.phase != Phase::Connected {
+            return -libc::ENOTCONN;
+        }
+        if how != libc::SHUT_WR {
+            stream.shut_read = true;
+        }
+        let ends = how != libc::SHUT_RD && !stream.shut_write;
+        if ends {
+            stream.shut_write = true;
+            self.send_content(id, Content::Fin);
+        }
+        self.wake_file(id, libc::POLLIN | libc::POLLOUT | libc::POLLHUP | libc::POLLRDHUP);
+        0
+    }
+
+    fn send_content(&mut self, id: FileId, content: Content) {
+        let Some(file) = self.file(id) else { return };
+        let host = file.host;
+        let Some(stream) = self.stream(id) else { return };
+        let (Some(peer), false) = (stream.peer, stream.muted) else { return };
+        self.send_segment(id, host, peer, content);
+    }
+
+    fn send_segment(&mut self, id: FileId, host: HostId, peer: FileId, content: Content) {
+        let Some((unix, connection, to_host, arrives)) = self
+            .stream(id)
+            .map(|stream| (stream.unix, stream.connection, stream.peer_host, stream.arrives))
+        else {
+            return;
+        };
+        let to_life = self.host(to_host).life;
+        let segment = Segment { from: id, from_host: host, to_host, to_life, content };
+        if unix {
+            return self.segment_arrives(peer, segment);
+        }
+        let at = arrives.max(self.now + self.trip(connection, host, to_host));
+        if let Some(stream) = self.stream_mut(id) {
+            stream.arrives = at;
+        }
+        self.send_over(host, to_host, at, Event::Segment(peer, segment));
+    }
+
+    pub(super) fn segment_arrives(&mut self, to: FileId, segment: Segment) {
+        let Segment { from, from_host, to_host, to_life, content } = segment;
+        let host = self.host(to_host);
+        if !host.up {
+            return;
+        }
+        let known = host.life == to_life;
+        let there = known && self.stream(to).is_some_and(|stream| !stream.muted);
+        if !there {
+            // Nobody has this end any more. Data for it is answered with a reset.
+            if let Content::Data(_) = content {
+                let trip = self.latency;
+                self.send_over(
+                    to_host,
+                    from_host,
+                    self.now + trip,
+                    Event::Dead(from, libc::ECONNRESET),
+                );
+            }
+            return;
+        }
+        let Some(stream) = self.stream_mut(to) else { return };
+        match content {
+            Content::Data(bytes) => {
+                if stream.phase == Phase::Connected && !stream.shut_read {
+                    stream.inbox.extend(bytes);
+                    self.wake_file(to, libc::POLLIN);
+                } else if let Some(sender) = self.stream_mut(from) {
+                    sender.unread -= bytes.len().min(sender.unread);
+                }
+            }
+            Content::Fin => {
+                stream.fin = true;
+                let hung_up = if stream.shut_write { libc::POLLHUP } else { 0 };
+                self.wake_file(to, libc::POLLIN | libc::POLLRDHUP | hung_up);
+            }
+            Content::Reset => self.reset_arrives(to),
+        }
+    }
+
+    fn reset_arrives(&mut self, to: FileId) {
+        self.dies(to, libc::ECONNRESET);
+    }
+
+    /// An end fails: with a reset, or because it has heard nothing for too long.
+    pub(super) fn dies(&mut self, id: FileId, error: i32) {
+        let Some(stream) = self.stream_mut(id) else { return };
+        if !matches!(stream.phase, Phase::Connected | Phase::Connecting) {
+            return;
+        }
+        stream.phase = Phase::Dead;
+        stream.error = Some(error);
+        let all = libc::POLLIN | libc::POLLOUT | libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP;
+        self.wake_file(id, all);
+    }
+
+    /// The last holder of an end has let go of it.
+    pub(super) fn stream_closed(&mut self, id: FileId, host: HostId, stream: Stream) {
+        let (Some(peer), false) = (stream.peer, stream.muted) else { return };
+        if stream.phase != Phase::Connected {
+            return;
+        }
+        let resets = !stream.inbox.is_empty() || stream.options.linger == Some(Duration::ZERO);
+        let content = if resets {
+            Content::Reset
+        } else if stream.shut_write {
+            return;
+        } else {
+            Content::Fin
+        };
+        let to_host = stream.peer_host;
+        let to_life = self.host(to_host).life;
+        let segment = Segment { from: id, from_host: host, to_host, to_life, content };
+        if stream.unix {
+            return self.segment_arrives(peer, segment);
+        }
+        let at = stream.arrives.max(self.now + self.trip(stream.connection, host, to_host));
+        self.send_over(host, to_host, at, Event::Segment(peer, segment));
+    }
+}
