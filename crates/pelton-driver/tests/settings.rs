@@ -50,6 +50,21 @@ fn a_backend_that_is_no_backend_is_named() {
 }
 
 #[test]
+#[cfg(not(feature = "sim"))]
+fn the_simulated_backend_is_refused_with_the_feature_that_brings_it() {
+    let error = "sim".parse::<Backend>().unwrap_err();
+    assert_eq!(error.field, "backend");
+    assert!(error.reason.contains("built without the feature `sim`"), "{error}");
+}
+
+#[test]
+#[cfg(feature = "sim")]
+fn the_simulated_backend_has_a_name() {
+    assert_eq!("sim".parse(), Ok(Backend::Sim));
+    assert_eq!(Backend::Sim.to_string(), "sim");
+}
+
+#[test]
 fn a_backend_that_is_forced_runs_or_says_why_it_cannot() {
     for backend in [Backend::IoUring, Backend::Epoll] {
         match Driver::new(Config { backend, ..small() }) {
