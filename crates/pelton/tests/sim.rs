@@ -64,7 +64,7 @@ fn an_echo_without_faults_ends_and_leaves_nothing() {
 
 #[test]
 fn an_echo_survives_a_hundred_swarms() {
-    sim::run_seeds(std::env::var("N").map_or(100, |n| n.parse().unwrap()), echo);
+    sim::run_seeds(100, echo);
 }
 
 #[test]

@@ -46,8 +46,14 @@ impl Driver {
         loop {
             let in_flight = self.orphans();
             if in_flight == 0 && core.fds.open() == 0 {
-                // What is staged now is closes that nobody waits for: they must still reach the kernel.
-                let _ = self.room.wait(core, Some(Duration::ZERO));
+                // What is staged now is closes that nobody waits for: they must still reach the kernel, which
+                // may take them piecemeal, or not at the first try.
+                if !self.room.has_staged() || self.room.wait(core, Some(Duration::ZERO)).is_err() {
+                    return 0;
+                }
+                if calls::now() < give_up {
+                    continue;
+                }
                 return 0;
             }
             let left = give_up.saturating_duration_since(calls::now());

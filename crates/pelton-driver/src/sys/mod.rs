@@ -213,6 +213,14 @@ impl Room {
         in_room!(self, kernel => kernel.reap(core, on));
     }
 
+    /// True when entries wait to be taken by the kernel.
+    pub(crate) fn has_staged(&self) -> bool {
+        match self {
+            Room::Uring(uring) => uring.has_staged(),
+            _ => false,
+        }
+    }
+
     /// Before the room is dropped with nothing in flight, or leaked with something.
     pub(crate) fn retire(&self, core: &Core) {
         if let Room::Uring(_) = self {

@@ -350,6 +350,10 @@ impl Uring {
         entry.raw.set(NO_DESCRIPTOR);
     }
 
+    pub(crate) fn has_staged(&self) -> bool {
+        self.ring.staged() > 0 || self.has_backlog()
+    }
+
     #[inline(always)]
     pub(crate) fn has_work(&self) -> bool {
         self.ring.cq_ready() > 0
