@@ -1000,7 +1000,7 @@ unsafe fn parts_of(entry: &Entry) -> Vec<(*mut u8, usize)> {
         let header = std::ptr::with_exposed_provenance::<MessageHeader>(entry.addr as usize);
         // SAFETY: the header and its parts are valid, by the caller.
         let parts: &[Part] = unsafe {
-            let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen as usize);
+            let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen);
             if len == 0 { &[] } else { std::slice::from_raw_parts(parts, len) }
         };
         return parts.iter().map(|part| (part.iov_base.cast(), part.iov_len)).collect();
