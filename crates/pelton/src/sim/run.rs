@@ -34,12 +34,12 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default: the seed decides which faults there are (swarm testing), a minute of virtual time with
-    /// them, and another one without in which everything has to come to its end.
+    /// The default: the seed decides which faults there are (swarm testing), ten seconds of virtual time with
+    /// them, and a minute without in which everything has to come to its end.
     pub fn new(seed: u64) -> Options {
-        let minute = Duration::from_secs(60);
         let world = WorldOptions::swarm(seed);
-        Options { world, time_limit: minute, grace: minute, vary: true, twice: true }
+        let (time_limit, grace) = (Duration::from_secs(10), Duration::from_secs(60));
+        Options { world, time_limit, grace, vary: true, twice: true }
     }
 
     /// Which faults there are, instead of those that the seed would pick.
