@@ -189,6 +189,19 @@ impl World {
         })
     }
 
+    /// Puts words to the last choice of this label about `who`, and says when what it did begins: what a
+    /// choice comes to is often known only when others have been made. Others that have no words are details.
+    pub fn tell(
+        &self,
+        label: &'static str,
+        who: u64,
+        at: Duration,
+        story: impl FnOnce() -> String,
+    ) {
+        let at = u64::try_from(at.as_nanos()).unwrap_or(Nanos::MAX);
+        self.with(|state| state.choices.retell(label, who, story(), Some(at)));
+    }
+
     /// Makes something that an application did part of the trace.
     pub fn note(&self, what: u64) {
         self.with(|state| state.choices.note(what));
@@ -206,6 +219,11 @@ impl World {
         self.with(|state| state.names.insert(name.to_owned(), addresses.to_vec()));
     }
 
+    /// A host's addresses.
+    pub fn addresses(&self, host: HostId) -> Vec<IpAddr> {
+        self.with(|state| state.host(host).addresses.clone())
+    }
+
     /// A host's name.
     pub fn host_name(&self, host: HostId) -> String {
         self.with(|state| state.host(host).name.clone())
@@ -213,12 +231,15 @@ impl World {
 
     /// Cuts the network between two hosts: what is sent waits until it has healed.
     pub fn cut(&self, a: HostId, b: HostId) {
-        self.with(|state| {
-            state.cuts.entry(State::link(a, b)).or_default();
-        });
+        self.with(|state| state.cut(a, b, true));
     }
 
-    /// Heals a cut.
+    /// Holds whatever is sent between two hosts, also what a cut would lose, until that is healed.
+    pub fn hold(&self, a: HostId, b: HostId) {
+        self.with(|state| state.cut(a, b, false));
+    }
+
+    /// Heals a cut or ends a hold.
     pub fn heal(&self, a: HostId, b: HostId) {
         self.with(|state| state.heal(a, b));
     }
@@ -307,6 +328,11 @@ impl World {
             }
             let at = state.choose("runs first", 0, runnable.len() as u64);
             let proc = ProcId(runnable[at as usize] as u32);
+            if at > 0 {
+                state.tell("runs first", 0, |state| {
+                    format!("{} ran before {at} others", state.reactor_name(proc))
+                });
+            }
             state.procs[proc.0 as usize].runnable = false;
             let now = state.now;
             state.advance(now + MICRO);
@@ -364,6 +390,16 @@ impl World {
         self.with(|state| state.next_event()).map(Duration::from_nanos)
     }
 
+    /// What a host's drivers have in flight, in words: where a run is stuck, that is what it waits for.
+    pub fn waits_of(&self, host: HostId) -> Vec<String> {
+        self.with(|state| state.waits_of(host))
+    }
+
+    /// The names that can be looked up.
+    pub fn names(&self) -> Vec<String> {
+        self.with(|state| state.names.keys().cloned().collect())
+    }
+
     /// What nobody has given back: descriptors, and operations in flight, in words.
     pub fn leftovers(&self) -> Vec<String> {
         self.with(|state| {
@@ -371,18 +407,11 @@ impl World {
             for (index, file) in state.fds.iter().enumerate() {
                 if let Some(file) = file {
                     let what = match state.file(*file).map(|file| &file.kind) {
-                        Some(Kind::Stream(stream)) => {
-                            format!("connection {}", stream.connection)
-                        }
-                        Some(Kind::Listener(listener)) => format!("listener {}", listener.address),
-                        Some(Kind::Datagram(_)) => "a datagram socket".into(),
-                        Some(Kind::Disk(_)) => "a file".into(),
-                        Some(Kind::Event(_)) => "a wake source".into(),
-                        Some(Kind::Epoll(_)) => "an epoll".into(),
                         Some(Kind::Ring(ring)) => {
-                            format!("a ring with {} operations in flight", ring.in_flight())
+                            let name = state.file_name(*file);
+                            format!("{name} with {} operations in flight", ring.in_flight())
                         }
-                        None => "nothing".into(),
+                        _ => state.file_name(*file),
                     };
                     left.push(format!("descriptor {index} is open: {what}"));
                 }

@@ -47,11 +47,23 @@
 //! The failing run is shrunk: faults are taken out as long as it fails. What is left is told in words, with the
 //! command that makes exactly that happen again.
 
+mod environment;
+mod group;
+#[doc(hidden)]
+pub mod macro_support;
 mod member;
+mod options;
+mod panics;
 mod report;
 mod run;
+mod scene;
 mod shrink;
+mod trouble;
+mod turns;
 
+pub use group::Group;
+pub use options::Options;
 pub use pelton_driver::sim::{Decision, Fault, Faults};
 pub use report::{Failure, Kind, Report};
-pub use run::{Options, Sim, current, run, run_seeds, run_with, try_run};
+pub use run::{current, run, run_seeds, run_seeds_with, run_with, try_run};
+pub use scene::Sim;
