@@ -5,6 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::io;
 use std::net::SocketAddr;
 use std::ops::Deref;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use pelton_driver::{
@@ -275,7 +276,8 @@ impl Rig {
     /// Sends until nothing more fits. Returns what has been sent, which the peer has not received.
     #[track_caller]
     pub fn fill(&self, fd: Fd) -> Vec<u8> {
-        let bytes = pattern(11, 16 << 20);
+        static BYTES: OnceLock<Vec<u8>> = OnceLock::new();
+        let bytes = BYTES.get_or_init(|| pattern(11, 16 << 20)).clone();
         let key = self.go(Submission::send_all(fd, bytes));
         self.settle();
         assert!(self.cancel(key.id()), "16 MiB are more than there is room for");

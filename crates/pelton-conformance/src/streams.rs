@@ -353,10 +353,10 @@ fn a_slow_receiver_holds_its_sender_back(on: &Bench) {
 fn everything_before_a_close_is_received(on: &Bench) {
     let driver = on.driver();
     for (one, other) in driver.pairs() {
-        driver.send(one, pattern(3, 100_000));
+        driver.send(one, pattern(3, 30_000));
         driver.run(Submission::close(one)).unwrap();
         driver.settle();
-        assert!(driver.receive_all(other) == pattern(3, 100_000));
+        assert!(driver.receive_all(other) == pattern(3, 30_000));
     }
 }
 
