@@ -245,6 +245,15 @@ impl Reactor {
         MayGoOn::Now
     }
 
+    /// Counts an operation that ends at once, where there may be one: otherwise it is to be started as any
+    /// other, which says what then.
+    #[inline(always)]
+    pub(crate) fn spend(&self) -> bool {
+        let left = self.budget.get();
+        self.budget.set(left.saturating_sub(1));
+        left > 0
+    }
+
     #[cold]
     fn give_way(&self, waker: &Waker) -> MayGoOn {
         if self.ended.get() {

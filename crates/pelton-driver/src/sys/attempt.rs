@@ -122,9 +122,11 @@ fn attempt_once(
 
 /// Reads from a file what the page cache has, without a wait: as much as was asked for, or all up to the end
 /// of the file. None where that is not to be had: then the read has to wait, as a whole, because a read that is
-/// cut short by what happens to be cached surprises everybody.
+/// cut short by what happens to be cached surprises everybody. It is not tried each time where it was in vain
+/// before.
+#[inline]
 pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<i32> {
-    if entry.has(flags::WAITS) {
+    if entry.has(flags::WAITS) || !entry.misses.may_try() {
         return None;
     }
     let mut done = 0;
@@ -134,8 +136,8 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
         let at = offset.checked_add(done as u64)?;
         let (low, high) = (at as libc::c_ulong, (at >> 32) as libc::c_ulong);
         let (call, nowait) = (libc::SYS_preadv2, libc::RWF_NOWAIT);
-        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, and such an
-        // operation keeps its descriptor open. The kernel takes the offset in two words, and on a 64-bit
+        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, or borrowed for this
+        // call alone; and the descriptor is open: an operation keeps it so, and nothing else runs meanwhile. The kernel takes the offset in two words, and on a 64-bit
         // machine only the first of them.
         let result = check(unsafe {
             libc::syscall(call, entry.raw.get(), &raw const part, 1, low, high, nowait) as isize
@@ -148,10 +150,12 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
                     // No file, or on a file system that cannot say: asking again would be in vain.
                     entry.set(flags::WAITS);
                 }
+                entry.misses.missed();
                 return None;
             }
         }
     }
+    entry.misses.hit();
     Some(done as i32)
 }
 
