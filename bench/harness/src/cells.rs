@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::roster::{
     self, AHEAD, AXUM_PELTON, AXUM_TOKIO, BATCHED, HTTP_COMPIO, HTTP_EPOLL, HTTP_TOKIO, HTTP_URING,
-    MODES, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
+    MODES, RAW_BATCHED, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
 };
 
 /// One load and its servers.
@@ -127,7 +127,7 @@ pub(crate) fn all() -> Vec<Cell> {
         open("echo-64b-c64-100k", "Echo, 64 B, 64 connections, 100 000 a second", 64, 100_000),
         Cell {
             reference: URING_LEASED,
-            servers: vec![URING_LEASED, BATCHED],
+            servers: vec![URING_LEASED, BATCHED, RAW_URING, RAW_BATCHED],
             ..open(
                 "batching",
                 "Batching wait: echo, 64 B, 64 connections, 50 000 a second",
@@ -206,7 +206,7 @@ pub(crate) fn quick_servers() -> Vec<&'static str> {
 /// The servers that the goals speak of.
 pub(crate) fn goal_servers() -> Vec<&'static str> {
     let mut servers =
-        vec![RAW_URING, RAW_SINGLE, RAW_EPOLL, RAW_EPOLL_OWNED, TOKIO, BATCHED, AHEAD];
+        vec![RAW_URING, RAW_SINGLE, RAW_BATCHED, RAW_EPOLL, RAW_EPOLL_OWNED, TOKIO, BATCHED, AHEAD];
     servers.extend(roster::PELTON_ECHO);
     servers.extend([HTTP_TOKIO, HTTP_URING, HTTP_EPOLL, AXUM_TOKIO, AXUM_PELTON]);
     servers
