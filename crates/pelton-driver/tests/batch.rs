@@ -90,3 +90,29 @@ fn timers_and_wakes_end_the_wait() {
     other.join().unwrap().unwrap();
     driver.abandon(waits);
 }
+
+#[test]
+fn a_wait_in_which_nothing_happens_goes_on_when_the_batchs_time_is_over() {
+    let config = Config {
+        backend: Backend::IoUring,
+        batch_wait: Duration::from_millis(1),
+        shutdown_timeout: Duration::from_millis(100),
+        ..small()
+    };
+    if gathers().is_none() {
+        return;
+    }
+    let driver = Driver::new(config).unwrap();
+    let notifier = driver.notifier();
+    let other = std::thread::spawn(move || {
+        // Much longer than the batch's time: a wait that ends with it ends before this.
+        std::thread::sleep(Duration::from_millis(50));
+        notifier.notify()
+    });
+    let mut ticks = 0;
+    while !driver.tick(None, |_| panic!("nothing was submitted")).unwrap().woken {
+        ticks += 1;
+    }
+    other.join().unwrap().unwrap();
+    assert!(ticks <= 3, "{ticks} ticks for nothing");
+}

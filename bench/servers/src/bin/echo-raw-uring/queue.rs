@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
-use io_uring::types::SubmitArgs;
+use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{SubmissionQueue, Submitter, squeue};
 
 /// Entries of the two queues.
@@ -41,6 +41,9 @@ pub(super) fn unword(word: u64) -> (Kind, u32) {
 
 /// How many completions end a wait that gathers, as in Pelton.
 const BATCH: usize = 32;
+
+/// A day.
+const LONG: Timespec = Timespec::new().sec(86_400);
 
 /// The submission queue and the way into the kernel.
 pub(super) struct Queue<'a> {
@@ -99,7 +102,8 @@ impl<'a> Queue<'a> {
         }
         self.submissions.sync();
         let result = if self.batch_wait > 0 {
-            let gather = SubmitArgs::new().min_wait_usec(self.batch_wait);
+            // Without a timeout the kernel would not wait on once the minimum is over with nothing there.
+            let gather = SubmitArgs::new().min_wait_usec(self.batch_wait).timespec(&LONG);
             self.submitter.submit_with_args(BATCH, &gather)
         } else {
             self.submitter.submit_and_wait(1)
