@@ -48,6 +48,7 @@ pub mod io;
 pub mod net;
 mod operation;
 mod reactor;
+mod reads;
 mod runtime;
 pub mod signal;
 mod socket;
