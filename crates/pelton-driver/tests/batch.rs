@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -49,6 +49,19 @@ fn one_completion_is_handed_over_though_the_batch_never_fills() {
         peer.write_all(&pattern(round, 8)).unwrap();
         let (n, buf) = driver.end(key);
         assert_eq!((n.unwrap(), &buf[..]), (8, &pattern(round, 8)[..]));
+    }
+}
+
+#[test]
+fn what_is_done_as_soon_as_it_is_submitted_is_handed_over_though_nothing_else_comes() {
+    let Some(driver) = gathers() else { return };
+    let (fd, mut peer) = tcp(&driver);
+    for round in 0..5 {
+        // Its completion is there before the wait begins.
+        assert_eq!(driver.run(Submission::send_all(fd, pattern(round, 8))).0.unwrap(), 8);
+        let mut got = [0; 8];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got[..], pattern(round, 8)[..]);
     }
 }
 
