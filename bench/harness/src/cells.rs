@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use crate::roster::{
     self, AHEAD, AXUM_PELTON, AXUM_TOKIO, BATCHED, HTTP_COMPIO, HTTP_EPOLL, HTTP_TOKIO, HTTP_URING,
-    MODES, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
+    MODES, RAW_BATCHED, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
 };
 
 /// One load and its servers.
@@ -18,6 +18,8 @@ pub(crate) struct Cell {
     pub(crate) client: Client,
     /// How long one server is driven at a time.
     pub(crate) slice: Duration,
+    /// How many times as many slices as usual.
+    pub(crate) slices: usize,
     /// The server that the others are divided by.
     pub(crate) reference: &'static str,
     pub(crate) servers: Vec<&'static str>,
@@ -90,6 +92,7 @@ pub(crate) fn all() -> Vec<Cell> {
         pace: Pace::Closed,
         client: Client::Spins,
         slice: SLICE,
+        slices: 1,
         reference: RAW_URING,
         servers: echo_servers(),
         quick,
@@ -111,6 +114,7 @@ pub(crate) fn all() -> Vec<Cell> {
         pace: Pace::Closed,
         client: Client::Spins,
         slice: SLICE,
+        slices: 1,
         reference: HTTP_TOKIO,
         servers: vec![HTTP_TOKIO, HTTP_URING, HTTP_EPOLL, HTTP_COMPIO],
         quick,
@@ -127,7 +131,7 @@ pub(crate) fn all() -> Vec<Cell> {
         open("echo-64b-c64-100k", "Echo, 64 B, 64 connections, 100 000 a second", 64, 100_000),
         Cell {
             reference: URING_LEASED,
-            servers: vec![URING_LEASED, BATCHED],
+            servers: vec![URING_LEASED, BATCHED, RAW_URING, RAW_BATCHED],
             ..open(
                 "batching",
                 "Batching wait: echo, 64 B, 64 connections, 50 000 a second",
@@ -139,7 +143,9 @@ pub(crate) fn all() -> Vec<Cell> {
         modes(MODES_MANY, "Where a continuation runs: echo, 64 B, 64 connections", 64),
         Cell {
             reference: TOKIO,
-            slice: Duration::from_millis(250),
+            // Short, so that what a neighbour does is in few of them, and many, for a median.
+            slice: Duration::from_millis(50),
+            slices: 4,
             ..open("latency-50k", "Echo, 64 B, 256 connections, 50 000 a second", 256, 50_000)
         },
         Cell {
@@ -206,7 +212,7 @@ pub(crate) fn quick_servers() -> Vec<&'static str> {
 /// The servers that the goals speak of.
 pub(crate) fn goal_servers() -> Vec<&'static str> {
     let mut servers =
-        vec![RAW_URING, RAW_SINGLE, RAW_EPOLL, RAW_EPOLL_OWNED, TOKIO, BATCHED, AHEAD];
+        vec![RAW_URING, RAW_SINGLE, RAW_BATCHED, RAW_EPOLL, RAW_EPOLL_OWNED, TOKIO, BATCHED, AHEAD];
     servers.extend(roster::PELTON_ECHO);
     servers.extend([HTTP_TOKIO, HTTP_URING, HTTP_EPOLL, AXUM_TOKIO, AXUM_PELTON]);
     servers

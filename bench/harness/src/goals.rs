@@ -2,7 +2,8 @@
 //!
 //! A goal has parts: one for each load and server that it speaks of. A part that compares is met
 //! when the whole middle half of its paired ratios is at or below the goal, or above it by no more
-//! than two copies of the reference differ in that cell. Pelton on io_uring stands for Pelton where
+//! than two copies of the reference differ in that cell. Latencies have tails that no neighbour is kept out of:
+//! of them the median is judged, by its interval. Pelton on io_uring stands for Pelton where
 //! a goal does not name a backend, because it is what Pelton chooses by itself.
 
 use std::fmt;
@@ -13,9 +14,9 @@ use crate::measure::{instructions, memory, syscalls};
 use crate::report::model::{Micro, RunResult, Slice};
 use crate::report::table::{interval, number};
 use crate::roster::{
-    AHEAD, AXUM_PELTON, AXUM_TOKIO, BATCHED, EPOLL_LEASED, EPOLL_OWNED, HTTP_TOKIO, HTTP_URING,
-    PELTON_ECHO, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO, URING_LEASED,
-    URING_OWNED,
+    AHEAD, AXUM_PELTON, AXUM_TOKIO, BATCHED, COPY, EPOLL_LEASED, EPOLL_OWNED, HTTP_TOKIO,
+    HTTP_URING, PELTON_ECHO, RAW_EPOLL, RAW_EPOLL_OWNED, RAW_SINGLE, RAW_URING, TOKIO,
+    URING_LEASED, URING_OWNED,
 };
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,7 +49,15 @@ pub(crate) struct Part {
 
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(crate) enum Value {
-    Ratio { ratio: Quartiles, band: f64 },
+    Ratio {
+        ratio: Quartiles,
+        band: f64,
+    },
+    /// A median and its interval, and how far the control's reaches.
+    Median {
+        ratio: Quartiles,
+        band: f64,
+    },
     Number(f64),
     None,
 }
@@ -130,7 +139,7 @@ impl fmt::Display for Verdict {
 impl fmt::Display for Value {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Value::Ratio { ratio, band } => {
+            Value::Ratio { ratio, band } | Value::Median { ratio, band } => {
                 write!(f, "{} (±{:.1} %)", interval(*ratio), (band - 1.0) * 100.0)
             }
             Value::Number(value) => f.write_str(&number(*value)),
@@ -154,26 +163,29 @@ impl Part {
 
     fn judge(&mut self, goal: u32, limits: &Limits) {
         let meets = |limit: f64| match self.value {
-            Value::Ratio { ratio, band } => stats::meets(ratio, limit, band),
-            Value::Number(value) => value <= limit,
-            Value::None => false,
+            Value::Ratio { ratio, band } => Some(stats::meets(ratio, limit, band)),
+            Value::Median { ratio, band } => stats::median_meets(ratio, limit, band),
+            Value::Number(value) => Some(value <= limit),
+            Value::None => None,
         };
         let reached = limits.of(goal, &self.name);
-        self.verdict = if self.value == Value::None {
-            Verdict::NotMeasured
-        } else if meets(self.limit) {
-            Verdict::Met
-        } else if let Some(limit) = reached.filter(|limit| meets(limit.reached)) {
-            self.proof = Some(limit.proof.clone());
-            Verdict::ProvenLimit
-        } else {
-            Verdict::Missed
+        self.verdict = match meets(self.limit) {
+            None => Verdict::NotMeasured,
+            Some(true) => Verdict::Met,
+            Some(false) => match reached.filter(|limit| meets(limit.reached) == Some(true)) {
+                Some(limit) => {
+                    self.proof = Some(limit.proof.clone());
+                    Verdict::ProvenLimit
+                }
+                None => Verdict::Missed,
+            },
         };
     }
 
     fn excess(&self) -> f64 {
         match self.value {
             Value::Ratio { ratio, band } => ratio.p75 / (self.limit * band).max(1e-9),
+            Value::Median { ratio, band } => ratio.p25 / (self.limit * band).max(1e-9),
             Value::Number(value) => value / self.limit.max(1e-9),
             Value::None => 0.0,
         }
@@ -431,9 +443,14 @@ impl Judge<'_> {
         let mut parts = Vec::new();
         for (quantile, reading) in READINGS {
             for server in URING {
-                let ratio = cell.and_then(|cell| cell.ratio_to(server, TOKIO, reading));
-                let band = cell.map_or(1.0, |cell| cell.band(reading));
-                parts.push(Part::ratio(format!("{quantile} {server}"), 1.00, ratio, band));
+                let median = |server| {
+                    let ratios = cell?.ratios_to(server, TOKIO, reading);
+                    stats::median_interval(&ratios)
+                };
+                let band = stats::band(median(COPY));
+                let value = median(server).map(|ratio| Value::Median { ratio, band });
+                let name = format!("{quantile} {server}");
+                parts.push(Part::new(name, 1.00, value.unwrap_or(Value::None)));
             }
         }
         parts
@@ -474,7 +491,6 @@ mod tests {
     use super::*;
     use crate::cells;
     use crate::report::model::tests::{cell, result, slice};
-    use crate::roster::COPY;
 
     /// A cell in which each server costs this much, and the copy as much as the reference.
     fn measured(

@@ -13,6 +13,8 @@ pub(crate) const COPY: &str = "a/a";
 
 pub(crate) const RAW_URING: &str = "raw-uring";
 pub(crate) const RAW_SINGLE: &str = "raw-uring-single";
+/// The raw loop with a wait that gathers: what batching can at best save.
+pub(crate) const RAW_BATCHED: &str = "raw-uring-batched";
 pub(crate) const RAW_EPOLL: &str = "raw-epoll";
 /// With a buffer for each connection, as Pelton's owned reads have.
 pub(crate) const RAW_EPOLL_OWNED: &str = "raw-epoll-owned";
@@ -50,6 +52,7 @@ pub(crate) type Row = (&'static str, &'static str, &'static [&'static str]);
 const ROWS: &[Row] = &[
     (RAW_URING, "echo-raw-uring", &[]),
     (RAW_SINGLE, "echo-raw-uring", &["--mode", "single"]),
+    (RAW_BATCHED, "echo-raw-uring", &["--batch-wait-us", "50"]),
     (RAW_EPOLL, "echo-raw-epoll", &[]),
     (RAW_EPOLL_OWNED, "echo-raw-epoll", &["--mode", "owned"]),
     (URING_OWNED, "echo-pelton", &["--backend", "io_uring", "--mode", "owned"]),
@@ -129,9 +132,9 @@ pub(crate) fn is_raw(name: &str) -> bool {
     name.starts_with("raw-")
 }
 
-/// Pelton in a way of its own, for one question: not one of the ways in which it is compared.
+/// A server in a way of its own, for one question: not one of the ways in which servers are compared.
 pub(crate) fn is_variant(name: &str) -> bool {
-    [BATCHED, AHEAD, QUEUED, OFFLOADED, COALESCED].contains(&name)
+    [RAW_BATCHED, BATCHED, AHEAD, QUEUED, OFFLOADED, COALESCED].contains(&name)
 }
 
 pub(crate) fn is_http(name: &str) -> bool {

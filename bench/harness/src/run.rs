@@ -84,7 +84,7 @@ impl Selection {
                 roster::PELTON_ECHO.contains(name)
                     || [roster::RAW_URING, roster::RAW_EPOLL, roster::TOKIO].contains(name)
             } else {
-                *name != roster::BATCHED
+                ![roster::BATCHED, roster::RAW_BATCHED].contains(name)
             }
         };
         let counted = servers.iter().copied().filter(counts).collect();

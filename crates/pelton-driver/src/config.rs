@@ -100,9 +100,9 @@ pub struct Config {
     pub pool_buffer_len: u32,
     /// Opt-in batching: how long a wait that found nothing ready goes on gathering completions after it began,
     /// so that many of them cost one entry into the kernel and one wake-up of the thread. Zero, the default,
-    /// hands each over as it comes; 50 µs halve the CPU of a server that is neither idle nor saturated, and
-    /// add at most as much to its latency. A wait ends at once when [`Config::BATCH`] completions are there,
-    /// and never lasts longer than a timer allows. Wakes from other threads wait too.
+    /// hands each over as it comes. It is for a server that is neither idle nor saturated, and adds at most as
+    /// much to its latency; an idle one sleeps as ever. A wait ends at once when [`Config::BATCH`] completions
+    /// are there, and never lasts longer than a timer allows. Wakes from other threads wait too.
     ///
     /// Needs io_uring from Linux 6.12; without it a driver with this setting is refused with
     /// [`Error::Unsupported`]. At most 10 ms, and rounded up to whole microseconds.

@@ -72,6 +72,12 @@ macro_rules! counters {
         }
 
         impl Counters {
+            /// Operations in flight of one kind. Any thread.
+            #[inline]
+            pub fn in_flight_of(&self, kind: Kind) -> u64 {
+                self.in_flight[kind as usize].get()
+            }
+
             /// All the numbers now. Any thread.
             pub fn snapshot(&self) -> Snapshot {
                 Snapshot {

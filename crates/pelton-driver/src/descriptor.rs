@@ -57,12 +57,52 @@ pub(crate) struct Entry {
     /// While closing: the slot of the close operation, or none. While free: the next free entry.
     pub(crate) closer: Cell<u32>,
     pub(crate) flags: Cell<u16>,
+    pub(crate) misses: Misses,
     pub(crate) readers: Parked,
     pub(crate) writers: Parked,
 }
 
 // There is one for each connection.
 const _: () = assert!(size_of::<Entry>() == 32);
+
+/// How often a read without a wait has been in vain of late: each time in a row doubles how many are not
+/// even tried, up to 63, and one that finds its bytes in the page cache forgets it all.
+#[derive(Default)]
+pub(crate) struct Misses {
+    /// How many were left out after the last one in vain.
+    pause: Cell<u8>,
+    /// How many of them are still to come.
+    left: Cell<u8>,
+}
+
+impl Misses {
+    /// Whether to try now.
+    #[inline(always)]
+    pub(crate) fn may_try(&self) -> bool {
+        let left = self.left.get();
+        if left > 0 {
+            self.left.set(left - 1);
+        }
+        left == 0
+    }
+
+    #[inline(always)]
+    pub(crate) fn hit(&self) {
+        self.pause.set(0);
+    }
+
+    #[cold]
+    pub(crate) fn missed(&self) {
+        let pause = (self.pause.get() << 1 | 1) & 63;
+        self.pause.set(pause);
+        self.left.set(pause);
+    }
+
+    fn clear(&self) {
+        self.pause.set(0);
+        self.left.set(0);
+    }
+}
 
 impl Entry {
     /// The generation that operations on it have named, those before a close that has begun too.
@@ -173,6 +213,7 @@ impl Table {
         entry.closer.set(NIL);
         // Nothing is known yet, so the first operation of each direction tries.
         entry.flags.set(flags::OPEN | flags::READABLE | flags::WRITABLE | known);
+        entry.misses.clear();
         entry.generation.set(entry.generation.get().wrapping_add(1));
         self.open.set(self.open.get() + 1);
         Some(Fd { index, generation: entry.generation.get() })
@@ -206,11 +247,35 @@ impl Table {
                 cancelled: Cell::new(0),
                 closer: Cell::new(NIL),
                 flags: Cell::new(0),
+                misses: Misses::default(),
                 readers: Parked::new(),
                 writers: Parked::new(),
             });
         }
         self.used.set(index + 1);
         self.free.set(index);
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    /// How many reads are left out until one is tried.
+    fn left_out(misses: &Misses) -> usize {
+        (0..).take_while(|_| !misses.may_try()).count()
+    }
+
+    #[test]
+    fn reads_in_vain_are_tried_ever_more_rarely_and_one_that_is_not_forgets_it() {
+        let misses = Misses::default();
+        assert_eq!(left_out(&misses), 0);
+        for pause in [1, 3, 7, 15, 31, 63, 63] {
+            misses.missed();
+            assert_eq!(left_out(&misses), pause);
+        }
+        misses.hit();
+        misses.missed();
+        assert_eq!(left_out(&misses), 1);
     }
 }

@@ -21,6 +21,7 @@ use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::blocking::Replies;
+use crate::buf::IoBufMut;
 use crate::config::{Backend, Config, Error};
 use crate::core::{Core, Fifo};
 use crate::counters::Counters;
@@ -28,7 +29,7 @@ use crate::descriptor::{Fd, Table, flags};
 use crate::items::Items;
 use crate::latch::WakeLatch;
 use crate::notify::{Notifier, Shared};
-use crate::payload::{Multishot, Payload};
+use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Key, Slot, SlotList, State, Token, bits};
@@ -322,6 +323,33 @@ impl Driver {
     pub fn park(&self) -> bool {
         let busy = self.core.ready.len() > 0 || self.woken.get() || self.room.has_work();
         !busy && self.core.shared.latch.try_sleep()
+    }
+
+    /// Reads from a file at `offset` bytes what the page cache has, at once and as one system call: no
+    /// operation, no completion. Yields how much was read, which is less than there is room for only at the end
+    /// of the file; 0 bytes are the end.
+    ///
+    /// None, and nothing read, where that cannot be had without a wait or not at all:
+    /// [submit](Driver::submit) the read then, which also says what is wrong with it. A descriptor on which
+    /// this was in vain is not asked each time: it pauses for one read, then three, and up to 63, until one
+    /// finds its bytes.
+    #[inline]
+    pub fn read_cached<B: IoBufMut>(&self, fd: Fd, buf: &mut B, offset: u64) -> Option<usize> {
+        // User code, which may close the descriptor: asked first. The memory stays where it is, because `buf`
+        // is borrowed until the bytes have been counted, and the system call runs nobody's code.
+        let mut spare = buf.spare();
+        let memory = Memory { ptr: spare.as_mut_ptr(), len: spare.len() };
+        if memory.len == 0 || i64::try_from(offset).is_err() {
+            return None;
+        }
+        let entry = self.core.fds.find(fd)?;
+        let read = self.room.read_cached(entry, memory.clamped(), offset)? as usize;
+        self.core.counters().submissions.add(1);
+        self.core.counters().completions.add(1);
+        // SAFETY: the kernel has just written `read` bytes to the start of what `spare` gave, and nobody has
+        // touched the buffer since.
+        unsafe { buf.advance(read) };
+        Some(read)
     }
 
     /// Descriptors that the driver holds, those that wait to be closed among them.

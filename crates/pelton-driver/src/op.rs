@@ -363,7 +363,9 @@ impl<B: IoBufMut> Submission<Filling<B>> {
         Submission { op: Op::Recv { fd }, payload: Filling(buf) }
     }
 
-    /// Reads once from a file at `offset` bytes. 0 bytes are the end of the file.
+    /// Reads once from a file at `offset` bytes. 0 bytes are the end of the file. Through the ring on io_uring
+    /// and on the blocking pool on epoll, wherever the bytes are: ask
+    /// [`Driver::read_cached`](crate::Driver::read_cached) first for what may be in the page cache.
     pub fn read_at(fd: Fd, buf: B, offset: u64) -> Submission<Filling<B>> {
         Submission { op: Op::ReadAt { fd, offset }, payload: Filling(buf) }
     }

@@ -2,7 +2,7 @@
 
 mod common;
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -53,6 +53,19 @@ fn one_completion_is_handed_over_though_the_batch_never_fills() {
 }
 
 #[test]
+fn what_is_done_as_soon_as_it_is_submitted_is_handed_over_though_nothing_else_comes() {
+    let Some(driver) = gathers() else { return };
+    let (fd, mut peer) = tcp(&driver);
+    for round in 0..5 {
+        // Its completion is there before the wait begins.
+        assert_eq!(driver.run(Submission::send_all(fd, pattern(round, 8))).0.unwrap(), 8);
+        let mut got = [0; 8];
+        peer.read_exact(&mut got).unwrap();
+        assert_eq!(got[..], pattern(round, 8)[..]);
+    }
+}
+
+#[test]
 fn what_arrives_while_it_gathers_comes_with_one_wait() {
     let Some(driver) = gathers() else { return };
     let pairs: Vec<_> = (0..Config::BATCH).map(|_| tcp(&driver)).collect();
@@ -89,4 +102,30 @@ fn timers_and_wakes_end_the_wait() {
     driver.end(wake).unwrap();
     other.join().unwrap().unwrap();
     driver.abandon(waits);
+}
+
+#[test]
+fn a_wait_in_which_nothing_happens_goes_on_when_the_batchs_time_is_over() {
+    let config = Config {
+        backend: Backend::IoUring,
+        batch_wait: Duration::from_millis(1),
+        shutdown_timeout: Duration::from_millis(100),
+        ..small()
+    };
+    if gathers().is_none() {
+        return;
+    }
+    let driver = Driver::new(config).unwrap();
+    let notifier = driver.notifier();
+    let other = std::thread::spawn(move || {
+        // Much longer than the batch's time: a wait that ends with it ends before this.
+        std::thread::sleep(Duration::from_millis(50));
+        notifier.notify()
+    });
+    let mut ticks = 0;
+    while !driver.tick(None, |_| panic!("nothing was submitted")).unwrap().woken {
+        ticks += 1;
+    }
+    other.join().unwrap().unwrap();
+    assert!(ticks <= 3, "{ticks} ticks for nothing");
 }

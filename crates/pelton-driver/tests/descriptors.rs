@@ -28,6 +28,7 @@ on_every_backend! {
     accepted_and_internal_descriptors_do_not_survive_an_exec
     cancelling_all_on_a_descriptor_counts_and_ends_them
     what_a_duplicate_of_a_closed_descriptor_receives_reaches_nobody_and_does_not_spin
+    what_is_cached_is_read_without_an_operation_and_the_rest_is_left_to_a_submission
 }
 
 fn file() -> std::fs::File {
@@ -477,4 +478,32 @@ fn what_a_duplicate_of_a_closed_descriptor_receives_reaches_nobody_and_does_not_
         driver.close(other);
         driver.settle();
     }
+}
+
+fn what_is_cached_is_read_without_an_operation_and_the_rest_is_left_to_a_submission(on: &On) {
+    let driver = on.driver();
+    // It has just been read as a whole, so the page cache has it.
+    let path = std::env::current_exe().unwrap();
+    let content = std::fs::read(&path).unwrap();
+    let end = content.len() as u64;
+    let fd = attach(&driver, std::fs::File::open(&path).unwrap());
+    let submissions = driver.snapshot().submissions;
+    let mut buf = Vec::with_capacity(5000);
+    buf.push(1);
+    let room = buf.spare_capacity_mut().len();
+    assert_eq!(driver.read_cached(fd, &mut buf, 100), Some(room));
+    assert!(buf[0] == 1 && buf[1..] == content[100..100 + room], "behind what it had");
+    let mut rest = [9; 64];
+    assert_eq!(driver.read_cached(fd, &mut rest, end - 10), Some(10));
+    assert!(rest[..10] == content[content.len() - 10..] && rest[10..] == [9; 54]);
+    assert_eq!(driver.read_cached(fd, &mut rest, end + 10_000), Some(0), "the end of the file");
+    assert_eq!((driver.operations(), driver.snapshot().submissions - submissions), (0, 3));
+
+    assert_eq!(driver.read_cached(fd, &mut buf, 0), None, "no room");
+    assert_eq!(driver.read_cached(fd, &mut rest, u64::MAX), None);
+    let (pipe, _other_end) = std::io::pipe().unwrap();
+    let pipe = attach(&driver, std::fs::File::from(OwnedFd::from(pipe)));
+    assert_eq!(driver.read_cached(pipe, &mut rest, 0), None, "no file");
+    driver.close(fd);
+    assert_eq!(driver.read_cached(fd, &mut rest, 0), None, "closed");
 }

@@ -54,6 +54,7 @@ pub mod io;
 pub mod net;
 mod operation;
 mod reactor;
+mod reads;
 mod runtime;
 pub mod signal;
 #[cfg(feature = "sim")]

@@ -24,10 +24,11 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use pelton_driver::{Completion, Driver, Key, OnCompletion, Token};
+use pelton_driver::{Backend, Completion, Driver, Key, Kind, OnCompletion, Token};
 
 use crate::fault::Fault;
 use crate::handle::Shared;
+use crate::reads::Reads;
 use crate::runtime::{Dispatch, Settings};
 use crate::task::{self, Tasks};
 
@@ -46,6 +47,7 @@ pub(crate) struct Reactor {
     pub(crate) driver: Driver,
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Settings,
+    reads: Reads,
     wakers: Wakers,
     budget: Cell<u32>,
     /// Those who wait for somebody to ask for the end.
@@ -63,6 +65,7 @@ impl Reactor {
             driver,
             shared,
             settings,
+            reads: Reads::default(),
             wakers: Wakers::default(),
             budget: Cell::new(BUDGET),
             stop_waiters: Wakers::default(),
@@ -144,6 +147,7 @@ impl Reactor {
         if !self.ended.get() {
             self.budget.set(BUDGET);
         }
+        self.reads.turn_over();
         // Before the wait, so that what others see of a reactor that sleeps is all it has done.
         self.report();
         let queued = self.settings.dispatch == Dispatch::Queued;
@@ -245,6 +249,15 @@ impl Reactor {
         }
         self.budget.set(left - 1);
         MayGoOn::Now
+    }
+
+    /// Whether a read from a file is to be submitted even if the page cache has what it wants.
+    #[inline]
+    pub(crate) fn reads_go_together(&self) -> bool {
+        self.driver.backend() == Backend::IoUring
+            && self.reads.go_together(|| {
+                self.tasks.has_queued() || self.driver.counters().in_flight_of(Kind::ReadAt) > 0
+            })
     }
 
     #[cold]

@@ -45,6 +45,8 @@ pub(crate) struct Settings {
 #[must_use = "a builder does nothing until `build`"]
 pub struct Builder {
     config: Config,
+    /// Forced, whatever the configuration says.
+    backend: Option<Backend>,
     settings: Settings,
 }
 
@@ -62,16 +64,18 @@ impl Builder {
         let shutdown_timeout = config.shutdown_timeout;
         let settings =
             Settings { batch: 61, dispatch: Dispatch::Inline, on_fault, shutdown_timeout };
-        Builder { config, settings }
+        Builder { config, backend: None, settings }
     }
 
-    /// Forces a backend. [`Builder::build`] fails where it cannot run.
+    /// Forces a backend, also against the one of [`Builder::driver`], whichever of the two is called first.
+    /// [`Builder::build`] fails where it cannot run.
     pub fn backend(mut self, backend: Backend) -> Builder {
-        self.config.backend = backend;
+        self.backend = Some(backend);
         self
     }
 
-    /// The settings of the driver beneath: queue sizes, limits, the pool of buffers.
+    /// The settings of the driver beneath: queue sizes, limits, the pool of buffers. All of them are replaced:
+    /// what an earlier call said is forgotten.
     pub fn driver(mut self, config: Config) -> Builder {
         self.settings.shutdown_timeout = config.shutdown_timeout;
         self.config = config;
@@ -101,7 +105,10 @@ impl Builder {
     /// # Errors
     /// A setting is wrong, the backend that was forced cannot run here, or the system refused something
     /// that every backend needs. The error says which and what to do.
-    pub fn build(self) -> Result<Runtime, Error> {
+    pub fn build(mut self) -> Result<Runtime, Error> {
+        if let Some(backend) = self.backend {
+            self.config.backend = backend;
+        }
         if self.settings.batch == 0 {
             return Err(Error::Config(ConfigError {
                 field: "batch",

@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant, SystemTime};
 
-use pelton_driver::{Plain, Submission, system};
+use pelton_driver::{Plain, system};
 
 use crate::operation::Pending;
 use crate::reactor::Reactor;
@@ -56,7 +56,9 @@ pub fn wall() -> SystemTime {
 /// ```
 #[track_caller]
 pub fn sleep(duration: Duration) -> Sleep {
-    sleep_until(now().checked_add(duration).unwrap_or_else(far_future))
+    let reactor = Reactor::current();
+    let deadline = Deadline::new(now(), &reactor).after(duration);
+    Sleep { reactor, timer: Pending::none(), deadline }
 }
 
 /// Ends when the clock has reached `deadline`.
@@ -97,12 +99,23 @@ impl Deadline {
     #[inline]
     fn new(moment: Instant, reactor: &Reactor) -> Deadline {
         let start = reactor.driver.start_time();
-        let nanos = if moment >= start {
-            nanos(moment - start).min(Deadline::MOST)
-        } else {
-            -nanos(start - moment).min(Deadline::MOST)
+        let nanos = match moment.checked_duration_since(start) {
+            Some(since) => nanos(since).min(Deadline::MOST),
+            None => -nanos(start - moment).min(Deadline::MOST),
         };
         Deadline(nanos << 1)
+    }
+
+    /// So much later, or as late as can be said.
+    #[inline]
+    fn after(self, duration: Duration) -> Deadline {
+        Deadline((self.0 >> 1).saturating_add(nanos(duration)).min(Deadline::MOST) << 1)
+    }
+
+    /// As the driver counts time; what is before its start is over at once.
+    #[inline]
+    fn nanos(self) -> u64 {
+        (self.0 >> 1).max(0) as u64
     }
 
     #[inline]
@@ -140,6 +153,24 @@ impl Sleep {
         self.deadline.has_elapsed()
     }
 
+    /// Ready is a refusal.
+    fn arm(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<usize>> {
+        if self.reactor.has_ended() {
+            return Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()));
+        }
+        let token = self.reactor.token_for(cx.waker());
+        match self.reactor.driver.submit_timeout(self.deadline.nanos(), token) {
+            Ok(key) => {
+                self.timer = Pending::of(Some(key));
+                Poll::Pending
+            }
+            Err(refused) => {
+                self.reactor.forget(token);
+                Poll::Ready(Err(refused.error))
+            }
+        }
+    }
+
     /// Gives it another deadline, whether it has ended or not. It is armed for that when it is polled next.
     pub fn reset(&mut self, deadline: Instant) {
         self.timer.abandon(&self.reactor);
@@ -157,10 +188,7 @@ impl Future for Sleep {
         }
         let ended = match this.timer.poll(&this.reactor, cx) {
             Some(poll) => poll,
-            None => {
-                let timeout = Submission::timeout(this.deadline.moment(&this.reactor));
-                this.timer.start(&this.reactor, timeout, Some(cx))
-            }
+            None => this.arm(cx),
         };
         // A refusal, which only a reactor that has ended or is full gives, must not look like time.
         match ended {

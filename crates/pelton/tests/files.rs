@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use common::{inside_each_backend, pattern, quiet};
 use pelton::fs::File;
+use pelton::{Backend, Handle};
 
 /// A file that is removed in the end.
 struct Scratch(PathBuf);
@@ -167,5 +168,48 @@ fn reads_and_writes_that_are_dropped_leave_nothing_behind() {
             quiet().await;
         }
         common::closed_down_to(before).await;
+    });
+}
+
+const READERS: u64 = 32;
+const READS: u64 = 50;
+
+async fn read_many(file: &File) {
+    for _ in 0..READS {
+        let (read, buf) = file.read_at([0u8; 64], 64).await;
+        assert_eq!((read.unwrap(), &buf[..]), (64, &pattern(4096)[64..128]));
+    }
+}
+
+#[test]
+fn one_reader_of_what_is_cached_enters_no_kernel_wait_and_many_share_each_entry() {
+    inside_each_backend(|backend| async move {
+        let path = Scratch::new(&format!("cached-{backend}"));
+        std::fs::write(&path.0, pattern(4096)).unwrap();
+        let handle = Handle::current();
+        let enters = || handle.counters().enters.get();
+        let file = File::open(&path.0).await.unwrap();
+        let before = enters();
+        read_many(&file).await;
+        assert_eq!(enters() - before, 0, "alone: at once");
+
+        let mut files = Vec::new();
+        for _ in 0..READERS {
+            files.push(File::open(&path.0).await.unwrap());
+        }
+        let before = (enters(), handle.counters().completions.get());
+        let tasks: Vec<_> = files
+            .into_iter()
+            .map(|file| pelton::spawn(async move { read_many(&file).await }))
+            .collect();
+        for task in tasks {
+            task.await.unwrap();
+        }
+        let (enters, reads) = (enters() - before.0, handle.counters().completions.get() - before.1);
+        assert!(reads >= READERS * READS, "{reads} reads");
+        assert!(enters <= 4 * READS, "{enters} entries for {reads} reads of {READERS} at a time");
+        if backend == Backend::IoUring {
+            assert!(enters >= READS / 2, "{enters} entries: they did not go through the ring");
+        }
     });
 }

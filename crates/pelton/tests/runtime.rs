@@ -302,6 +302,17 @@ fn a_drop_that_spawns_while_the_runtime_ends_is_refused_and_the_end_comes() {
 }
 
 #[test]
+fn a_forced_backend_holds_whether_the_drivers_settings_come_before_or_after_it() {
+    let config = pelton::driver::Config { max_operations: 100, ..Default::default() };
+    for builder in [
+        Builder::new().backend(Backend::Epoll).driver(config.clone()),
+        Builder::new().driver(config.clone()).backend(Backend::Epoll),
+    ] {
+        assert_eq!(builder.build().unwrap().backend(), Backend::Epoll);
+    }
+}
+
+#[test]
 fn a_forced_backend_is_the_one_that_runs_or_a_typed_error() {
     for backend in [Backend::Auto, Backend::Epoll, Backend::IoUring] {
         match Builder::new().backend(backend).build() {

@@ -43,7 +43,7 @@ struct Target {
 impl Protocol {
     /// How long a cell takes when the first attempt is good, without starting the servers.
     pub(crate) fn time(&self, cell: &Cell, servers: usize) -> Duration {
-        cell.slice * ((self.rounds + 1) * self.sets * (servers + 1)) as u32
+        cell.slice * ((self.rounds * cell.slices + 1) * self.sets * (servers + 1)) as u32
     }
 }
 
@@ -99,7 +99,7 @@ fn once(
         for target in &targets {
             details.insert(target.name.clone(), target.server.detail.clone());
         }
-        for round in 0..=protocol.rounds {
+        for round in 0..=protocol.rounds * cell.slices {
             rng.shuffle(&mut targets);
             let mut broken = Vec::new();
             for (order, target) in targets.iter_mut().enumerate() {

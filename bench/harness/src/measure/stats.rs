@@ -36,6 +36,18 @@ pub(crate) fn median(readings: &[f64]) -> Option<f64> {
     quantile(readings, 0.5)
 }
 
+/// Where the median of what was sampled lies, with 95 % confidence and whatever the distribution: for readings
+/// with heavy tails, whose quartiles say how wild they are and not how well the median is known. `p25` and `p75`
+/// are the ends.
+pub(crate) fn median_interval(readings: &[f64]) -> Option<Quartiles> {
+    let half_width = 0.98 / (readings.len() as f64).sqrt();
+    Some(Quartiles {
+        p25: quantile(readings, 0.5 - half_width)?,
+        median: quantile(readings, 0.5)?,
+        p75: quantile(readings, 0.5 + half_width)?,
+    })
+}
+
 /// How far the quartiles of a copy of the reference stray from 1, as a factor of at least 1. Two
 /// copies of one program differ by this much, so no difference below it says anything.
 pub(crate) fn band(copy: Option<Quartiles>) -> f64 {
@@ -51,9 +63,36 @@ pub(crate) fn meets(ratio: Quartiles, goal: f64, band: f64) -> bool {
     ratio.p75 <= goal * band.max(1.0)
 }
 
+/// Above this a median's control says nothing.
+const RESOLVES: f64 = 1.25;
+
+/// A median meets its goal when its interval reaches down to it, or to what two copies of the reference are told
+/// apart by. `None` where that is so much that anything would.
+pub(crate) fn median_meets(interval: Quartiles, goal: f64, band: f64) -> Option<bool> {
+    (band <= RESOLVES).then_some(interval.p25 <= goal * band.max(1.0))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_median_of_many_is_known_better_than_its_readings_are_tame() {
+        let wild: Vec<f64> = (0..128).map(|n| 0.1 + f64::from(n) / 64.0).collect();
+        let interval = median_interval(&wild).expect("readings");
+        assert!(interval.p25 > 0.9 && interval.p75 < 1.3, "{interval:?}");
+        assert_eq!(median_interval(&[]), None);
+        let one = median_interval(&[2.0]).expect("a reading");
+        assert_eq!((one.p25, one.p75), (2.0, 2.0));
+    }
+
+    #[test]
+    fn a_median_is_missed_only_when_it_is_shown_to_be_worse() {
+        let interval = Quartiles { p25: 1.02, median: 1.1, p75: 1.2 };
+        assert_eq!(median_meets(interval, 1.0, 1.05), Some(true));
+        assert_eq!(median_meets(interval, 1.0, 1.01), Some(false));
+        assert_eq!(median_meets(interval, 1.0, 2.0), None, "the control says nothing");
+    }
 
     #[test]
     fn quantiles_are_linear_between_neighbours() {

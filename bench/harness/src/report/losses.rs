@@ -54,7 +54,8 @@ fn of_cell(cell: &CellResult) -> Vec<Loss> {
     let names = || cell.rows.iter().map(|row| row.server.as_str()).filter(|name| *name != COPY);
     let worst = |own: &str, raw: bool| {
         names()
-            .filter(|other| !roster::is_pelton(other) && roster::is_raw(other) == raw)
+            .filter(|other| !roster::is_pelton(other) && !roster::is_variant(other))
+            .filter(|other| roster::is_raw(other) == raw)
             .filter_map(|other| {
                 Some((other.to_owned(), cell.ratio_to(own, other, Slice::cost_ns)?))
             })

@@ -161,8 +161,18 @@ impl CellResult {
         other: &str,
         reading: impl Fn(&Slice) -> f64,
     ) -> Option<Quartiles> {
+        Quartiles::of(&self.ratios_to(server, other, reading))
+    }
+
+    /// A server's readings divided by another's in the same rounds.
+    pub(crate) fn ratios_to(
+        &self,
+        server: &str,
+        other: &str,
+        reading: impl Fn(&Slice) -> f64,
+    ) -> Vec<f64> {
         let pairs = self.pairs(server, other, reading);
-        Quartiles::of(&pairs.iter().map(|(own, other)| own / other).collect::<Vec<_>>())
+        pairs.iter().map(|(own, other)| own / other).collect()
     }
 
     /// The same for differences.

@@ -46,6 +46,10 @@ impl Runtime for Pelton {
         pelton::time::sleep(duration)
     }
 
+    fn kept_sleep(duration: Duration) -> impl Future<Output = ()> + Unpin {
+        pelton::time::sleep(duration)
+    }
+
     async fn open(path: &Path) -> io::Result<File> {
         File::open(path).await
     }

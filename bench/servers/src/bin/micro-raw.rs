@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::os::fd::{AsRawFd, FromRawFd};
 use std::os::unix::fs::FileExt;
+use std::sync::mpsc;
 use std::thread;
 
 use bench::args::Given;
@@ -26,23 +27,8 @@ fn main() {
 }
 
 fn run(plan: &Plan, both_threads: &Plan) -> io::Result<()> {
-    let test_file = micro::test_file()?;
-    let file = File::open(test_file.path())?;
-    for (bench, depth) in [("file_read_1", 1), ("file_read_32", 32)] {
-        if plan.wants(bench) {
-            let mut reads = Reads::new(&file, depth)?;
-            plan.measure_blocking(bench, READS, |n| reads.run(n as usize));
-        }
-    }
-    let plan = plan.with_backend("pread");
-    if plan.wants("file_read_1") {
-        let mut block = vec![0; BLOCK];
-        plan.measure_blocking("file_read_1", READS, |n| {
-            for n in 0..n as usize {
-                let read = file.read_at(&mut block, micro::offset(n));
-                assert_eq!(read.expect("the file can be read"), BLOCK);
-            }
-        });
+    if plan.wants("file_read_1") || plan.wants("file_read_32") {
+        file_reads(plan)?;
     }
     if both_threads.wants("cross_round_trip") {
         round_trips(both_threads)?;
@@ -50,23 +36,84 @@ fn run(plan: &Plan, both_threads: &Plan) -> io::Result<()> {
     Ok(())
 }
 
-/// Reads through a ring, `depth` at a time.
-struct Reads<'a> {
+/// The reads of a file in the three ways that the kernel has. A thread sleeps beside them, as the runtimes'
+/// pools do: the kernel then counts who uses a descriptor.
+fn file_reads(plan: &Plan) -> io::Result<()> {
+    let test_file = micro::test_file()?;
+    let (stop, asleep) = mpsc::channel::<()>();
+    let beside = thread::spawn(move || asleep.recv());
+    for (bench, depth) in [("file_read_1", 1), ("file_read_32", 32)] {
+        if !plan.wants(bench) {
+            continue;
+        }
+        let mut files = Vec::new();
+        for _ in 0..depth {
+            files.push(File::open(test_file.path())?);
+        }
+        let mut reads = Reads::new(files)?;
+        plan.measure_blocking(bench, READS, |n| reads.through_ring(n as usize));
+        let pread = plan.with_backend("pread");
+        pread.measure_blocking(bench, READS, |n| {
+            reads.one_by_one(n as usize, |file, block, offset| {
+                file.read_at(block, offset).expect("the file can be read")
+            });
+        });
+        let nowait = plan.with_backend("preadv2 RWF_NOWAIT");
+        nowait.measure_blocking(bench, READS, |n| reads.one_by_one(n as usize, read_nowait));
+    }
+    drop(stop);
+    let _ = beside.join();
+    Ok(())
+}
+
+/// As `pread`, but only what the page cache has.
+fn read_nowait(file: &File, block: &mut [u8], offset: u64) -> usize {
+    let part = libc::iovec { iov_base: block.as_mut_ptr().cast(), iov_len: block.len() };
+    let (low, high) = (offset as libc::c_ulong, (offset >> 32) as libc::c_ulong);
+    // SAFETY: one part, which is memory that is borrowed for the call. The kernel takes the offset in two
+    // words, and on a 64-bit machine only the first of them.
+    let read = unsafe {
+        libc::syscall(
+            libc::SYS_preadv2,
+            file.as_raw_fd(),
+            &raw const part,
+            1,
+            low,
+            high,
+            libc::RWF_NOWAIT,
+        )
+    };
+    usize::try_from(read).expect("the page cache has the file")
+}
+
+/// Readers, each with its own file and block, as the tasks of the runtimes have them.
+struct Reads {
     ring: IoUring,
-    file: &'a File,
+    files: Vec<File>,
     blocks: Vec<Vec<u8>>,
 }
 
-impl Reads<'_> {
-    fn new(file: &File, depth: usize) -> io::Result<Reads<'_>> {
+impl Reads {
+    fn new(files: Vec<File>) -> io::Result<Reads> {
         let mut builder = IoUring::builder();
         builder.setup_single_issuer().setup_defer_taskrun().setup_coop_taskrun();
         let ring = builder.build(64)?;
-        Ok(Reads { ring, file, blocks: vec![vec![0; BLOCK]; depth] })
+        let blocks = vec![vec![0; BLOCK]; files.len()];
+        Ok(Reads { ring, files, blocks })
     }
 
-    fn run(&mut self, n: usize) {
-        let fd = Fd(self.file.as_raw_fd());
+    /// One call for each read, by one reader after the other.
+    fn one_by_one(&mut self, n: usize, read: impl Fn(&File, &mut [u8], u64) -> usize) {
+        let each = n / self.files.len();
+        for (file, block) in self.files.iter().zip(&mut self.blocks) {
+            for n in 0..each {
+                assert_eq!(read(file, block, micro::offset(n)), BLOCK);
+            }
+        }
+    }
+
+    /// As many at a time as there are readers, with one entry into the kernel for all.
+    fn through_ring(&mut self, n: usize) {
         let (submitter, mut submissions, mut completions) = self.ring.split();
         let mut started = 0;
         let mut ended = 0;
@@ -76,6 +123,7 @@ impl Reads<'_> {
                 && let Some(block) = idle.pop()
             {
                 let memory = self.blocks[block].as_mut_ptr();
+                let fd = Fd(self.files[block].as_raw_fd());
                 let read = opcode::Read::new(fd, memory, BLOCK as u32)
                     .offset(micro::offset(started))
                     .build()

@@ -6,7 +6,9 @@ use std::future::Future;
 use std::io;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::task::{Context, Poll};
 use std::time::Duration;
 
 use bench::args::Given;
@@ -51,6 +53,10 @@ impl Runtime for Smol {
         }
     }
 
+    fn kept_sleep(duration: Duration) -> impl Future<Output = ()> + Unpin {
+        Kept(Timer::after(duration))
+    }
+
     async fn open(path: &Path) -> io::Result<Arc<File>> {
         Ok(Arc::new(File::open(path)?))
     }
@@ -69,5 +75,16 @@ impl Runtime for Smol {
             }
             file
         })
+    }
+}
+
+/// A timer without the moment at which it fired.
+struct Kept(Timer);
+
+impl Future for Kept {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.0).poll(cx).map(drop)
     }
 }

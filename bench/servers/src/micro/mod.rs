@@ -51,6 +51,12 @@ pub trait Runtime: 'static {
     /// Its own sleep, not boxed.
     fn sleep(duration: Duration) -> impl Future<Output = ()>;
 
+    /// A sleep that can be moved after it has been polled, as a program keeps it in a vector: its own sleep
+    /// where that can be moved, and in a box otherwise.
+    fn kept_sleep(duration: Duration) -> impl Future<Output = ()> + Unpin {
+        Box::pin(Self::sleep(duration))
+    }
+
     /// Opens a file.
     fn open(path: &Path) -> impl Future<Output = io::Result<Self::File>>;
 

@@ -15,24 +15,26 @@ const MANY: u64 = 100_000;
 /// Fired in one batch, over ten milliseconds.
 const FIRED: u64 = 10_000;
 
-/// Bytes of each of many pending timers, boxed, as whoever keeps many has to keep most of them.
+/// Bytes of each of many pending timers, with the vector that they are kept in: as they are where the runtime's
+/// sleep can be moved after it has been polled, in a box each otherwise.
 pub(super) async fn bytes<R: Runtime>(plan: &Plan) {
     if !plan.wants("timer_bytes") {
         return;
     }
     // One, so that what the first timer makes is not counted.
     arm(pin!(R::sleep(Duration::from_secs(30)))).await;
-    // The places are touched before, so that they are not counted either.
-    let mut places: Vec<_> = (0..MANY).map(|_| None).collect();
     let before = resident();
-    for (i, place) in places.iter_mut().enumerate() {
-        *place = Some(armed(R::sleep(far(i as u64))).await);
+    let mut pending = Vec::with_capacity(MANY as usize);
+    for i in 0..MANY {
+        let mut sleep = R::kept_sleep(far(i));
+        arm(Pin::new(&mut sleep)).await;
+        pending.push(sleep);
     }
     give_way().await;
     let bytes = resident().saturating_sub(before) / MANY;
     let in_flight = R::in_flight().map_or(String::new(), |n| format!(",\"in_flight\":{n}"));
     plan.line("timer_bytes", format!("\"bytes\":{bytes},\"n\":{MANY}{in_flight}"));
-    drop(places);
+    drop(pending);
     give_way().await;
 }
 

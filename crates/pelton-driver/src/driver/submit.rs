@@ -7,8 +7,8 @@ use std::marker::PhantomData;
 use super::{Driver, Refused, Started, bad_descriptor};
 use crate::core::Core;
 use crate::descriptor::Fd;
-use crate::op::{Op, Submission};
-use crate::payload::{Leftover, MAX_TRANSFER, Payload};
+use crate::op::{Kind, Op, Submission};
+use crate::payload::{Leftover, MAX_TRANSFER, Payload, Plain};
 use crate::slot::{Key, OpId, Slot, State, Token, bits};
 use crate::sys::errno;
 
@@ -64,6 +64,22 @@ impl Driver {
     ) -> Result<(Key<P>, bool), Refused<P>> {
         let Begun { slot, id } = self.start(submission, token)?;
         Ok((self.key(id), slot.state.get() == State::Done))
+    }
+
+    /// Submits a [timeout](Submission::timeout) for one who counts time as the driver does: in nanoseconds since
+    /// [`Driver::start_time`].
+    ///
+    /// # Errors
+    /// There are too many operations (`max_operations`).
+    #[inline]
+    pub fn submit_timeout(&self, nanos: u64, token: Token) -> Result<Key<Plain>, Refused<Plain>> {
+        let core = &**self.core;
+        let Some(slot) = core.arena.claim(Kind::Timeout, token.0) else {
+            return Err(Refused { error: too_many_operations(), payload: Plain });
+        };
+        core.counters().started(Kind::Timeout);
+        core.wheel.insert(&core.arena, slot, nanos);
+        Ok(self.key(core.arena.id(slot)))
     }
 
     #[inline(always)]

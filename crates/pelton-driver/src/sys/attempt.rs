@@ -123,16 +123,19 @@ fn attempt_once(
 
 /// Reads from a file what the page cache has, without a wait: as much as was asked for, or all up to the end
 /// of the file. None where that is not to be had: then the read has to wait, as a whole, because a read that is
-/// cut short by what happens to be cached surprises everybody.
+/// cut short by what happens to be cached surprises everybody. It is not tried each time where it was in vain
+/// before.
+#[inline]
 pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<i32> {
-    if entry.has(flags::WAITS) {
+    if entry.has(flags::WAITS) || !entry.misses.may_try() {
         return None;
     }
     let mut done = 0;
     while done < memory.len {
         let at = offset.checked_add(done as u64)?;
-        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, and `done` is less
-        // than its length. Such an operation keeps its descriptor open.
+        // SAFETY: the memory is the operation's own, exclusively, while its slot is busy, or borrowed for this
+        // call alone, and `done` is less than its length. The descriptor is open: an operation keeps it so, and
+        // nothing else runs meanwhile.
         let result = unsafe {
             calls::pread_cached(entry.raw.get(), memory.ptr.add(done), memory.len - done, at)
         };
@@ -144,10 +147,12 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
                     // No file, or on a file system that cannot say: asking again would be in vain.
                     entry.set(flags::WAITS);
                 }
+                entry.misses.missed();
                 return None;
             }
         }
     }
+    entry.misses.hit();
     Some(done as i32)
 }
 

@@ -20,7 +20,7 @@ use std::io;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::Duration;
 
-use super::attempt::{Attempt, attempt, attempt_of, interest_arg, read_cached, shutdown_arg};
+use super::attempt::{Attempt, attempt, attempt_of, interest_arg, shutdown_arg};
 use super::calls;
 use super::descriptor::OwnedDescriptor;
 use super::unix::{NO_DESCRIPTOR, RawDescriptor, check, errno, last_errno};
@@ -117,7 +117,7 @@ impl Epoll {
                     attempt(core, slot, entry.raw.get(), None),
                 );
             }
-            Op::ReadAt { offset, .. } => self.read_at(core, slot, entry, memory, offset),
+            Op::ReadAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, false),
             Op::WriteAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, true),
             Op::Sync { data_only, .. } => self.sync(core, slot, entry, data_only),
             Op::Shutdown { how, .. } => {
@@ -474,15 +474,6 @@ impl Epoll {
                 self.park(core, slot, entry, Direction::Out);
             }
         }
-    }
-
-    /// What the page cache has is read here and now; the rest is for the blocking pool.
-    fn read_at(&self, core: &Core, slot: &Slot, entry: &Entry, memory: Memory, offset: u64) {
-        let Some(result) = read_cached(entry, memory, offset) else {
-            return self.file_job(core, slot, entry, memory, offset, false);
-        };
-        core.counters().completions.add(1);
-        let _ = core.finish(slot, result);
     }
 
     fn file_job(

@@ -165,6 +165,17 @@ impl Room {
         }
     }
 
+    /// Reads what is cached, without a wait and without an operation.
+    #[inline(always)]
+    pub(crate) fn read_cached(&self, entry: &Entry, memory: Memory, offset: u64) -> Option<i32> {
+        match self {
+            Room::Uring(_) | Room::Epoll(_) => attempt::read_cached(entry, memory, offset),
+            // Its descriptors are nobody's.
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => None,
+        }
+    }
+
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
         in_room!(self, kernel => kernel.restart(core, slot));
     }

@@ -33,6 +33,8 @@ const TELL_AGAIN: Duration = Duration::from_secs(60);
 /// A socket that connections come from.
 pub struct TcpListener {
     accepts: RefCell<Pending<ManyAccepts>>,
+    /// The turn that the operation's completions are told to. The others wait for that one's end.
+    told_to: Cell<Option<u64>>,
     waiters: RefCell<Vec<(u64, Waker)>>,
     next_waiter: Cell<u64>,
     told: Cell<Option<Instant>>,
@@ -99,6 +101,7 @@ impl TcpListener {
     fn on(socket: Socket) -> TcpListener {
         TcpListener {
             accepts: RefCell::new(Pending::none()),
+            told_to: Cell::new(None),
             waiters: RefCell::default(),
             next_waiter: Cell::new(0),
             told: Cell::new(None),
@@ -158,16 +161,18 @@ impl TcpListener {
                 if let Some(descriptor) = reactor.driver.next(key) {
                     return Poll::Ready(Ok(descriptor));
                 }
+                if self.told_to.get().is_some_and(|other| other != number) {
+                    drop(accepts);
+                    self.wait(cx.waker(), number);
+                    return Poll::Pending;
+                }
+                self.told_to.set(Some(number));
                 match accepts.poll(reactor, cx) {
                     // Ended because too many waited, or a close of ours: they have been taken, arm again.
                     Some(Poll::Ready(Err(error))) if is_cancelled(&error) => {}
                     Some(Poll::Ready(Ok(()))) | None => {}
                     Some(Poll::Ready(Err(error))) => return Poll::Ready(Err(error)),
-                    Some(Poll::Pending) => {
-                        drop(accepts);
-                        self.wait(cx.waker(), number);
-                        return Poll::Pending;
-                    }
+                    Some(Poll::Pending) => return Poll::Pending,
                 }
             }
             let submission = Submission::accept_multi(self.socket.fd);
@@ -194,7 +199,18 @@ impl TcpListener {
     }
 
     /// Somebody's turn is over: the completion that is told to one alone concerns the next one now.
+    #[inline]
     fn pass_on(&self, number: u64) {
+        if self.told_to.get() == Some(number) {
+            self.told_to.set(None);
+        }
+        if !self.waiters.borrow().is_empty() {
+            self.wake_others(number);
+        }
+    }
+
+    #[cold]
+    fn wake_others(&self, number: u64) {
         let mut waiters = self.waiters.borrow_mut();
         let mine = waiters.iter().position(|(waiter, _)| *waiter == number);
         let mine = mine.map(|at| waiters.swap_remove(at));

@@ -108,7 +108,7 @@ fn detail(args: &Args) -> String {
 }
 
 /// A block and no `async fn`, which would keep its argument twice; and no `while let`, which would keep what
-/// it matches on across the send. Each connection has one of these.
+/// it matches on across the send. Each connection has one of these, or of the next.
 #[allow(clippy::manual_async_fn)] // See above.
 fn echo_leased(stream: TcpStream) -> impl Future<Output = io::Result<()>> {
     async move {
@@ -153,19 +153,22 @@ async fn echo_ahead(stream: TcpStream) -> io::Result<()> {
     Ok(())
 }
 
-async fn echo_owned(stream: TcpStream, buffer: usize) -> io::Result<()> {
-    let mut buf = Vec::with_capacity(buffer);
-    loop {
-        let read;
-        (read, buf) = stream.read(buf).await;
-        if read? == 0 {
-            return Ok(());
+#[allow(clippy::manual_async_fn)] // See above.
+fn echo_owned(stream: TcpStream, buffer: usize) -> impl Future<Output = io::Result<()>> {
+    async move {
+        let mut buf = Vec::with_capacity(buffer);
+        loop {
+            let read;
+            (read, buf) = stream.read(buf).await;
+            if read? == 0 {
+                return Ok(());
+            }
+            let sent;
+            (sent, buf) = stream.write_all(buf).await;
+            sent?;
+            buf.clear();
+            count::one();
         }
-        let sent;
-        (sent, buf) = stream.write_all(buf).await;
-        sent?;
-        buf.clear();
-        count::one();
     }
 }
 

@@ -2,13 +2,15 @@
 //!
 //! Every turn enters the kernel once, to submit all that is staged and to wait for at least one completion.
 //! `multishot` has one accept and one receive per connection armed for good, receiving into buffers that all
-//! connections share; `single` asks for each receive, into a buffer of the connection's own.
+//! connections share; `single` asks for each receive, into a buffer of the connection's own. With
+//! `--batch-wait-us` a wait goes on so long after it began, so that a turn finds more to do.
 
 mod multishot;
 mod pool;
 mod queue;
 mod single;
 
+use std::fmt::Write as _;
 use std::io;
 use std::os::fd::{IntoRawFd, RawFd};
 
@@ -33,7 +35,10 @@ trait Handler {
 }
 
 fn main() {
-    let args = Args::server(NAME, &[Extra::OneOf("--mode", &["multishot", "single"])]);
+    let args = Args::server(
+        NAME,
+        &[Extra::OneOf("--mode", &["multishot", "single"]), Extra::Count("--batch-wait-us", 0)],
+    );
     if let Err(error) = serve(&args) {
         fail(NAME, error);
     }
@@ -46,14 +51,18 @@ fn serve(args: &Args) -> io::Result<()> {
     let listener: RawFd = listener.into_raw_fd();
     let (mut ring, flags) = make_ring()?;
     let mode = args.one_of("--mode");
-    let detail = format!("{} {mode} {flags}", versions::named("io-uring"));
+    let batch_wait = args.count("--batch-wait-us") as u32;
+    let mut detail = format!("{} {mode} {flags}", versions::named("io-uring"));
+    if batch_wait > 0 {
+        write!(detail, ", waits {batch_wait} µs for a batch").expect("a string takes everything");
+    }
     if mode == "single" {
         ready(NAME, address, &detail);
-        run(&mut ring, single::Echo::new(listener, args.buffer))
+        run(&mut ring, batch_wait, single::Echo::new(listener, args.buffer))
     } else {
         let pool = pool::Pool::new(&ring.submitter(), args.buffer)?;
         ready(NAME, address, &detail);
-        run(&mut ring, multishot::Echo::new(listener, pool))
+        run(&mut ring, batch_wait, multishot::Echo::new(listener, pool))
     }
 }
 
@@ -72,11 +81,11 @@ fn make_ring() -> io::Result<(IoUring, &'static str)> {
     }
 }
 
-fn run(ring: &mut IoUring, mut handler: impl Handler) -> io::Result<()> {
+fn run(ring: &mut IoUring, batch_wait: u32, mut handler: impl Handler) -> io::Result<()> {
     let (mut submitter, submissions, mut completions) = ring.split();
     // Saves the lookup of the descriptor at each entry, where the kernel has it.
     let _ = submitter.register_ring_fd();
-    let mut queue = Queue::new(submitter, submissions);
+    let mut queue = Queue::new(submitter, submissions, batch_wait);
     handler.start(&mut queue);
     loop {
         // Publishes how far completions have been taken. Were this left until after the wait, the kernel

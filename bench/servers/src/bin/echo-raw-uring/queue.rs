@@ -3,6 +3,7 @@
 use std::collections::VecDeque;
 use std::io;
 
+use io_uring::types::{SubmitArgs, Timespec};
 use io_uring::{SubmissionQueue, Submitter, squeue};
 
 /// Entries of the two queues.
@@ -38,17 +39,29 @@ pub(super) fn unword(word: u64) -> (Kind, u32) {
     (kind, word as u32)
 }
 
+/// How many completions end a wait that gathers, as in Pelton.
+const BATCH: usize = 32;
+
+/// A day.
+const LONG: Timespec = Timespec::new().sec(86_400);
+
 /// The submission queue and the way into the kernel.
 pub(super) struct Queue<'a> {
     submitter: Submitter<'a>,
     submissions: SubmissionQueue<'a>,
     /// Entries for which there was no room and which the kernel was too busy to make room for.
     late: VecDeque<squeue::Entry>,
+    /// In microseconds; with none a wait ends with the first completion.
+    batch_wait: u32,
 }
 
 impl<'a> Queue<'a> {
-    pub(super) fn new(submitter: Submitter<'a>, submissions: SubmissionQueue<'a>) -> Queue<'a> {
-        Queue { submitter, submissions, late: VecDeque::new() }
+    pub(super) fn new(
+        submitter: Submitter<'a>,
+        submissions: SubmissionQueue<'a>,
+        batch_wait: u32,
+    ) -> Queue<'a> {
+        Queue { submitter, submissions, late: VecDeque::new(), batch_wait }
     }
 
     /// Stages an entry. In the order in which they are staged entries are started.
@@ -88,7 +101,13 @@ impl<'a> Queue<'a> {
             self.stage_late();
         }
         self.submissions.sync();
-        let result = self.submitter.submit_and_wait(1);
+        let result = if self.batch_wait > 0 {
+            // Without a timeout the kernel would not wait on once the minimum is over with nothing there.
+            let gather = SubmitArgs::new().min_wait_usec(self.batch_wait).timespec(&LONG);
+            self.submitter.submit_with_args(BATCH, &gather)
+        } else {
+            self.submitter.submit_and_wait(1)
+        };
         self.submissions.sync();
         match result {
             Ok(_) => Ok(()),

@@ -7,9 +7,6 @@
 //! dispatches the batch that is there. Only where the submission queue is full in the middle of a tick is
 //! there another entry, which submits and does not wait.
 //!
-//! Reads of files are tried first, without a wait: what the page cache has costs less to copy there and then
-//! than to ask the ring for.
-//!
 //! # Nothing is lost
 //!
 //! Entries that the kernel did not take stay staged. Where the queue is full and a flush makes no room,
@@ -32,7 +29,7 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
-use super::attempt::{interest_arg, poll_events, read_cached, shutdown_arg};
+use super::attempt::{interest_arg, poll_events, shutdown_arg};
 use super::descriptor::own;
 use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno};
 use crate::config::{Config, Error};
@@ -214,12 +211,6 @@ impl Uring {
                 self.push(core, entry::recv_pooled(raw, GROUP, true, user_data));
             }
             Op::ReadAt { offset, .. } => {
-                if let Some(result) = read_cached(entry, memory, offset) {
-                    // What is cached costs less to copy here than to ask the ring for.
-                    core.counters().completions.add(1);
-                    let _ = core.finish(slot, result);
-                    return;
-                }
                 slot.set_offset(offset);
                 self.push_made(core, || entry::read(raw, ptr, len as u32, offset, user_data));
             }

@@ -333,21 +333,18 @@ impl Ring {
             // The kernel adds the clock to the timeout without a look at overflow, and would then
             // return at once. A hundred years are enough.
             const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-            let timeout = timeout.map(|timeout| {
-                let timeout = timeout.min(LONGEST);
-                Timespec {
-                    tv_sec: timeout.as_secs() as i64,
-                    tv_nsec: timeout.subsec_nanos().into(),
-                }
-            });
-            let arg =
-                io_uring_getevents_arg {
-                    min_wait_usec: min_wait,
-                    ts: io_uring_ptr::new(timeout.as_ref().map_or(ptr::null_mut(), |timeout| {
-                        ptr::from_ref(timeout).cast_mut().cast()
-                    })),
-                    ..Default::default()
-                };
+            // Also where no timeout was asked for: without one the kernel does not wait on for a
+            // completion once the minimum is over, and an idle thread would wake each time.
+            let timeout = timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
+            let timeout = Timespec {
+                tv_sec: timeout.as_secs() as i64,
+                tv_nsec: timeout.subsec_nanos().into(),
+            };
+            let arg = io_uring_getevents_arg {
+                min_wait_usec: min_wait,
+                ts: io_uring_ptr::new(ptr::from_ref(&timeout).cast_mut().cast()),
+                ..Default::default()
+            };
             flags |= IoringEnterFlags::EXT_ARG;
             // SAFETY: as above; the kernel reads the argument and the timeout during the call, both
             // outlive it, and there is no signal mask.
