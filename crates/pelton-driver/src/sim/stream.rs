@@ -366,6 +366,8 @@ impl State {
         server.remote = local;
         server.peer = Some(from);
         server.peer_host = host;
+        // What it sends does not overtake the answer.
+        server.arrives = self.now + trip;
         let server = self.new_file_on(target, Kind::Stream(Box::new(server)), false);
         // The queue's.
         self.hold(server);
