@@ -49,6 +49,7 @@ mod fault;
 mod fleet;
 pub mod fs;
 mod handle;
+pub mod hash;
 pub mod io;
 pub mod net;
 mod operation;

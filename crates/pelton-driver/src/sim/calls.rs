@@ -264,6 +264,11 @@ pub(crate) fn set_nonblocking(fd: RawDescriptor) -> Result<bool, i32> {
 }
 
 pub(crate) fn close(fd: RawDescriptor) -> i32 {
+    if !is_here(fd) && World::current().is_none() {
+        // Dropped on a thread that is not the world's, as real ones may be.
+        super::world::remote_call(fd, true);
+        return 0;
+    }
     call(|state| {
         state.count_call();
         state.close_fd(fd)
@@ -316,7 +321,7 @@ pub(crate) unsafe fn send(fd: RawDescriptor, ptr: *const u8, len: usize) -> i32 
 unsafe fn parts<'a>(header: *const MessageHeader) -> &'a [Part] {
     // SAFETY: by the caller.
     unsafe {
-        let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen as usize);
+        let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen);
         if len == 0 { &[] } else { std::slice::from_raw_parts(parts, len) }
     }
 }
@@ -486,7 +491,7 @@ pub(crate) fn eventfd_write(fd: RawDescriptor) -> i32 {
 
 /// Wakes a driver of a world from a thread that is not the world's.
 pub(crate) fn remote_wake(fd: RawDescriptor) {
-    super::world::remote_wake(fd);
+    super::world::remote_call(fd, false);
 }
 
 /// True when the descriptor is one of this thread's world.

@@ -106,6 +106,8 @@ struct Op {
     seal: Seal,
     done: usize,
     started: bool,
+    /// A cancel came too late to stop what it was doing: it does not wait again.
+    cancelled: bool,
     phase: Phase,
 }
 
@@ -489,7 +491,7 @@ impl State {
         let seal = unsafe { Seal::put(&parts, fills, entry.user_data) };
         self.hold(file);
         let phase = Phase::Ready;
-        let op = Op { entry, file, parts, seal, done: 0, started: false, phase };
+        let op = Op { entry, file, parts, seal, done: 0, started: false, cancelled: false, phase };
         let Some(ring) = self.ring(id) else { return };
         let number = ring.number;
         let key = ring.add(op);
@@ -606,6 +608,9 @@ impl State {
 
     fn arm(&mut self, id: FileId, key: OpKey, file: FileId, events: i16) {
         if let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) {
+            if op.cancelled {
+                return self.end_cancelled(id, key);
+            }
             op.phase = Phase::Armed;
         }
         self.wait_for(file, Waiter::Op { ring: id, op: key, events });
@@ -835,7 +840,6 @@ impl State {
         let number = ring.number;
         let Some(op) = ring.op(key) else { return -libc::ENOENT };
         let (phase, file) = (op.phase, op.file);
-        let (done, code) = (op.done, op.entry.opcode);
         if phase != Phase::Armed {
             let label = if self.fault(Fault::CancelTooLate, number, String::new) {
                 Some(Fault::CancelTooLate.name())
@@ -844,14 +848,24 @@ impl State {
             };
             if let Some(label) = label {
                 self.tell_op(label, number, id, key, "was cancelled too late");
+                // As Linux has it: it does what it is about to do, and ends where it would have to wait.
+                if let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) {
+                    op.cancelled = true;
+                }
                 return -libc::EALREADY;
             }
         }
         self.wait_no_more(file, id, key);
-        let sends = matches!(code, c if c == IoringOp::Send as u8 || c == IoringOp::Sendmsg as u8);
+        self.end_cancelled(id, key);
+        0
+    }
+
+    fn end_cancelled(&mut self, id: FileId, key: OpKey) {
+        let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) else { return };
+        let (done, code) = (op.done, op.entry.opcode);
+        let sends = code == IoringOp::Send as u8 || code == IoringOp::Sendmsg as u8;
         let result = if sends && done > 0 { done as i32 } else { -libc::ECANCELED };
         self.end(id, key, result, 0);
-        0
     }
 
     pub(super) fn cancel_everything(&mut self, id: FileId) -> u32 {
@@ -1053,7 +1067,7 @@ unsafe fn parts_of(entry: &Entry) -> Vec<(*mut u8, usize)> {
         let header = std::ptr::with_exposed_provenance::<MessageHeader>(entry.addr as usize);
         // SAFETY: the header and its parts are valid, by the caller.
         let parts: &[Part] = unsafe {
-            let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen as usize);
+            let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen);
             if len == 0 { &[] } else { std::slice::from_raw_parts(parts, len) }
         };
         return parts.iter().map(|part| (part.iov_base.cast(), part.iov_len)).collect();

@@ -370,11 +370,19 @@ impl World {
         if self.with(|state| state.next_event().is_none()) {
             return false;
         }
-        let ran = self.with(State::run_event);
-        if let Ran::Job(host, proc, job) = ran {
-            self.as_whom(host, proc, job);
-        }
+        self.run_event();
         true
+    }
+
+    /// Lets the next event happen. True when that was somebody's code.
+    fn run_event(&self) -> bool {
+        match self.with(State::run_event) {
+            Ran::Job(host, proc, job) => {
+                self.as_whom(host, proc, job);
+                true
+            }
+            Ran::Nothing => false,
+        }
     }
 
     /// When the next event happens.
@@ -412,7 +420,9 @@ impl World {
         })
     }
 
-    /// Waits in virtual time until `done`, at most until `limit`; lets things happen meanwhile.
+    /// Waits in virtual time until `done`, at most until `limit`; lets things happen meanwhile. Ends early
+    /// after a job of the blocking pool: it ran on the very thread that waits here, so that what it woke
+    /// there needs no wake.
     pub(super) fn wait(
         &self,
         limit: Option<Nanos>,
@@ -426,7 +436,9 @@ impl World {
             let next = self.with(|state| state.next_event());
             match (next, limit) {
                 (Some(next), limit) if limit.is_none_or(|limit| next <= limit) => {
-                    self.step();
+                    if self.run_event() {
+                        return false;
+                    }
                 }
                 (_, Some(limit)) => {
                     self.with(|state| state.advance(limit));
@@ -445,18 +457,18 @@ impl World {
         let mut remote = REMOTE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut mine = Vec::new();
         self.with(|state| {
-            remote.retain(|fd| {
-                let is_mine = state.of_fd(*fd).is_some();
+            remote.retain(|call| {
+                let is_mine = state.of_fd(call.fd).is_some();
                 if is_mine {
-                    mine.push(*fd);
+                    mine.push(*call);
                 }
                 !is_mine
             });
         });
         REMOTE_PENDING.store(!remote.is_empty(), Ordering::Release);
         drop(remote);
-        for fd in mine {
-            self.with(|state| state.event_write(fd));
+        for Remote { fd, closes } in mine {
+            self.with(|state| if closes { state.close_fd(fd) } else { state.event_write(fd) });
         }
     }
 }
@@ -487,13 +499,19 @@ pub(super) fn enter_for_good(options: &WorldOptions) {
     });
 }
 
-/// Wakes from other threads, which have no place in a world's order of things.
-static REMOTE: Mutex<Vec<RawDescriptor>> = Mutex::new(Vec::new());
+/// A call from another thread, which has no place in a world's order of things: a wake, or a close.
+#[derive(Clone, Copy)]
+struct Remote {
+    fd: RawDescriptor,
+    closes: bool,
+}
+
+static REMOTE: Mutex<Vec<Remote>> = Mutex::new(Vec::new());
 static REMOTE_PENDING: AtomicBool = AtomicBool::new(false);
 static REMOTE_CAME: Condvar = Condvar::new();
 
-pub(super) fn remote_wake(fd: RawDescriptor) {
-    REMOTE.lock().unwrap_or_else(PoisonError::into_inner).push(fd);
+pub(super) fn remote_call(fd: RawDescriptor, closes: bool) {
+    REMOTE.lock().unwrap_or_else(PoisonError::into_inner).push(Remote { fd, closes });
     REMOTE_PENDING.store(true, Ordering::Release);
     REMOTE_CAME.notify_all();
 }

@@ -43,8 +43,7 @@
 //! [`crate::random`], files, sockets, [`crate::spawn_blocking`] (whose calls run on the one thread, in the
 //! simulation's order). What does not go through Pelton is not: `Instant::now`, `SystemTime::now` (use
 //! [`crate::time::now`] and [`crate::time::wall`]), the iteration order of std's `HashMap` (use a `BTreeMap`, or
-//! a hasher seeded with [`crate::random`]), threads of one's own, addresses of memory, files of the real
-//! system. A run that is not deterministic is reported as such: every seed is run twice.
+//! [`crate::hash::HashMap`]), threads of one's own, addresses of memory, files of the real system. A run that is not deterministic is reported as such: every seed is run twice.
 //!
 //! # When a seed fails
 //!

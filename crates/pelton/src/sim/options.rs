@@ -34,15 +34,14 @@ pub struct Options {
 }
 
 impl Options {
-    /// The default: the seed decides which faults there are (swarm testing), a minute of virtual time with
-    /// them, and another one without in which everything has to come to its end. No partitions and no
+    /// The default: the seed decides which faults there are (swarm testing), ten seconds of virtual
+    /// time with them, and a minute without in which everything has to come to its end. No partitions and no
     /// crashes.
     pub fn new(seed: u64) -> Options {
-        let minute = Duration::from_secs(60);
         Options {
             world: WorldOptions::swarm(seed),
-            time_limit: minute,
-            grace: minute,
+            time_limit: Duration::from_secs(10),
+            grace: Duration::from_secs(60),
             vary: true,
             twice: true,
             shrink: true,
@@ -74,7 +73,7 @@ impl Options {
     }
 
     /// How long, in virtual time, faults may happen. When it is over they stop, all cuts heal, hosts that are
-    /// down start again, and what [`Sim::at`](super::Sim::at) has left to do is forgotten. A minute by default.
+    /// down start again, and what [`Sim::at`](super::Sim::at) has left to do is forgotten. Ten seconds by default.
     pub fn time_limit(mut self, limit: Duration) -> Options {
         self.time_limit = limit;
         self

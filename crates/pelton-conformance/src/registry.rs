@@ -1,0 +1,117 @@
+//! What a behaviour is, and the macro that makes rows and tests of a table.
+
+use crate::bench::Bench;
+use pelton_driver::sim::Fault;
+
+/// One behaviour.
+#[derive(Debug)]
+pub struct Behaviour {
+    /// What holds, in words.
+    pub text: &'static str,
+    /// The function's name.
+    pub name: &'static str,
+    /// The file that it is in.
+    pub subject: &'static str,
+    /// The tests of older systems that it comes from.
+    pub origins: &'static [Origin],
+    /// It is about real threads.
+    pub threads: bool,
+    /// Faults that are left off when it runs on a simulated system with faults.
+    pub unbearable: &'static [Fault],
+    /// Why they are.
+    pub because: &'static str,
+    /// Shows it, or panics.
+    pub show: fn(&Bench),
+}
+
+/// A row of another system's tests.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Origin {
+    /// Whose.
+    pub source: Source,
+    /// Its name there.
+    pub row: &'static str,
+}
+
+/// The older systems.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[allow(missing_docs)]
+pub enum Source {
+    Aws,
+    Reseau,
+    ReseauMain,
+    Ioxide,
+    Libxev,
+}
+
+impl Source {
+    /// Its name.
+    pub fn name(self) -> &'static str {
+        match self {
+            Source::Aws => "aws-c-io",
+            Source::Reseau => "Reseau",
+            Source::ReseauMain => "Reseau main",
+            Source::Ioxide => "ioxide",
+            Source::Libxev => "libxev",
+        }
+    }
+}
+
+/// A table of behaviours: `"what holds" => function [Source "row", …]`, then `needs threads` where it is about
+/// real threads, or `cannot bear Fault, … because "why"`.
+macro_rules! behaviours {
+    ($($text:literal => $name:ident [$($source:ident $row:literal),* $(,)?]
+        $(needs $need:ident)? $(cannot bear $($fault:ident),+ because $why:literal)?;)+) => {
+        pub(crate) const BEHAVIOURS: &[$crate::registry::Behaviour] = &[$(
+            $crate::registry::Behaviour {
+                text: $text,
+                name: stringify!($name),
+                subject: module_path!().split_at("pelton_conformance::".len()).1,
+                origins: &[$($crate::registry::Origin {
+                    source: $crate::registry::Source::$source,
+                    row: $row,
+                }),*],
+                threads: $crate::registry::behaviours!(@threads $($need)?),
+                unbearable: &[$($(pelton_driver::sim::Fault::$fault),+)?],
+                because: concat!($($why)?),
+                show: $name,
+            },
+        )+];
+
+        #[cfg(test)]
+        mod io_uring {
+            $(#[test] fn $name() {
+                $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::IoUring);
+            })+
+        }
+        #[cfg(test)]
+        mod epoll {
+            $(#[test] fn $name() {
+                $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::Epoll);
+            })+
+        }
+        #[cfg(test)]
+        mod sim {
+            mod ring {
+                $($crate::registry::behaviours! { @sim SimRing $name $($need)? })+
+            }
+            mod readiness {
+                $($crate::registry::behaviours! { @sim SimReadiness $name $($need)? })+
+            }
+            mod faults {
+                $($crate::registry::behaviours! { @sim SimFaults $name $($need)? })+
+            }
+        }
+    };
+    (@threads) => { false };
+    (@threads threads) => { true };
+    (@sim $system:ident $name:ident threads) => {};
+    (@sim $system:ident $name:ident) => {
+        #[test]
+        fn $name() {
+            $crate::bench::test(super::super::BEHAVIOURS, stringify!($name), $crate::System::$system);
+        }
+    };
+}
+
+pub(crate) use behaviours;

@@ -1,0 +1,1 @@
+pub(crate) const BEHAVIOURS: &[crate::Behaviour] = &[];

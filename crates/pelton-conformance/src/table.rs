@@ -1,0 +1,186 @@
+//! docs/conformance.md: behaviours by backends, from a real run.
+
+use std::fmt::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::Path;
+
+use crate::behaviours;
+use crate::bench::{Outcome, System};
+use crate::registry::{Behaviour, Origin, Source};
+use crate::rows::ROWS;
+
+/// Backends that are not here yet.
+const TO_COME: [&str; 2] = ["kqueue", "IOCP"];
+
+const BEGINS: &str = "\
+# Conformance
+
+One suite of behaviours for every backend, in `crates/pelton-conformance`. `cargo xtask conformance` runs it
+and writes this file; the tests are `io_uring::…`, `epoll::…`, `sim::ring::…`, `sim::readiness::…` and
+`sim::faults::…` of that crate.
+
+A cell says **yes** where the behaviour was shown by the run that wrote this file. On the simulated system a
+behaviour is shown in several worlds: 5 for a ring, 5 for readiness, and 20, half of either, in which
+everything goes wrong that Pelton must hide.
+";
+
+/// Runs everything and writes the file.
+///
+/// # Errors
+/// A behaviour does not hold, or the file cannot be written.
+pub fn write(path: &Path) -> Result<String, String> {
+    let mut failed = Vec::new();
+    let mut shown = 0;
+    let text =
+        page(
+            &mut |behaviour, system| match catch_unwind(AssertUnwindSafe(|| behaviour.run(system)))
+            {
+                Ok(outcome) => {
+                    shown += usize::from(outcome == Outcome::Holds);
+                    outcome.to_string()
+                }
+                Err(_) => {
+                    failed.push(format!("{} on {}", behaviour.name, system.name()));
+                    "**no**".into()
+                }
+            },
+        );
+    if !failed.is_empty() {
+        return Err(format!("{} did not hold:\n{}", failed.len(), failed.join("\n")));
+    }
+    std::fs::write(path, text).map_err(|error| format!("{}: {error}", path.display()))?;
+    Ok(format!("{}: {shown} cells were shown", path.display()))
+}
+
+/// Says whether the file has the rows and columns that there are, whatever its cells say. Runs nothing.
+///
+/// # Errors
+/// It has not.
+pub fn check(path: &Path) -> Result<String, String> {
+    let stands = std::fs::read_to_string(path).unwrap_or_default();
+    let due = page(&mut |_, _| String::new());
+    match rows_of(&stands).zip_longest(rows_of(&due)) {
+        None => Ok(format!("{} has every row", path.display())),
+        Some((stands, due)) => Err(format!(
+            "{} is not what it should be: run `cargo xtask conformance`\n  it says    {stands}\n  it should  {due}",
+            path.display()
+        )),
+    }
+}
+
+/// The lines, without the cells of the backends that a run fills.
+fn rows_of(text: &str) -> Vec<String> {
+    let cells = System::ALL.len() + TO_COME.len();
+    text.lines()
+        .map(|line| {
+            let columns: Vec<&str> = line.split(" | ").collect();
+            if columns.len() == cells + 2 {
+                format!("{} | {}", columns[0], columns[1])
+            } else {
+                line.trim_end().to_owned()
+            }
+        })
+        .collect()
+}
+
+trait ZipLongest {
+    /// The first two that differ.
+    fn zip_longest(self, other: Vec<String>) -> Option<(String, String)>;
+}
+
+impl ZipLongest for Vec<String> {
+    fn zip_longest(self, other: Vec<String>) -> Option<(String, String)> {
+        let len = self.len().max(other.len());
+        let line = |lines: &[String], at: usize| {
+            lines.get(at).cloned().unwrap_or_else(|| "(nothing more)".to_owned())
+        };
+        (0..len).map(|at| (line(&self, at), line(&other, at))).find(|(a, b)| a != b)
+    }
+}
+
+fn page(cell: &mut dyn FnMut(&Behaviour, System) -> String) -> String {
+    let mut text = String::from(BEGINS);
+    let columns: Vec<&str> =
+        System::ALL.iter().map(|system| system.name()).chain(TO_COME).collect();
+    let mut subject = "";
+    for behaviour in behaviours() {
+        if behaviour.subject != subject {
+            subject = behaviour.subject;
+            let (first, rest) = subject.split_at(1);
+            let _ = write!(text, "\n## {}{rest}\n\n", first.to_uppercase());
+            let _ = writeln!(text, "| Behaviour | From | {} |", columns.join(" | "));
+            let _ = writeln!(text, "|---|---|{}", "---|".repeat(columns.len()));
+        }
+        let cells: Vec<String> = System::ALL
+            .iter()
+            .map(|system| cell(behaviour, *system))
+            .chain(TO_COME.map(|_| "to come".to_owned()))
+            .collect();
+        let from = origins(behaviour.origins);
+        let _ = writeln!(text, "| {} | {from} | {} |", behaviour.text, cells.join(" | "));
+    }
+    without(&mut text);
+    elsewhere(&mut text);
+    text
+}
+
+fn origins(origins: &[Origin]) -> String {
+    let mut said = String::new();
+    let mut last = None;
+    for origin in origins {
+        if last != Some(origin.source) {
+            let begins = if said.is_empty() { "" } else { "; " };
+            let _ = write!(said, "{begins}{}: ", origin.source.name());
+        } else {
+            said.push_str(", ");
+        }
+        said.push_str(&origin.row.replace('|', "/"));
+        last = Some(origin.source);
+    }
+    if said.is_empty() { "Pelton".into() } else { said }
+}
+
+/// The faults that behaviours run without.
+fn without(text: &mut String) {
+    text.push_str("\n## Faults left off\n\nIn `sim, faults` a few behaviours run without a fault that is theirs to see:\n\n");
+    for behaviour in behaviours().iter().filter(|behaviour| !behaviour.unbearable.is_empty()) {
+        let faults: Vec<_> = behaviour.unbearable.iter().map(|fault| fault.name()).collect();
+        let (faults, why) = (faults.join(", "), behaviour.because);
+        let _ = writeln!(text, "- {}: {faults} ({why})", behaviour.text);
+    }
+}
+
+/// The rows of older systems that no behaviour comes from.
+fn elsewhere(text: &mut String) {
+    text.push_str(
+        "\n## Not in this suite\n\nWhat the older systems test and this suite does not, and why.\n",
+    );
+    for source in [Source::Aws, Source::Reseau, Source::ReseauMain, Source::Ioxide, Source::Libxev]
+    {
+        let _ = write!(text, "\n{}:\n\n", source.name());
+        for row in ROWS.iter().filter(|row| row.source == source && !row.not.is_empty()) {
+            let _ = writeln!(text, "- {}: {}", row.name, row.not);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_committed_page_has_every_row() {
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/conformance.md");
+        check(&path).unwrap();
+    }
+
+    #[test]
+    fn a_row_that_is_missing_is_found_and_cells_do_not_count() {
+        let page = page(&mut |_, _| "yes".into());
+        let other = page.replace("| yes |", "| not run: a reason |");
+        assert_eq!(rows_of(&page).zip_longest(rows_of(&other)), None);
+        let line = page.lines().find(|line| line.contains("| yes |")).unwrap();
+        let without = page.replace(&format!("{line}\n"), "");
+        assert!(rows_of(&without).zip_longest(rows_of(&page)).is_some());
+    }
+}
