@@ -503,3 +503,57 @@ fn a_server_that_speaks_first_is_heard_from_its_first_byte() {
         });
     }
 }
+
+/// Choices that only say how much of another one: its words tell of both.
+const DETAILS: [&str; 15] = [
+    "accept runs out of",
+    "clock-stall length",
+    "crash tears at",
+    "datagram overtaken by",
+    "late-completion by",
+    "reset after",
+    "short-file to",
+    "short-receive to",
+    "short-send to",
+    "short-submit to",
+    "slow by",
+    "unseen for",
+    "wake-late by",
+    "wake-spurious after",
+    "wake-twice after",
+];
+
+#[test]
+fn every_choice_has_words_or_details_another_that_has() {
+    let told = Rc::new(RefCell::new(BTreeMap::new()));
+    for seed in 0..60 {
+        let told = told.clone();
+        sim::run_with(Options::new(seed).twice(false), move |sim| {
+            shop(sim);
+            let told = told.clone();
+            sim.client("reader", async move {
+                sleep(Duration::from_secs(1)).await;
+                for decision in sim::current().world().decisions() {
+                    told.borrow_mut().insert(decision.label, decision.story);
+                }
+                Ok(())
+            });
+        });
+    }
+    let told = told.borrow();
+    for (label, story) in told.iter() {
+        assert_eq!(story.is_empty(), DETAILS.contains(label), "{label}: {story:?}");
+    }
+    assert!(told.len() > 30, "too few kinds of choices for this to show anything: {told:#?}");
+    for (label, words) in [
+        ("short-receive", ["recv of ", " bytes of "]),
+        ("short-send", ["send of ", " took "]),
+        ("reset", ["connection ", " was reset"]),
+        ("late-completion", [" late", " on "]),
+        ("runs first", [" ran before ", " others"]),
+        ("overtakes", [" before ", " others"]),
+    ] {
+        let story = told.get(label).unwrap_or_else(|| panic!("no {label}: {told:#?}"));
+        assert!(words.iter().all(|word| story.contains(word)), "{label}: {story}");
+    }
+}

@@ -7,7 +7,6 @@
 //! goes wrong. The same seed does the same again.
 //!
 //! ```
-//! use pelton::io::AsyncReadExt;
 //! use pelton::net::{TcpListener, TcpStream};
 //! use pelton::sim;
 //!
