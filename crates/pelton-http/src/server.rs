@@ -190,7 +190,7 @@ where
         let mut service = service.clone();
         async move {
             poll_fn(|cx| service.poll_ready(cx)).await?;
-            service.call(request).await
+            service.call(request).await.map(dated)
         }
     });
     let mut connection = pin!(http.serve_connection(Io::new(stream), service));
@@ -208,6 +208,20 @@ where
         connection.as_mut().poll(cx).map(drop)
     })
     .await;
+}
+
+/// hyper takes the date from the system, whatever time it is in a simulated world: there it is given one.
+fn dated<B>(response: Response<B>) -> Response<B> {
+    #[cfg(feature = "sim")]
+    if pelton::driver::sim::World::current().is_some() {
+        let mut response = response;
+        let date = httpdate::fmt_http_date(pelton::time::wall());
+        if let Ok(date) = http::HeaderValue::from_str(&date) {
+            response.headers_mut().entry(http::header::DATE).or_insert(date);
+        }
+        return response;
+    }
+    response
 }
 
 /// What the connections of a server share with it.

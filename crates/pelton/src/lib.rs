@@ -75,5 +75,10 @@ pub use task::{JoinError, JoinHandle, yield_now};
 #[doc = include_str!("../../../README.md")]
 struct Readme;
 
+/// The tutorial's examples, compiled.
+#[cfg(all(doctest, feature = "sim"))]
+#[doc = include_str!("../../../docs/simulation.md")]
+struct Simulation;
+
 #[cfg(doctest)]
 mod not_send;

@@ -122,7 +122,8 @@ impl Choices {
         n: u64,
         tell: impl FnOnce(u64) -> String,
     ) -> u64 {
-        self.decide(at, label, who, |random| if n <= 1 { 0 } else { random % n }, tell)
+        let value = |random| if n <= 1 { 0 } else { random % n };
+        self.decide(at, label, who, n.saturating_sub(1), value, tell)
     }
 
     /// True once in `1_000_000 / rate`, and where a script says so.
@@ -135,7 +136,7 @@ impl Choices {
         tell: impl FnOnce() -> String,
     ) -> bool {
         let fires = |random: u64| u64::from(random % 1_000_000 < u64::from(rate));
-        self.decide(at, label, who, fires, |_| tell()) != 0
+        self.decide(at, label, who, 1, fires, |_| tell()) != 0
     }
 
     fn decide(
@@ -143,6 +144,7 @@ impl Choices {
         at: u64,
         label: &'static str,
         who: u64,
+        most: u64,
         value: impl FnOnce(u64) -> u64,
         tell: impl FnOnce(u64) -> String,
     ) -> u64 {
@@ -151,7 +153,8 @@ impl Choices {
         let nth = *count;
         *count = nth.wrapping_add(1);
         let value = match &self.script {
-            Some(script) => script.get(&(hash, who, nth)).copied().unwrap_or(0),
+            // Where other choices have been left out there may be less to choose from than there was.
+            Some(script) => script.get(&(hash, who, nth)).copied().unwrap_or(0).min(most),
             None => value(mix(mix(self.seed ^ hash) ^ mix(who ^ (u64::from(nth) << 40)))),
         };
         self.made += 1;
@@ -264,6 +267,17 @@ mod tests {
         for bad in ["x", "x=1", "x/1=1", "x/1/2=", "x/a/1=1", "x/1/2=3;y"] {
             assert!(parse_script(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_script_chooses_nothing_that_there_is_not() {
+        let name = |label| (label_hash(label), 1, 0);
+        let script = Script::from([(name("how many"), 9), (name("whether"), 9), (name("none"), 9)]);
+        let mut choices = Choices::new(3, Some(script), true);
+        assert_eq!(choices.choose(0, "how many", 1, 4, |_| String::new()), 3);
+        assert_eq!(choices.choose(0, "none", 1, 0, |_| String::new()), 0);
+        assert!(choices.chance(0, "whether", 1, 0, String::new));
+        assert_eq!(choices.decisions()[1].value, 1);
     }
 
     #[test]

@@ -106,6 +106,7 @@ impl Fault {
             Reset
                 | Silence
                 | Unreachable
+                | AcceptAborted
                 | NoSpace
                 | IoError
                 | LyingSync

@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use super::fault::Fault;
 use super::file::{File, FileId, Kind};
-use super::state::{Event, HostId, Nanos, SECOND, State};
+use super::state::{Event, HostId, MICRO, Nanos, SECOND, State};
 
 /// Bytes that may be on their way or unread, in one direction.
 const WINDOW: usize = 64 * 1024;
@@ -366,6 +366,8 @@ impl State {
         server.remote = local;
         server.peer = Some(from);
         server.peer_host = host;
+        // What it sends does not overtake the answer.
+        server.arrives = self.now + trip;
         let server = self.new_file_on(target, Kind::Stream(Box::new(server)), false);
         // The queue's.
         self.hold(server);
@@ -476,6 +478,8 @@ impl State {
         if n > 1 && self.fault(Fault::ShortReceive, connection, String::new) {
             let all = n;
             n = 1 + self.choose("short-receive to", connection, n as u64 - 1) as usize;
+            // epoll promises an edge for what is left behind a short receive: it came after.
+            self.plan(MICRO, Event::Heard(id));
             self.tell(Fault::ShortReceive.name(), connection, |state| {
                 let host = state.file(id).map_or("?", |file| state.host_name(file.host));
                 let name = state.connection_name(connection);
@@ -529,6 +533,8 @@ impl State {
         if n > 1 && self.fault(Fault::ShortSend, connection, String::new) {
             let all = n;
             n = 1 + self.choose("short-send to", connection, n as u64 - 1) as usize;
+            // And behind a short send, when there is room: it was made after.
+            self.plan(MICRO, Event::Window(id));
             self.tell(Fault::ShortSend.name(), connection, |state| {
                 let host = state.file(id).map_or("?", |file| state.host_name(file.host));
                 let name = state.connection_name(connection);
@@ -559,7 +565,7 @@ impl State {
             self.tell(Fault::Reset.name(), connection, |state| {
                 format!("{} was reset", state.connection_name(connection))
             });
-            let after = self.choose("reset after", connection, 1000) * super::state::MICRO;
+            let after = self.choose("reset after", connection, 1000) * MICRO;
             self.plan(after, Event::Dead(id, libc::ECONNRESET));
             self.plan(after, Event::Dead(peer, libc::ECONNRESET));
         }

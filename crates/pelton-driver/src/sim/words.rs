@@ -53,7 +53,7 @@ impl State {
                 None => format!("a datagram socket of {host}"),
             },
             Kind::Disk(disk) => self.disk_name(file.host, disk.inode()),
-            Kind::Event(_) => format!("a wake source of {host}"),
+            Kind::Event(_) => format!("a wake source of {host} (a `Handle` that outlives it?)"),
             Kind::Epoll(_) => format!("an epoll of {host}"),
             Kind::Ring(_) => format!("a ring of {host}"),
         }

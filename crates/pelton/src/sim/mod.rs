@@ -7,7 +7,6 @@
 //! goes wrong. The same seed does the same again.
 //!
 //! ```
-//! use pelton::io::AsyncReadExt;
 //! use pelton::net::{TcpListener, TcpStream};
 //! use pelton::sim;
 //!
@@ -34,6 +33,9 @@
 //! });
 //! ```
 //!
+//! [`#[pelton::sim_test]`](crate::sim_test) runs a test under many seeds. The tutorial, `docs/simulation.md`,
+//! finds a bug that only a partition shows.
+//!
 //! # What is deterministic, and what is not
 //!
 //! Everything that goes through Pelton is: the order in which tasks run, [`crate::time`], name lookup,
@@ -44,8 +46,10 @@
 //!
 //! # When a seed fails
 //!
-//! The failing run is shrunk: faults are taken out as long as it fails. What is left is told in words, with the
-//! command that makes exactly that happen again.
+//! The failing run is shrunk: choices are taken out as long as it fails in the same way. What is left is told in
+//! words, with the command that makes exactly that happen again. In the environment, `PELTON_SIM_SEED=7` runs one
+//! seed of [`run_seeds`] and of the macro, `PELTON_SIM_SEEDS=1000` or `PELTON_SIM_SEEDS=100..200` others than
+//! they say, and `PELTON_SIM_REPLAY`, together with a seed, makes just those choices that a failure has printed.
 
 mod environment;
 mod group;

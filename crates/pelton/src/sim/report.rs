@@ -90,15 +90,14 @@ impl fmt::Display for Failure {
             if self.story.is_empty() {
                 writeln!(f, "it happens without any fault, with everything in its dullest order:")?;
             } else if self.shrunk_in > 0 {
+                let (needed, all, runs) = (self.story.len(), self.decisions, self.shrunk_in);
+                let are = if needed == 1 { "is" } else { "are" };
                 writeln!(
                     f,
-                    "{} of {} choices are needed for that, as {} runs have shown (* is a choice):",
-                    self.story.len(),
-                    self.decisions,
-                    self.shrunk_in
+                    "{needed} of {all} choices {are} needed for that, as {runs} runs show (*):"
                 )?;
             } else {
-                writeln!(f, "these choices were made (* is a choice):")?;
+                writeln!(f, "these choices were made (*):")?;
             }
         }
         for line in self.lines() {

@@ -25,6 +25,8 @@ pub(super) struct Host {
     pub(super) reactors: usize,
     pub(super) boot: Rc<dyn Fn(usize) -> Main>,
     pub(super) members: Vec<Member>,
+    /// Of the reactors that it has now, or had last.
+    pub(super) handles: Vec<Handle>,
     pub(super) up: bool,
 }
 
@@ -144,8 +146,9 @@ impl Sim {
     {
         let id = self.add(name);
         let boot: Rc<dyn Fn(usize) -> Main> = Rc::new(move |number| Box::pin(boot(number)));
-        let (name, members) = (name.to_owned(), Vec::new());
-        self.0.hosts.borrow_mut().push(Host { name, id, reactors, boot, members, up: false });
+        let (name, members, handles) = (name.to_owned(), Vec::new(), Vec::new());
+        let host = Host { name, id, reactors, boot, members, handles, up: false };
+        self.0.hosts.borrow_mut().push(host);
     }
 
     /// Adds a client: a host that runs a future once. The simulation goes on until every client has ended;
@@ -193,14 +196,13 @@ impl Sim {
     /// Reaches one of a host's reactors as other threads would in production.
     ///
     /// # Panics
-    /// There is no such reactor, or it does not run yet, or it is the one that runs now (which has
-    /// [`Handle::current`]).
+    /// There is no host of that name, it has no such reactor, or it has not started yet.
     pub fn handle(&self, name: &str, reactor: usize) -> Handle {
         let _ = self.id_of(name);
         let hosts = self.0.hosts.borrow();
         let host = hosts.iter().find(|host| host.name == name);
-        let member = host.and_then(|host| host.members.get(reactor));
-        member.unwrap_or_else(|| panic!("{name:?} has no reactor {reactor} that runs")).handle()
+        let handle = host.and_then(|host| host.handles.get(reactor)).cloned();
+        handle.unwrap_or_else(|| panic!("{name:?} has no reactor {reactor}, or not yet"))
     }
 
     // What happens to them.

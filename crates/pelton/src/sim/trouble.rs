@@ -60,7 +60,7 @@ impl Sim {
                 [other] => format!("the network between {one} and {other} was cut"),
                 _ => format!("{one} was cut off from all others"),
             };
-            format!("{what} for {length:?}")
+            format!("{what} for {} ms", length.as_millis())
         });
         let (a, b) = (one, others);
         self.plan(begin, Action::Cut(a.clone(), b.clone()));
@@ -78,7 +78,9 @@ impl Sim {
                 continue;
             }
             let (begin, length) = self.when("crash", who);
-            world.tell("crash", who, begin, || format!("{name} lost power for {length:?}"));
+            world.tell("crash", who, begin, || {
+                format!("{name} lost power for {} ms", length.as_millis())
+            });
             self.plan(begin, Action::Crash(name.clone()));
             self.plan(begin + length, Action::Restart(name));
         }

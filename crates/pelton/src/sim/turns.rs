@@ -52,12 +52,17 @@ impl Sim {
             let mut hosts = self.0.hosts.borrow_mut();
             let host = &mut hosts[at];
             host.up = true;
+            host.handles.clear();
             (host.id, host.reactors, host.boot.clone(), host.name.clone())
         };
         for number in 0..reactors {
             let made = Member::new(world, id, self.builder(id), || boot(number));
             match made {
-                Ok(member) => self.0.hosts.borrow_mut()[at].members.push(member),
+                Ok(member) => {
+                    let host = &mut self.0.hosts.borrow_mut()[at];
+                    host.handles.push(member.handle());
+                    host.members.push(member);
+                }
                 Err(error) => self.fail(Kind::Error, format!("{name} cannot start: {error}")),
             }
         }
@@ -125,6 +130,7 @@ impl Sim {
             let up = |host: &&mut Host| host.name == name && host.up;
             let Some(host) = hosts.iter_mut().find(up) else { return };
             host.up = false;
+            host.handles.clear();
             (host.id, std::mem::take(&mut host.members))
         };
         // What it drops is the application's code.
@@ -298,7 +304,10 @@ impl Sim {
         world.set_faults(false);
         world.heal_all();
         let mut members: Vec<Member> = Vec::new();
-        self.0.hosts.borrow_mut().iter_mut().for_each(|host| members.append(&mut host.members));
+        for host in &mut *self.0.hosts.borrow_mut() {
+            members.append(&mut host.members);
+            host.handles.clear();
+        }
         let mut clients = self.0.clients.borrow_mut();
         members.extend(clients.iter_mut().filter_map(|client| client.member.take()));
         drop(clients);
