@@ -99,11 +99,10 @@ impl Core {
         debug_assert!(!slot.has(bits::LINKED));
         self.counters().ended(slot.kind.get());
         if let Some(entry) = self.fds.get(slot.fd.get()) {
-            entry.in_flight.set(entry.in_flight.get() - 1);
             if slot.has(bits::CANCELLED) {
                 entry.cancelled.set(entry.cancelled.get() - 1);
             }
-            if entry.in_flight.get() == 0 && entry.has(flags::CLOSING) {
+            if entry.let_go() {
                 self.closable.push(slot.fd.get());
             }
         }
@@ -117,23 +116,21 @@ impl Core {
         }
     }
 
-    /// [`Core::finish_now`] for a slot that [is plain](Slot::is_plain) and has a descriptor.
+    /// [`Core::finish_now`] for a slot that is [plain](crate::slot::plain), without the count.
+    ///
+    /// # Safety
+    /// The operation is on a descriptor.
     #[inline(always)]
-    pub(crate) fn finish_plain(
+    pub(crate) unsafe fn finish_plain(
         &self,
         slot: &Slot,
         id: OpId,
-        kind: Kind,
         result: i32,
         on: &mut impl OnCompletion,
     ) {
-        self.counters().ended(kind);
-        if let Some(entry) = self.entry_of(slot) {
-            let in_flight = entry.in_flight.get() - 1;
-            entry.in_flight.set(in_flight);
-            if in_flight == 0 && entry.has(flags::CLOSING) {
-                self.closable.push(slot.fd.get());
-            }
+        // SAFETY: the caller says that the operation is on a descriptor.
+        if unsafe { self.fds.get_used(slot.fd.get()) }.let_go() {
+            self.closable.push(slot.fd.get());
         }
         slot.arg.set(result as u32);
         slot.state.set(State::Done);

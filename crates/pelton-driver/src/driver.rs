@@ -2,6 +2,7 @@
 //! and the outcomes that are taken.
 
 mod end;
+mod flight;
 mod shutdown;
 mod submit;
 mod tick;
@@ -16,7 +17,6 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::blocking::Replies;
@@ -269,7 +269,7 @@ impl Driver {
     /// them and take their outcomes first.
     pub fn detach(&self, fd: Fd) -> io::Result<OwnedDescriptor> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
-        if entry.in_flight.get() > 0 {
+        if entry.in_flight() > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "operations are in flight on the descriptor: cancel them first",
@@ -325,10 +325,12 @@ impl Driver {
     /// Takes the outcome if the operation has ended, and the key with it; else leaves the key.
     #[inline(always)]
     pub fn take_if_done<P: Payload>(&self, key: &mut Option<Key<P>>) -> Option<P::Output> {
-        match self.poll_take(key, &mut { Token::NONE }) {
-            Poll::Ready(output) => Some(output),
-            Poll::Pending => None,
+        let slot = self.slot_of(key.as_ref()?)?;
+        if slot.state.get() != State::Done {
+            return None;
         }
+        *key = None;
+        Some(self.take_done::<P>(slot))
     }
 
     #[inline(always)]
@@ -359,24 +361,6 @@ impl Driver {
     /// How many things a multishot operation has yielded that nobody has taken.
     pub fn waiting<P: Multishot>(&self, key: &Key<P>) -> u32 {
         self.slot_of(key).map_or(0, crate::items::waiting)
-    }
-
-    /// [`Driver::take_if_done`], which also tells in `token` whom the completion was for.
-    #[inline(always)]
-    pub fn poll_take<P: Payload>(
-        &self,
-        key: &mut Option<Key<P>>,
-        token: &mut Token,
-    ) -> Poll<P::Output> {
-        if let Some(held) = key
-            && let Some(slot) = self.slot_of(held)
-            && slot.state.get() == State::Done
-        {
-            *key = None;
-            *token = Token(slot.token.get());
-            return Poll::Ready(self.take_done::<P>(slot));
-        }
-        Poll::Pending
     }
 
     /// Whom the operation's completion is for.
@@ -443,15 +427,14 @@ struct Hold<'a> {
 
 impl<'a> Hold<'a> {
     fn new(driver: &'a Driver, index: u32, entry: &'a crate::descriptor::Entry) -> Hold<'a> {
-        entry.in_flight.set(entry.in_flight.get() + 1);
+        entry.hold();
         Hold { driver, index, entry }
     }
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.entry.in_flight.set(self.entry.in_flight.get() - 1);
-        if self.entry.in_flight.get() == 0 && self.entry.has(flags::CLOSING) {
+        if self.entry.let_go() {
             self.driver.core.closable.push(self.index);
             self.driver.settle();
         }

@@ -69,7 +69,7 @@ pub use payload::{
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
-pub use slot::{Key, OpId, Token};
+pub use slot::{Flight, Key, OpId, Token};
 #[cfg(any(test, feature = "fake-kernel"))]
 pub use sys::fake::{FakeKernel, Held};
 pub use sys::{OwnedDescriptor, RawDescriptor};

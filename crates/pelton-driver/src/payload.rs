@@ -93,7 +93,7 @@ impl<T: 'static> Held<T> {
         // have room for a `T` where `INLINE` says so and for a pointer otherwise.
         unsafe {
             if Self::INLINE {
-                slot.payload().cast::<T>().write(value);
+                store(slot.payload().cast::<T>(), value);
             } else {
                 slot.payload().cast::<*mut T>().write(Box::into_raw(Box::new(value)));
             }
@@ -115,18 +115,28 @@ impl<T: 'static> Held<T> {
         }
     }
 
+    /// Moves the owner out of a slot that is released next.
+    ///
+    /// # Safety
+    /// The slot holds a `T`, and the kernel has let go of it. Nobody takes it again: the slot is done, the caller
+    /// has its key, and releases it whatever happens.
+    #[inline(always)]
+    unsafe fn take_last(slot: &Slot) -> T {
+        // SAFETY: the caller says that a `T` is here, which nobody takes again.
+        unsafe {
+            let at = Self::at(slot.payload());
+            if Self::INLINE { load(at) } else { *Box::from_raw(at) }
+        }
+    }
+
     /// Moves the owner out.
     ///
     /// # Safety
     /// The slot holds a `T`, and the kernel has let go of it.
-    #[inline(always)]
     unsafe fn take(slot: &Slot) -> T {
         slot.vtable.set(None);
         // SAFETY: the caller says that a `T` is here; with the vtable gone nobody takes it again.
-        unsafe {
-            let at = Self::at(slot.payload());
-            if Self::INLINE { at.read() } else { *Box::from_raw(at) }
-        }
+        unsafe { Self::take_last(slot) }
     }
 
     unsafe fn drop(payload: *mut u8) {
@@ -134,6 +144,69 @@ impl<T: 'static> Held<T> {
         unsafe {
             let at = Self::at(payload);
             if Self::INLINE { at.drop_in_place() } else { drop(Box::from_raw(at)) }
+        }
+    }
+}
+
+type Word = MaybeUninit<usize>;
+
+/// How many words a value consists of; none where that does not come out even.
+const fn words<T>() -> usize {
+    let (size, word) = (size_of::<T>(), size_of::<Word>());
+    if align_of::<T>() == align_of::<Word>() && size / word <= PAYLOAD_WORDS {
+        size / word
+    } else {
+        0
+    }
+}
+
+/// Moves a value out of its place. As words where it consists of words: those stay in registers until they are
+/// wanted, but bytes are copied from place to place.
+///
+/// # Safety
+/// As for [`std::ptr::read`].
+#[inline(always)]
+unsafe fn load<T>(at: *const T) -> T {
+    let mut value = MaybeUninit::<T>::uninit();
+    // SAFETY: the caller says that there is a value, which has as many words as `words` says. They are moved as
+    // they are, initialised or not.
+    unsafe {
+        if words::<T>() == 0 {
+            return at.read();
+        }
+        move_words(at.cast(), value.as_mut_ptr().cast(), words::<T>());
+        value.assume_init()
+    }
+}
+
+/// Moves a value into a place, as [`load`] does.
+///
+/// # Safety
+/// As for [`std::ptr::write`].
+#[inline(always)]
+unsafe fn store<T>(at: *mut T, value: T) {
+    // SAFETY: as in `load`; the value is not dropped here.
+    unsafe {
+        if words::<T>() == 0 {
+            return at.write(value);
+        }
+        let value = MaybeUninit::new(value);
+        move_words(value.as_ptr().cast(), at.cast(), words::<T>());
+    }
+}
+
+/// # Safety
+/// Both have room for that many words, at most [`PAYLOAD_WORDS`], and do not overlap.
+#[inline(always)]
+unsafe fn move_words(from: *const Word, to: *mut Word, words: usize) {
+    // SAFETY: as the caller says.
+    unsafe {
+        to.write(from.read());
+        if words > 1 {
+            to.add(1).write(from.add(1).read());
+        }
+        if words > 2 {
+            to.add(2).write(from.add(2).read());
         }
     }
 }
@@ -176,9 +249,17 @@ mod sealed {
     }
 }
 
+#[inline(always)]
 fn outcome(slot: &Slot) -> io::Result<usize> {
     let result = slot.result();
-    if result >= 0 { Ok(result as usize) } else { Err(failed(result)) }
+    if result >= 0 { Ok(result as u32 as usize) } else { Err(failed(result)) }
+}
+
+/// [`outcome`] without the number.
+#[inline(always)]
+fn ended(slot: &Slot) -> io::Result<()> {
+    let result = slot.result();
+    if result >= 0 { Ok(()) } else { Err(failed(result)) }
 }
 
 #[cold]
@@ -251,10 +332,7 @@ impl<B: IoBufMut> Sealed for Filling<B> {
         Held::put(slot, self.0, FillingTable::<B>::TABLE);
         // SAFETY: a `B` has just been put there.
         let memory = unsafe { FillingTable::<B>::memory(slot.payload()) };
-        if memory.len == 0 {
-            return Err(no_room());
-        }
-        Ok(memory)
+        if memory.len.wrapping_sub(1) < MAX_TRANSFER { Ok(memory) } else { unusual(memory) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -271,7 +349,7 @@ impl<B: IoBufMut> Sealed for Filling<B> {
         let result = outcome(slot);
         // SAFETY: a key of this type was made only for a slot that holds a `B`, and done means that the
         // kernel has let go.
-        let mut buf: B = unsafe { Held::take(slot) };
+        let mut buf: B = unsafe { Held::take_last(slot) };
         if let Ok(n) = result {
             // SAFETY: the kernel, or the room in its place, wrote `n` bytes to the start of the memory
             // that `spare` gave last, which is the one that `n` was measured against.
@@ -322,7 +400,7 @@ impl<B: IoBuf> Sealed for Sending<B> {
     #[inline(always)]
     fn finish(_: &Core, slot: &Slot) -> (io::Result<usize>, B) {
         // SAFETY: as for `Filling`.
-        (outcome(slot), unsafe { Held::take(slot) })
+        (outcome(slot), unsafe { Held::take_last(slot) })
     }
 }
 
@@ -345,7 +423,7 @@ macro_rules! sending {
             }
 
             fn refuse(self, error: io::Error) -> Self::Outcome {
-                let finish: fn(io::Result<usize>, $buf) -> $output = $finish;
+                let finish: fn(io::Result<()>, $buf) -> $output = $finish;
                 finish(Err(error), self.0)
             }
 
@@ -355,9 +433,9 @@ macro_rules! sending {
 
             #[inline(always)]
             fn finish(_: &Core, slot: &Slot) -> Self::Outcome {
-                let result = outcome(slot);
+                let result = ended(slot);
                 // SAFETY: as for `Filling`.
-                let buf: $buf = unsafe { Held::take(slot) };
+                let buf: $buf = unsafe { Held::take_last(slot) };
                 $finish(result, buf)
             }
         }
@@ -366,12 +444,12 @@ macro_rules! sending {
 
 sending! {
     /// An operation that empties a buffer to the last byte, and yields no number.
-    SendingWhole<B> => (io::Result<()>, B), |result: io::Result<usize>, buf| (result.map(drop), buf)
+    SendingWhole<B> => (io::Result<()>, B), |result, buf| (result, buf)
 }
 
 sending! {
     /// An operation that empties a buffer to the last byte and drops it.
-    SendingAway<B> => io::Result<()>, |result: io::Result<usize>, _buf| result.map(drop)
+    SendingAway<B> => io::Result<()>, |result, _buf| result
 }
 
 /// An operation that empties several buffers.
@@ -414,7 +492,7 @@ impl<V: IoVectored> Sealed for SendingAll<V> {
 
     fn finish(_: &Core, slot: &Slot) -> (io::Result<usize>, V) {
         // SAFETY: as for `Filling`.
-        (outcome(slot), unsafe { Held::take(slot) })
+        (outcome(slot), unsafe { Held::take_last(slot) })
     }
 }
 
@@ -452,7 +530,7 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
     fn finish(core: &Core, slot: &Slot) -> (io::Result<usize>, V) {
         let result = outcome(slot);
         // SAFETY: as for `Filling`.
-        let mut bufs: V = unsafe { Held::take(slot) };
+        let mut bufs: V = unsafe { Held::take_last(slot) };
         let block = core.scratch.get(slot.progress.get());
         let mut left = *result.as_ref().unwrap_or(&0);
         for part in 0..block.parts() {
@@ -549,7 +627,7 @@ impl Sealed for Accepting {
         }
         // SAFETY: the only thing that an accept's slot ever holds is the descriptor it brought, and it
         // holds something.
-        let descriptor = unsafe { Held::take(slot) };
+        let descriptor = unsafe { Held::take_last(slot) };
         // Only now: where the accept failed nobody has written an address.
         let peer = core.scratch.get(slot.progress.get()).peer();
         Ok(Accepted { descriptor, peer })
@@ -592,7 +670,7 @@ impl Sealed for Leasing {
         if slot.result() > 0 && slot.vtable.get().is_some() {
             // SAFETY: the only thing that a pooled receive's slot ever holds is its lease, and it holds
             // something.
-            return Ok(Some(unsafe { Held::take(slot) }));
+            return Ok(Some(unsafe { Held::take_last(slot) }));
         }
         no_lease(slot)
     }
@@ -683,6 +761,13 @@ multishot!(ManyLeases, Lease, Lease);
 #[cold]
 fn nothing_there() -> io::Error {
     io::Error::other("the kernel completed an operation without what it was to bring")
+}
+
+/// Memory to be filled that is empty, or more than one operation fills.
+#[cold]
+#[inline(never)]
+fn unusual(memory: Memory) -> io::Result<Memory> {
+    if memory.len == 0 { Err(no_room()) } else { Ok(memory.clamped()) }
 }
 
 fn no_room() -> io::Error {

@@ -9,7 +9,7 @@ use crate::core::Core;
 use crate::descriptor::Fd;
 use crate::op::{Op, Submission};
 use crate::payload::{Leftover, MAX_TRANSFER, Payload};
-use crate::slot::{Key, OpId, Slot, State, Token, bits};
+use crate::slot::{Flight, Key, NIL, OpId, Slot, State, Token, bits, plain};
 use crate::sys::errno;
 
 impl Driver {
@@ -27,7 +27,7 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Key<P>, Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token)?;
+        let Begun { slot, id } = self.start(submission, token).map_err(|refused| *refused)?;
         if slot.state.get() == State::Done {
             self.core.announce(slot);
         }
@@ -44,26 +44,26 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Started<P>, Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token)?;
+        let Begun { slot, id } = self.start(submission, token).map_err(|refused| *refused)?;
         if slot.state.get() == State::Done {
             return Ok(Started::Done(self.take_done::<P>(slot)));
         }
         Ok(Started::Pending(self.key(id)))
     }
 
-    /// [`Driver::submit`] for one who looks at once: also says if the operation has ended already, and then
-    /// no tick tells of it.
+    /// [`Driver::submit`] for a runtime, which looks at once if the operation [has landed](Driver::has_landed)
+    /// already: then no tick tells of it.
     ///
     /// # Errors
     /// As for [`Driver::submit`].
     #[inline(always)]
-    pub fn submit_and_look<P: Payload>(
+    pub fn launch<P: Payload>(
         &self,
         submission: Submission<P>,
         token: Token,
-    ) -> Result<(Key<P>, bool), Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token)?;
-        Ok((self.key(id), slot.state.get() == State::Done))
+    ) -> Result<Flight<P>, Box<Refused<P>>> {
+        let Begun { slot, .. } = self.start(submission, token)?;
+        Ok(Flight::new(slot))
     }
 
     #[inline(always)]
@@ -71,27 +71,34 @@ impl Driver {
         Key { id, driver: self.core.id, payload: PhantomData }
     }
 
+    /// A refusal is seldom, and in a box so that it takes nothing from those that are none: what is returned in
+    /// memory, be it by the coldest of branches, keeps the compiler from keeping the rest in registers.
     #[inline(always)]
     fn start<P: Payload>(
         &self,
         submission: Submission<P>,
         token: Token,
-    ) -> Result<Begun<'_>, Refused<P>> {
+    ) -> Result<Begun<'_>, Box<Refused<P>>> {
         let core = &**self.core;
         let Submission { op, payload } = submission;
         if let Op::ReadAt { offset, .. } | Op::WriteAt { offset, .. } = op
             && i64::try_from(offset).is_err()
         {
-            return Err(Refused { error: no_such_offset(), payload });
+            return Err(Box::new(Refused { error: no_such_offset(), payload }));
         }
-        let Some(slot) = core.arena.claim(op.kind(), token.0) else {
-            return Err(Refused { error: too_many_operations(), payload });
+        let all = matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
+        let bits = if all { bits::ALL } else { 0 };
+        let Some(slot) = core.arena.claim(op.kind(), bits, token.0) else {
+            return Err(Box::new(Refused { error: too_many_operations(), payload }));
         };
         let id = core.arena.id(slot);
         // The payload is user code: it may panic, and it may run the driver.
         let unplaced = Unplaced { core, slot };
         let memory = payload.place(core, slot);
         std::mem::forget(unplaced);
+        // Whatever its owner did while it was asked for its memory: the operation begins now.
+        slot.set_standing(plain(op.kind(), bits));
+        slot.fd.set(op.fd().map_or(NIL, |fd| fd.index));
         let memory = match memory {
             Ok(memory) => memory,
             Err(error) => return Err(self.refuse(slot, error)),
@@ -106,7 +113,11 @@ impl Driver {
         if too_much {
             return Err(self.refuse(slot, too_long()));
         }
-        let memory = memory.clamped();
+        let memory = match op {
+            // Not too much, and none of the others is asked for more than it can be.
+            Op::Send { all: true, .. } | Op::Recv { .. } | Op::ReadAt { .. } => memory,
+            _ => memory.clamped(),
+        };
         // Looked up after the user code, which may have closed it.
         let Some(fd) = op.fd() else {
             core.counters().started(op.kind());
@@ -118,19 +129,19 @@ impl Driver {
         };
         core.counters().started(op.kind());
         match op {
-            Op::Close { .. } => self.start_close(slot, fd, entry),
+            // They are not in flight on it.
+            Op::Close { .. } => {
+                slot.fd.set(NIL);
+                self.start_close(slot, fd, entry);
+            }
             Op::CancelFd { .. } => {
-                let found = entry.in_flight.get();
+                slot.fd.set(NIL);
+                let found = entry.in_flight();
                 self.cancel_each_on(fd.index, entry);
                 let _ = core.finish(slot, found as i32);
             }
             _ => {
-                entry.in_flight.set(entry.in_flight.get() + 1);
-                slot.fd.set(fd.index);
-                let all =
-                    matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
-                // Whatever its owner did while it was asked for its memory: the operation begins now.
-                slot.bits.set(if all { bits::ALL } else { 0 });
+                entry.hold();
                 self.room.start(core, slot, id, op, entry, memory);
             }
         }
@@ -140,9 +151,9 @@ impl Driver {
     /// Refuses a submission whose payload is in its slot already.
     #[cold]
     #[inline(never)]
-    fn refuse<P: Payload>(&self, slot: &Slot, error: io::Error) -> Refused<P> {
+    fn refuse<P: Payload>(&self, slot: &Slot, error: io::Error) -> Box<Refused<P>> {
         let _unplaced = Unplaced { core: &self.core, slot };
-        Refused { error, payload: P::unplace(&self.core, slot) }
+        Box::new(Refused { error, payload: P::unplace(&self.core, slot) })
     }
 
     /// The operations that no kernel needs to answer.

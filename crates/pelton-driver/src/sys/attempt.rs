@@ -290,7 +290,7 @@ fn connect(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
 }
 
 fn poll_now(slot: &Slot, raw: RawDescriptor) -> Attempt {
-    let events = poll_events(slot.arg.get());
+    let events = poll_events(slot.progress.get());
     let mut poll = libc::pollfd { fd: raw, events, revents: 0 };
     // SAFETY: one valid entry; the call returns at once.
     let result = check(unsafe { libc::poll(&mut poll, 1, 0) as isize });

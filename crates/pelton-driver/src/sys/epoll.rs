@@ -101,7 +101,7 @@ impl Epoll {
             }
             Op::Connect { .. } => self.connect(core, slot, entry),
             Op::Poll { interest, .. } => {
-                slot.arg.set(interest_arg(interest));
+                slot.progress.set(interest_arg(interest));
                 let direction = Direction::of(slot);
                 // The level counts: ask the kernel, whatever the last edge said.
                 self.tried(
@@ -570,7 +570,7 @@ impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
             Kind::Send | Kind::SendVectored | Kind::Connect => Direction::Out,
-            Kind::Poll if slot.arg.get() != 0 => Direction::Out,
+            Kind::Poll if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }
     }

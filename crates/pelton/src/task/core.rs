@@ -124,7 +124,8 @@ impl Core {
     #[inline(always)]
     pub(super) fn poll(&self, header: HeaderRef) {
         debug_assert!(!header.has(RUNNING | DONE | DEAD | ROOT));
-        let Some(body) = header.body.get() else { return };
+        // SAFETY: a header has a body unless it is dead or a root.
+        let body = unsafe { header.body.get().unwrap_unchecked() };
         header.state.set((header.state.get() & !QUEUED) | RUNNING);
         add(&self.local.polls);
         // SAFETY: `RUNNING` keeps the header from being used again until after the poll.
@@ -132,14 +133,10 @@ impl Core {
         // SAFETY: neither done nor dead: the body holds the future. `RUNNING` keeps everybody else (a
         // nested resume, an abort, `clear`) from using it.
         let polled = unsafe { body.poll(&mut Context::from_waker(&waker)) };
-        if polled != Polled::Pending {
+        if polled != Polled::Pending || header.has(ABORT) {
             return self.after_poll(header, polled);
         }
-        let state = header.state.get();
-        if state & ABORT != 0 {
-            return self.after_poll(header, polled);
-        }
-        header.state.set(state & !RUNNING);
+        header.clear(RUNNING);
     }
 
     #[inline(never)]
