@@ -17,7 +17,7 @@ use crate::op::Kind;
 use crate::payload::{self, Item, Leftover, Memory};
 use crate::pool::Pool;
 use crate::scratch::{NO_SCRATCH, Scratch};
-use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits};
+use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits, plain};
 use crate::sys::errno;
 use crate::timer::Wheel;
 
@@ -116,20 +116,17 @@ impl Core {
         }
     }
 
-    /// [`Core::finish_now`] for a slot that is [plain](crate::slot::plain), without the count.
-    ///
-    /// # Safety
-    /// The operation is on a descriptor.
+    /// [`Core::finish_now`] for a slot that is [plain](crate::slot::plain), without the count by kind.
     #[inline(always)]
-    pub(crate) unsafe fn finish_plain(
+    pub(crate) fn finish_plain(
         &self,
         slot: &Slot,
         id: OpId,
+        entry: &Entry,
         result: i32,
         on: &mut impl OnCompletion,
     ) {
-        // SAFETY: the caller says that the operation is on a descriptor.
-        if unsafe { self.fds.get_used(slot.fd.get()) }.let_go() {
+        if entry.let_go() {
             self.closable.push(slot.fd.get());
         }
         slot.arg.set(result as u32);
@@ -209,6 +206,23 @@ impl Core {
             && !slot.has(bits::CANCELLED)
             && self.entry_of(slot).is_some_and(|entry| !entry.has(flags::CLOSING));
         wanted.then_some(memory)
+    }
+
+    /// [`Core::memory_again`] for one that is [plain](crate::slot::plain), with these bits; and it is afterwards.
+    /// None where it is not any more: its owner has done something that is to be looked at.
+    #[inline(always)]
+    pub(crate) fn memory_of_plain(&self, slot: &Slot, kind: Kind, bits: u8) -> Option<Memory> {
+        let asked = plain(kind, bits | bits::ASKED);
+        slot.set_standing(asked);
+        let asking = Asking { core: self, slot };
+        let memory = payload::memory_again(slot);
+        std::mem::forget(asking);
+        if slot.standing() != asked {
+            slot.unset(bits::ASKED);
+            return None;
+        }
+        slot.set_standing(plain(kind, bits));
+        Some(memory)
     }
 
     /// What an operation that is cancelled ends with: what it has done already, or `ECANCELED`.

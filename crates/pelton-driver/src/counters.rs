@@ -171,6 +171,14 @@ impl Counters {
         self.started[kind as usize].add(1);
     }
 
+    /// One that has ended as it began.
+    #[inline]
+    pub(crate) fn at_once(&self, kind: Kind) {
+        self.started(kind);
+        self.completions.add(1);
+        self.ended(kind);
+    }
+
     #[inline]
     pub(crate) fn ended(&self, kind: Kind) {
         self.ended[kind as usize].add(1);

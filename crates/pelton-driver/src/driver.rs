@@ -30,7 +30,7 @@ use crate::notify::{Notifier, Shared};
 use crate::payload::{Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
-use crate::slot::{Arena, Key, Slot, SlotList, State, Token, bits};
+use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
 use crate::sys::{OwnedDescriptor, Room, WakeSource, errno, own, set_nonblocking};
 use crate::timer::Wheel;
 
@@ -112,6 +112,14 @@ pub enum Started<P: Payload> {
     Done(P::Output),
     /// It is in flight.
     Pending(Key<P>),
+}
+
+/// How an operation of a runtime's began.
+pub enum Launched<P: Payload> {
+    /// It is over.
+    Landed(P::Output),
+    /// It has begun.
+    Flying(Flight<P>),
 }
 
 /// What a tick did.
@@ -442,6 +450,7 @@ impl Drop for Hold<'_> {
 }
 
 #[cold]
+#[inline(never)]
 fn bad_descriptor() -> io::Error {
     io::Error::from_raw_os_error(errno::EBADF)
 }

@@ -59,7 +59,7 @@ pub use config::{Backend, Config, ConfigError, Error};
 pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
-pub use driver::{Driver, MOST_WAITING, Refused, Started, Tick};
+pub use driver::{Driver, Launched, MOST_WAITING, Refused, Started, Tick};
 pub use latch::{Raise, WakeLatch};
 pub use notify::Notifier;
 pub use op::{Interest, KINDS, Kind, Op, Submission};

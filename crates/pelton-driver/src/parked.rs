@@ -29,7 +29,21 @@ impl Parked {
         arena.get(arena.get(self.last.get())?.arg.get())
     }
 
-    #[inline]
+    /// The one that is here, if it is the only one.
+    #[inline(always)]
+    pub(crate) fn only<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
+        let last = self.last.get();
+        arena.get(last).filter(|slot| slot.arg.get() == last)
+    }
+
+    /// Takes out the only one, whose bits the caller sees to.
+    #[inline(always)]
+    pub(crate) fn forget_only(&self) {
+        self.last.set(NIL);
+    }
+
+    /// Adds a slot that is in no list.
+    #[inline(always)]
     pub(crate) fn push(&self, arena: &Arena, slot: &Slot) {
         assert!(!slot.has(bits::LINKED), "an operation is in one list at a time");
         slot.set(bits::LINKED);

@@ -230,6 +230,12 @@ pub(crate) struct Slot {
 const _: () = assert!(size_of::<Slot>() == 64);
 
 impl Slot {
+    /// True for one in a circular list in which there is no other.
+    #[inline(always)]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.arg.get() == self.index
+    }
+
     /// The name of its operation.
     #[inline(always)]
     pub(crate) fn id(&self) -> OpId {

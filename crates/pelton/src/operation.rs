@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll};
 
-use pelton_driver::{Fd, Flight, Key, Payload, Refused, Started, Submission, Token};
+use pelton_driver::{Fd, Flight, Key, Launched, Payload, Refused, Started, Submission, Token};
 
 use crate::reactor::{MayGoOn, NOBODY, Reactor};
 use crate::socket::Socket;
@@ -139,29 +139,52 @@ impl<P: Payload> Stage<P> {
         Poll::Pending
     }
 
-    /// Submits, for whoever polls. Ready where that is the end of it too.
+    /// [`Stage::poll`] of what has just been launched, by whoever polls.
     ///
-    /// The flight, if there is one, is of the reactor's driver.
+    /// # Safety
+    /// As for [`Stage::poll`].
     #[inline(always)]
-    pub(crate) fn start(
+    pub(crate) unsafe fn poll_fresh(&mut self, reactor: &Reactor) -> Poll<P::Output> {
+        debug_assert!(self.is_flying());
+        // SAFETY: as in `poll`.
+        let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
+        // SAFETY: as the caller says.
+        unsafe {
+            if !reactor.driver.has_landed(&flight) {
+                return Poll::Pending;
+            }
+            *self = Stage::ENDED;
+            Poll::Ready(land(reactor, flight))
+        }
+    }
+
+    /// Submits, for whoever polls. Ready where that is the end of it too; otherwise there is something in flight,
+    /// launched by the reactor's driver, which may have landed.
+    ///
+    /// # Safety
+    /// The submission's descriptor is of a socket of this reactor's, which is borrowed until this returns: only
+    /// its drop closes it.
+    #[inline(always)]
+    pub(crate) unsafe fn start(
         &mut self,
         reactor: &Reactor,
         submission: Submission<P>,
         cx: &mut Context<'_>,
-    ) -> Poll<P::Output> {
-        let token = reactor.token_for(cx.waker());
-        match reactor.driver.launch(submission, token) {
-            Ok(flight) => {
-                // SAFETY: it has just been launched by this driver.
-                unsafe {
-                    if reactor.driver.has_landed(&flight) {
-                        return Poll::Ready(land(reactor, flight));
-                    }
-                }
+    ) -> Option<P::Output> {
+        let mut token = Token::NONE;
+        let token_for = || {
+            token = reactor.token_for(cx.waker());
+            token
+        };
+        // SAFETY: as the caller says.
+        let launched = unsafe { reactor.driver.launch(submission, token_for) };
+        match launched {
+            Ok(Launched::Flying(flight)) => {
                 *self = Stage::flying(flight);
-                Poll::Pending
+                None
             }
-            Err(refused) => Poll::Ready(*refused_now(reactor, *refused, token)),
+            Ok(Launched::Landed(output)) => Some(output),
+            Err(refused) => Some(*refused_now(reactor, *refused, token)),
         }
     }
 }
@@ -234,7 +257,13 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P
         }
         // SAFETY: it has just been looked at.
         let argument = unsafe { this.take_argument() };
-        this.stage.start(reactor, (this.make)(this.socket.fd, argument), cx)
+        let submission = (this.make)(this.socket.fd, argument);
+        // SAFETY: constructors of submissions keep the descriptor, and the socket is borrowed as long as `this`.
+        if let Some(output) = unsafe { this.stage.start(reactor, submission, cx) } {
+            return Poll::Ready(output);
+        }
+        // SAFETY: it has just been launched.
+        unsafe { this.stage.poll_fresh(reactor) }
     }
 }
 

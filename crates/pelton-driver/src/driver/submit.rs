@@ -4,13 +4,13 @@
 use std::io;
 use std::marker::PhantomData;
 
-use super::{Driver, Refused, Started, bad_descriptor};
+use super::{Driver, Launched, Refused, Started, bad_descriptor};
 use crate::core::Core;
 use crate::descriptor::Fd;
 use crate::op::{Op, Submission};
 use crate::payload::{Leftover, MAX_TRANSFER, Payload};
 use crate::slot::{Flight, Key, NIL, OpId, Slot, State, Token, bits, plain};
-use crate::sys::errno;
+use crate::sys::{Try, errno};
 
 impl Driver {
     /// Submits an operation. Its completion is told of by a later tick, even where it has ended already.
@@ -27,7 +27,7 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Key<P>, Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token).map_err(|refused| *refused)?;
+        let Begun { slot, id } = self.start(submission, token)?;
         if slot.state.get() == State::Done {
             self.core.announce(slot);
         }
@@ -44,7 +44,7 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Started<P>, Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token).map_err(|refused| *refused)?;
+        let Begun { slot, id } = self.start(submission, token)?;
         if slot.state.get() == State::Done {
             return Ok(Started::Done(self.take_done::<P>(slot)));
         }
@@ -52,18 +52,42 @@ impl Driver {
     }
 
     /// [`Driver::submit`] for a runtime, which looks at once if the operation [has landed](Driver::has_landed)
-    /// already: then no tick tells of it.
+    /// already: then no tick tells of it. A send on a descriptor that is ready may be over before it has a slot,
+    /// and then `token` is not asked for.
     ///
     /// # Errors
     /// As for [`Driver::submit`].
+    ///
+    /// # Safety
+    /// The submission's descriptor, if it has one, is this driver's, and is neither closed nor detached before
+    /// this returns, by whatever the payload's own code may do.
     #[inline(always)]
-    pub fn launch<P: Payload>(
+    pub unsafe fn launch<P: Payload>(
         &self,
         submission: Submission<P>,
-        token: Token,
-    ) -> Result<Flight<P>, Box<Refused<P>>> {
-        let Begun { slot, .. } = self.start(submission, token)?;
-        Ok(Flight::new(slot))
+        token: impl FnOnce() -> Token,
+    ) -> Result<Launched<P>, Box<Refused<P>>> {
+        let mut already = 0;
+        if let Op::Send { fd, all } = submission.op
+            && P::SENDS
+            && self.room.tries_sends()
+        {
+            let bytes = submission.payload.bytes();
+            // SAFETY: the caller says that it is open.
+            let entry = unsafe { self.core.fds.get_used(fd.index) };
+            debug_assert_eq!(entry.generation.get(), fd.generation);
+            match self.room.try_send(&self.core, entry, bytes, all) {
+                Try::Sent(n) => return Ok(Launched::Landed(submission.payload.sent(n))),
+                Try::Failed(error) => {
+                    let error = io::Error::from_raw_os_error(error);
+                    return Ok(Launched::Landed(submission.payload.refuse(error)));
+                }
+                Try::Begun(n) => already = n,
+            }
+        }
+        // SAFETY: the caller says so.
+        let Begun { slot, .. } = unsafe { self.start_on(submission, token(), already, true) }?;
+        Ok(Launched::Flying(Flight::new(slot)))
     }
 
     #[inline(always)]
@@ -71,13 +95,28 @@ impl Driver {
         Key { id, driver: self.core.id, payload: PhantomData }
     }
 
-    /// A refusal is seldom, and in a box so that it takes nothing from those that are none: what is returned in
-    /// memory, be it by the coldest of branches, keeps the compiler from keeping the rest in registers.
     #[inline(always)]
     fn start<P: Payload>(
         &self,
         submission: Submission<P>,
         token: Token,
+    ) -> Result<Begun<'_>, Refused<P>> {
+        // SAFETY: nothing is said of the descriptor.
+        unsafe { self.start_on(submission, token, 0, false) }.map_err(|refused| *refused)
+    }
+
+    /// A refusal is seldom, and in a box so that it takes nothing from those that are none: what is returned in
+    /// memory, be it by the coldest of branches, keeps the compiler from keeping the rest in registers.
+    ///
+    /// # Safety
+    /// Where the descriptor `is_open`, as for [`Driver::launch`].
+    #[inline(always)]
+    unsafe fn start_on<P: Payload>(
+        &self,
+        submission: Submission<P>,
+        token: Token,
+        sent: u32,
+        is_open: bool,
     ) -> Result<Begun<'_>, Box<Refused<P>>> {
         let core = &**self.core;
         let Submission { op, payload } = submission;
@@ -124,7 +163,14 @@ impl Driver {
             self.start_own(slot, op);
             return Ok(Begun { slot, id });
         };
-        let Some(entry) = core.fds.find(fd) else {
+        let entry = if is_open {
+            // SAFETY: the caller says so.
+            let entry = unsafe { core.fds.get_used(fd.index) };
+            debug_assert_eq!(entry.generation.get(), fd.generation);
+            entry
+        } else if let Some(entry) = core.fds.find(fd) {
+            entry
+        } else {
             return Err(self.refuse(slot, bad_descriptor()));
         };
         core.counters().started(op.kind());
@@ -142,6 +188,10 @@ impl Driver {
             }
             _ => {
                 entry.hold();
+                if let Op::Send { .. } = op {
+                    // By a try before this.
+                    slot.progress.set(sent);
+                }
                 self.room.start(core, slot, id, op, entry, memory);
             }
         }
@@ -200,6 +250,7 @@ impl Drop for Unplaced<'_> {
 }
 
 #[cold]
+#[inline(never)]
 fn too_long() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -208,6 +259,7 @@ fn too_long() -> io::Error {
 }
 
 #[cold]
+#[inline(never)]
 fn no_such_offset() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -216,6 +268,7 @@ fn no_such_offset() -> io::Error {
 }
 
 #[cold]
+#[inline(never)]
 fn too_many_operations() -> io::Error {
     io::Error::new(
         io::ErrorKind::QuotaExceeded,

@@ -155,15 +155,15 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
     Some(done as i32)
 }
 
-#[inline]
-fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
+#[inline(always)]
+pub(crate) fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
     // SAFETY: the memory belongs to the operation's slot, or is the unfilled rest of a pooled buffer that
     // is with this room: nobody else touches it during the call. `MaybeUninit` may hold anything.
     let memory = unsafe { std::slice::from_raw_parts_mut(ptr.cast::<MaybeUninit<u8>>(), len) };
     // SAFETY: an operation in flight keeps its descriptor open.
     let fd = unsafe { borrow(raw) };
     match rustix::net::recv(fd, memory, rustix::net::RecvFlags::DONTWAIT) {
-        Ok((_, n)) => n.min(len) as i32,
+        Ok((_, n)) => n as i32,
         Err(error) => -error.raw_os_error(),
     }
 }
@@ -192,6 +192,18 @@ fn received(result: i32, room: usize) -> Attempt {
     }
 }
 
+/// Sends once, on a descriptor that is open: an operation in flight keeps it so, or it has just been found.
+#[inline(always)]
+pub(crate) fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    // SAFETY: as the documentation demands, which is for this module and its rooms.
+    let fd = unsafe { borrow(raw) };
+    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
+    match rustix::net::send(fd, bytes, flags) {
+        Ok(n) => n as i32,
+        Err(error) => -error.raw_os_error(),
+    }
+}
+
 #[inline]
 fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
     let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
@@ -206,18 +218,14 @@ fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory
             let ptr = if memory.ptr.is_null() { std::ptr::dangling_mut() } else { memory.ptr };
             std::slice::from_raw_parts(ptr.add(sent), memory.len - sent)
         };
-        // SAFETY: an operation in flight keeps its descriptor open.
-        let fd = unsafe { borrow(raw) };
-        let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-        match rustix::net::send(fd, rest, flags) {
-            Ok(n) => {
-                let n = n.min(rest.len());
-                slot.progress.set((sent + n) as u32);
-                if n == rest.len() || !slot.has(bits::ALL) || n == 0 {
-                    return Attempt::Done((sent + n) as i32);
-                }
-            }
-            Err(error) => return Attempt::Done(-error.raw_os_error()),
+        let result = send(raw, rest);
+        if result < 0 {
+            return Attempt::Done(result);
+        }
+        let n = result as usize;
+        slot.progress.set((sent + n) as u32);
+        if n == rest.len() || !slot.has(bits::ALL) || n == 0 {
+            return Attempt::Done((sent + n) as i32);
         }
     }
 }

@@ -134,7 +134,13 @@ impl<'a> Recv<'a> {
             return self.give_way(cx).map(|output| *output);
         }
         self.stage = Stage::ENDED;
-        self.stage.start(&socket.reactor, Submission::recv_pooled(socket.fd), cx)
+        let submission = Submission::recv_pooled(socket.fd);
+        // SAFETY: the socket is borrowed as long as this future lives.
+        if let Some(output) = unsafe { self.stage.start(&socket.reactor, submission, cx) } {
+            return Poll::Ready(output);
+        }
+        // SAFETY: it has just been launched.
+        unsafe { self.stage.poll_fresh(&socket.reactor) }
     }
 
     /// There is no budget left, or no reactor.
@@ -286,7 +292,13 @@ impl<B: IoBufMut> Future for Read<'_, B> {
         }
         // SAFETY: it has just been looked at.
         let buf = unsafe { this.take_buf() };
-        this.stage.start(&socket.reactor, Submission::recv(socket.fd, buf), cx)
+        let submission = Submission::recv(socket.fd, buf);
+        // SAFETY: the socket is borrowed as long as this future lives.
+        if let Some(output) = unsafe { this.stage.start(&socket.reactor, submission, cx) } {
+            return Poll::Ready(output);
+        }
+        // SAFETY: it has just been launched.
+        unsafe { this.stage.poll_fresh(&socket.reactor) }
     }
 }
 

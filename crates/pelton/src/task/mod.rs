@@ -270,10 +270,11 @@ impl Tasks {
         // SAFETY: as the caller says, and our headers exist as long as we do.
         let header = unsafe { HeaderRef::new(token.0) };
         debug_assert!(header.core_ptr() == self.core, "a token of other tasks");
-        if header.has(queued.0) {
+        let state = header.state.get();
+        if state & queued.0 != 0 {
             self.core().wake_local(header);
         } else {
-            self.core().poll(header);
+            self.core().poll(header, state);
         }
     }
 
