@@ -17,7 +17,7 @@ use crate::op::Kind;
 use crate::payload::{self, Item, Leftover, Memory};
 use crate::pool::Pool;
 use crate::scratch::{NO_SCRATCH, Scratch};
-use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits};
+use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits, plain};
 use crate::sys::errno;
 use crate::timer::Wheel;
 
@@ -99,11 +99,10 @@ impl Core {
         debug_assert!(!slot.has(bits::LINKED));
         self.counters().ended(slot.kind.get());
         if let Some(entry) = self.fds.get(slot.fd.get()) {
-            entry.in_flight.set(entry.in_flight.get() - 1);
             if slot.has(bits::CANCELLED) {
                 entry.cancelled.set(entry.cancelled.get() - 1);
             }
-            if entry.in_flight.get() == 0 && entry.has(flags::CLOSING) {
+            if entry.let_go() {
                 self.closable.push(slot.fd.get());
             }
         }
@@ -117,23 +116,18 @@ impl Core {
         }
     }
 
-    /// [`Core::finish_now`] for a slot that [is plain](Slot::is_plain) and has a descriptor.
+    /// [`Core::finish_now`] for a slot that is [plain](crate::slot::plain), without the count by kind.
     #[inline(always)]
     pub(crate) fn finish_plain(
         &self,
         slot: &Slot,
         id: OpId,
-        kind: Kind,
+        entry: &Entry,
         result: i32,
         on: &mut impl OnCompletion,
     ) {
-        self.counters().ended(kind);
-        if let Some(entry) = self.entry_of(slot) {
-            let in_flight = entry.in_flight.get() - 1;
-            entry.in_flight.set(in_flight);
-            if in_flight == 0 && entry.has(flags::CLOSING) {
-                self.closable.push(slot.fd.get());
-            }
+        if entry.let_go() {
+            self.closable.push(slot.fd.get());
         }
         slot.arg.set(result as u32);
         slot.state.set(State::Done);
@@ -212,6 +206,23 @@ impl Core {
             && !slot.has(bits::CANCELLED)
             && self.entry_of(slot).is_some_and(|entry| !entry.has(flags::CLOSING));
         wanted.then_some(memory)
+    }
+
+    /// [`Core::memory_again`] for one that is [plain](crate::slot::plain), with these bits; and it is afterwards.
+    /// None where it is not any more: its owner has done something that is to be looked at.
+    #[inline(always)]
+    pub(crate) fn memory_of_plain(&self, slot: &Slot, kind: Kind, bits: u8) -> Option<Memory> {
+        let asked = plain(kind, bits | bits::ASKED);
+        slot.set_standing(asked);
+        let asking = Asking { core: self, slot };
+        let memory = payload::memory_again(slot);
+        std::mem::forget(asking);
+        if slot.standing() != asked {
+            slot.unset(bits::ASKED);
+            return None;
+        }
+        slot.set_standing(plain(kind, bits));
+        Some(memory)
     }
 
     /// What an operation that is cancelled ends with: what it has done already, or `ECANCELED`.

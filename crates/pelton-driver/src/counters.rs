@@ -58,7 +58,10 @@ macro_rules! counters {
         #[derive(Debug, Default)]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $name: Count,)+
-            in_flight: [Count; KINDS],
+            /// Operations submitted so far, and operations that have ended, by kind: one addition for each, and
+            /// what is in flight is the difference.
+            started: [Count; KINDS],
+            ended: [Count; KINDS],
         }
 
         /// The numbers of one driver at one moment. Each is read by itself: two of them may be a few
@@ -67,6 +70,8 @@ macro_rules! counters {
         #[non_exhaustive]
         pub struct Snapshot {
             $($(#[doc = $doc])+ pub $name: u64,)+
+            /// Operations submitted.
+            pub submissions: u64,
             /// Operations in flight, by kind, in the order of [`Kind::ALL`].
             pub in_flight: [u64; KINDS],
         }
@@ -75,14 +80,19 @@ macro_rules! counters {
             /// Operations in flight of one kind. Any thread.
             #[inline]
             pub fn in_flight_of(&self, kind: Kind) -> u64 {
-                self.in_flight[kind as usize].get()
+                let ended = self.ended[kind as usize].get();
+                self.started[kind as usize].get().saturating_sub(ended)
             }
 
             /// All the numbers now. Any thread.
             pub fn snapshot(&self) -> Snapshot {
+                // First those that have ended: none of them is then missing among those that have begun.
+                let ended: [u64; KINDS] = std::array::from_fn(|kind| self.ended[kind].get());
+                let started: [u64; KINDS] = std::array::from_fn(|kind| self.started[kind].get());
                 Snapshot {
                     $($name: self.$name.get(),)+
-                    in_flight: std::array::from_fn(|kind| self.in_flight[kind].get()),
+                    submissions: started.iter().sum(),
+                    in_flight: std::array::from_fn(|kind| started[kind].saturating_sub(ended[kind])),
                 }
             }
         }
@@ -90,7 +100,10 @@ macro_rules! counters {
         impl Snapshot {
             /// Every plain number with its name and its meaning, for a page or an exporter.
             pub fn fields(&self) -> Vec<(&'static str, u64, &'static str)> {
-                vec![$((stringify!($name), self.$name, concat!($($doc),+).trim_ascii()),)+]
+                vec![
+                    ("submissions", self.submissions, "Operations submitted."),
+                    $((stringify!($name), self.$name, concat!($($doc),+).trim_ascii()),)+
+                ]
             }
         }
     };
@@ -103,8 +116,6 @@ counters! {
     enters,
     /// Completions reaped, the last and the others, those to nobody too.
     completions,
-    /// Operations submitted.
-    submissions,
     /// Completions that found the completion queue full, by the kernel's own count; nothing is lost.
     cq_overflows,
     /// Times that the submission queue was full and had to be flushed inside a tick.
@@ -164,13 +175,20 @@ counters! {
 impl Counters {
     #[inline]
     pub(crate) fn started(&self, kind: Kind) {
-        self.submissions.add(1);
-        self.in_flight[kind as usize].add(1);
+        self.started[kind as usize].add(1);
+    }
+
+    /// One that has ended as it began.
+    #[inline]
+    pub(crate) fn at_once(&self, kind: Kind) {
+        self.started(kind);
+        self.completions.add(1);
+        self.ended(kind);
     }
 
     #[inline]
     pub(crate) fn ended(&self, kind: Kind) {
-        self.in_flight[kind as usize].sub(1);
+        self.ended[kind as usize].add(1);
     }
 }
 

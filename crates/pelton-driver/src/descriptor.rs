@@ -51,7 +51,9 @@ pub(crate) struct Entry {
     /// Odd while operations may be submitted, which then name it; even from the beginning of the close to
     /// the next use of the entry.
     pub(crate) generation: Cell<u32>,
-    pub(crate) in_flight: Cell<u32>,
+    /// Twice the number of operations in flight, and one more while it is not closing: so zero, which is one
+    /// look, says that it is closing and nothing is in flight any more.
+    holds: Cell<u32>,
     /// How many of those in flight have been asked to cancel, one by one.
     pub(crate) cancelled: Cell<u32>,
     /// While closing: the slot of the close operation, or none. While free: the next free entry.
@@ -115,9 +117,31 @@ impl Entry {
     pub(crate) fn begin_close(&self, closer: u32) {
         if !self.has(flags::CLOSING) {
             self.set(flags::CLOSING);
+            self.holds.set(self.holds.get() & !1);
             self.generation.set(self.generation.get().wrapping_add(1));
         }
         self.closer.set(closer);
+    }
+
+    /// How many operations are in flight on it.
+    #[inline(always)]
+    pub(crate) fn in_flight(&self) -> u32 {
+        self.holds.get() >> 1
+    }
+
+    /// One more is in flight.
+    #[inline(always)]
+    pub(crate) fn hold(&self) {
+        self.holds.set(self.holds.get() + 2);
+    }
+
+    /// One has ended. True when it was the last one, and the descriptor is to be closed now.
+    #[inline(always)]
+    pub(crate) fn let_go(&self) -> bool {
+        debug_assert!(self.in_flight() > 0);
+        let left = self.holds.get().wrapping_sub(2);
+        self.holds.set(left);
+        left == 0
     }
 
     #[inline(always)]
@@ -189,6 +213,17 @@ impl Table {
         }
     }
 
+    /// The entry with this number.
+    ///
+    /// # Safety
+    /// The entry exists: some descriptor has, or had, this number.
+    #[inline(always)]
+    pub(crate) unsafe fn get_used(&self, index: u32) -> &Entry {
+        debug_assert!(index < self.used.get());
+        // SAFETY: the caller says that it is below `used`, and then as in `get`.
+        unsafe { &*self.memory.start().as_ptr().cast::<Entry>().add(index as usize) }
+    }
+
     /// The entry that `fd` names, if it is open and not closing.
     #[inline(always)]
     pub(crate) fn find(&self, fd: Fd) -> Option<&Entry> {
@@ -208,7 +243,7 @@ impl Table {
         let entry = self.get(index)?;
         self.free.set(entry.closer.get());
         entry.raw.set(raw);
-        entry.in_flight.set(0);
+        entry.holds.set(1);
         entry.cancelled.set(0);
         entry.closer.set(NIL);
         // Nothing is known yet, so the first operation of each direction tries.
@@ -243,7 +278,7 @@ impl Table {
             self.place(index).write(Entry {
                 raw: Cell::new(crate::sys::NO_DESCRIPTOR),
                 generation: Cell::new(self.first_generation),
-                in_flight: Cell::new(0),
+                holds: Cell::new(0),
                 cancelled: Cell::new(0),
                 closer: Cell::new(NIL),
                 flags: Cell::new(0),

@@ -2,6 +2,7 @@
 //! and the outcomes that are taken.
 
 mod end;
+mod flight;
 mod shutdown;
 mod sockets;
 mod submit;
@@ -17,7 +18,6 @@ use std::num::NonZeroU32;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
-use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use crate::blocking::Replies;
@@ -29,10 +29,11 @@ use crate::descriptor::{Fd, Table, flags};
 use crate::items::Items;
 use crate::latch::WakeLatch;
 use crate::notify::{Notifier, Shared};
+use crate::op::Kind;
 use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
-use crate::slot::{Arena, Key, Slot, SlotList, State, Token, bits};
+use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
 use crate::sys::{OwnedDescriptor, Room, WakeSource, calls, errno, own};
 use crate::timer::Wheel;
 
@@ -116,6 +117,14 @@ pub enum Started<P: Payload> {
     Done(P::Output),
     /// It is in flight.
     Pending(Key<P>),
+}
+
+/// How an operation of a runtime's began.
+pub enum Launched<P: Payload> {
+    /// It is over.
+    Landed(P::Output),
+    /// It has begun.
+    Flying(Flight<P>),
 }
 
 /// What a tick did.
@@ -276,7 +285,7 @@ impl Driver {
     /// them and take their outcomes first.
     pub fn detach(&self, fd: Fd) -> io::Result<OwnedDescriptor> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
-        if entry.in_flight.get() > 0 {
+        if entry.in_flight() > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "operations are in flight on the descriptor: cancel them first",
@@ -344,7 +353,8 @@ impl Driver {
         }
         let entry = self.core.fds.find(fd)?;
         let read = self.room.read_cached(entry, memory.clamped(), offset)? as usize;
-        self.core.counters().submissions.add(1);
+        self.core.counters().started(Kind::ReadAt);
+        self.core.counters().ended(Kind::ReadAt);
         self.core.counters().completions.add(1);
         // SAFETY: the kernel has just written `read` bytes to the start of what `spare` gave, and nobody has
         // touched the buffer since.
@@ -377,10 +387,12 @@ impl Driver {
     /// Takes the outcome if the operation has ended, and the key with it; else leaves the key.
     #[inline(always)]
     pub fn take_if_done<P: Payload>(&self, key: &mut Option<Key<P>>) -> Option<P::Output> {
-        match self.poll_take(key, &mut { Token::NONE }) {
-            Poll::Ready(output) => Some(output),
-            Poll::Pending => None,
+        let slot = self.slot_of(key.as_ref()?)?;
+        if slot.state.get() != State::Done {
+            return None;
         }
+        *key = None;
+        Some(self.take_done::<P>(slot))
     }
 
     #[inline(always)]
@@ -411,24 +423,6 @@ impl Driver {
     /// How many things a multishot operation has yielded that nobody has taken.
     pub fn waiting<P: Multishot>(&self, key: &Key<P>) -> u32 {
         self.slot_of(key).map_or(0, crate::items::waiting)
-    }
-
-    /// [`Driver::take_if_done`], which also tells in `token` whom the completion was for.
-    #[inline(always)]
-    pub fn poll_take<P: Payload>(
-        &self,
-        key: &mut Option<Key<P>>,
-        token: &mut Token,
-    ) -> Poll<P::Output> {
-        if let Some(held) = key
-            && let Some(slot) = self.slot_of(held)
-            && slot.state.get() == State::Done
-        {
-            *key = None;
-            *token = Token(slot.token.get());
-            return Poll::Ready(self.take_done::<P>(slot));
-        }
-        Poll::Pending
     }
 
     /// Whom the operation's completion is for.
@@ -495,15 +489,14 @@ struct Hold<'a> {
 
 impl<'a> Hold<'a> {
     fn new(driver: &'a Driver, index: u32, entry: &'a crate::descriptor::Entry) -> Hold<'a> {
-        entry.in_flight.set(entry.in_flight.get() + 1);
+        entry.hold();
         Hold { driver, index, entry }
     }
 }
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.entry.in_flight.set(self.entry.in_flight.get() - 1);
-        if self.entry.in_flight.get() == 0 && self.entry.has(flags::CLOSING) {
+        if self.entry.let_go() {
             self.driver.core.closable.push(self.index);
             self.driver.settle();
         }
@@ -511,6 +504,7 @@ impl Drop for Hold<'_> {
 }
 
 #[cold]
+#[inline(never)]
 fn bad_descriptor() -> io::Error {
     io::Error::from_raw_os_error(errno::EBADF)
 }

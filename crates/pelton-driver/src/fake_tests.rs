@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use crate::*;
 
+mod flight;
 mod owners;
 mod panics;
 mod reentry;

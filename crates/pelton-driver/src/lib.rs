@@ -63,7 +63,7 @@ pub use config::{Backend, Config, ConfigError, Error};
 pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
-pub use driver::{Driver, ListenOptions, MOST_WAITING, Refused, Started, Tick};
+pub use driver::{Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick};
 pub use latch::{Raise, WakeLatch};
 pub use notify::Notifier;
 pub use op::{Interest, KINDS, Kind, Op, Submission};
@@ -73,7 +73,7 @@ pub use payload::{
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
-pub use slot::{Key, OpId, Token};
+pub use slot::{Flight, Key, OpId, Token};
 #[cfg(any(test, feature = "fake-kernel"))]
 pub use sys::fake::{FakeKernel, Held};
 pub use sys::{OwnedDescriptor, RawDescriptor};

@@ -1,13 +1,13 @@
 //! The operations that wait for one kind of readiness on one descriptor: first in, first out, in one word.
 //!
 //! There are two such queues in each entry of the descriptors' table, nearly always with none or one in
-//! them, so they are kept small: the entry holds the last one, whose `link` is the first one.
+//! them, so they are kept small: the entry holds the last one, whose `arg` is the first one.
 
 use std::cell::Cell;
 
 use crate::slot::{Arena, NIL, Slot, bits};
 
-/// A circular list of busy slots, through their `link`.
+/// A circular list of busy slots, through their `arg`.
 #[derive(Debug)]
 pub(crate) struct Parked {
     last: Cell<u32>,
@@ -26,17 +26,31 @@ impl Parked {
     /// The one that has waited longest.
     #[inline(always)]
     pub(crate) fn first<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
-        arena.get(arena.get(self.last.get())?.link.get())
+        arena.get(arena.get(self.last.get())?.arg.get())
     }
 
-    #[inline]
+    /// The one that is here, if it is the only one.
+    #[inline(always)]
+    pub(crate) fn only<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
+        let last = self.last.get();
+        arena.get(last).filter(|slot| slot.arg.get() == last)
+    }
+
+    /// Takes out the only one, whose bits the caller sees to.
+    #[inline(always)]
+    pub(crate) fn forget_only(&self) {
+        self.last.set(NIL);
+    }
+
+    /// Adds a slot that is in no list.
+    #[inline(always)]
     pub(crate) fn push(&self, arena: &Arena, slot: &Slot) {
         assert!(!slot.has(bits::LINKED), "an operation is in one list at a time");
         slot.set(bits::LINKED);
         let index = arena.index(slot);
         match arena.get(self.last.get()) {
-            Some(last) => slot.link.set(last.link.replace(index)),
-            None => slot.link.set(index),
+            Some(last) => slot.arg.set(last.arg.replace(index)),
+            None => slot.arg.set(index),
         }
         self.last.set(index);
     }
@@ -44,7 +58,7 @@ impl Parked {
     #[inline]
     pub(crate) fn pop<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
         let last = arena.get(self.last.get())?;
-        let first = arena.get(last.link.get())?;
+        let first = arena.get(last.arg.get())?;
         self.take(first, last);
         Some(first)
     }
@@ -55,7 +69,7 @@ impl Parked {
         let index = arena.index(slot);
         let mut before = last;
         loop {
-            let at = before.link.get();
+            let at = before.arg.get();
             let Some(here) = arena.get(at) else { return false };
             if at == index {
                 self.take(here, before);
@@ -77,9 +91,9 @@ impl Parked {
         if std::ptr::eq(slot, before) {
             self.last.set(NIL);
         } else {
-            before.link.set(slot.link.get());
+            before.arg.set(slot.arg.get());
         }
-        slot.link.set(NIL);
+        slot.arg.set(NIL);
         slot.unset(bits::LINKED);
     }
 }
@@ -90,7 +104,7 @@ mod tests {
     use crate::op::Kind;
 
     fn slots(arena: &Arena, n: usize) -> Vec<&Slot> {
-        (0..n).map(|_| arena.claim(Kind::Recv, std::ptr::null_mut()).unwrap()).collect()
+        (0..n).map(|_| arena.claim(Kind::Recv, 0, std::ptr::null_mut()).unwrap()).collect()
     }
 
     fn drain(queue: &Parked, arena: &Arena) -> Vec<u32> {

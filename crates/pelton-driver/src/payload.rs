@@ -6,14 +6,18 @@
 //! later, the key's holder or nobody, finds it owned.
 
 use std::io;
-use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 
 use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::core::Core;
 use crate::pool::Lease;
-use crate::slot::{PAYLOAD_WORDS, Slot};
+use crate::slot::Slot;
 use crate::sys::OwnedDescriptor;
+
+mod held;
+
+use held::{Held, no_memory};
+pub(crate) use held::{Leftover, VTable, memory_again};
 
 /// A range of memory for the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -34,113 +38,6 @@ impl Memory {
 
 /// The most bytes that one operation transfers; what Linux itself stops at.
 pub(crate) const MAX_TRANSFER: usize = 0x7FFF_F000;
-
-/// What can be done with a payload whose type has been forgotten.
-pub(crate) struct VTable {
-    /// Drops the payload in place.
-    drop: unsafe fn(*mut u8),
-    /// Asks the payload for its memory once more, for a short send or a retry.
-    memory: unsafe fn(*mut u8) -> Memory,
-}
-
-/// A payload that has been moved out of its slot because nobody will take it. Dropping it runs user code.
-pub(crate) struct Leftover {
-    bytes: MaybeUninit<[u64; PAYLOAD_WORDS]>,
-    vtable: Option<&'static VTable>,
-}
-
-impl Leftover {
-    /// Moves the payload out, so that the slot can be released before the payload is dropped.
-    ///
-    /// The kernel must have let go of the payload.
-    pub(crate) fn take(slot: &Slot) -> Leftover {
-        // SAFETY: the payload's bytes are moved, not copied: with its vtable gone the slot counts as
-        // empty. Reading 24 bytes of `MaybeUninit` is right whatever they hold.
-        let bytes = unsafe { slot.payload().cast::<MaybeUninit<[u64; PAYLOAD_WORDS]>>().read() };
-        Leftover { bytes, vtable: slot.vtable.take() }
-    }
-}
-
-impl Drop for Leftover {
-    fn drop(&mut self) {
-        if let Some(vtable) = self.vtable {
-            // SAFETY: the vtable was set together with a payload of its type, which was moved here.
-            unsafe { (vtable.drop)(self.bytes.as_mut_ptr().cast()) };
-        }
-    }
-}
-
-/// Asks the payload in a slot for its memory once more.
-pub(crate) fn memory_again(slot: &Slot) -> Memory {
-    match slot.vtable.get() {
-        // SAFETY: the vtable was set together with the payload that is still in the slot.
-        Some(vtable) => unsafe { (vtable.memory)(slot.payload()) }.clamped(),
-        None => Memory::NONE,
-    }
-}
-
-/// An owner of type `T` in a slot.
-struct Held<T>(std::marker::PhantomData<T>);
-
-impl<T: 'static> Held<T> {
-    const INLINE: bool = size_of::<T>() <= PAYLOAD_WORDS * 8 && align_of::<T>() <= 8;
-
-    /// Moves `value` into a slot that holds nothing.
-    #[inline(always)]
-    fn put(slot: &Slot, value: T, vtable: &'static VTable) {
-        debug_assert!(slot.vtable.get().is_none());
-        // SAFETY: the slot holds nothing, so nothing is overwritten, and its 24 bytes, aligned to 8,
-        // have room for a `T` where `INLINE` says so and for a pointer otherwise.
-        unsafe {
-            if Self::INLINE {
-                slot.payload().cast::<T>().write(value);
-            } else {
-                slot.payload().cast::<*mut T>().write(Box::into_raw(Box::new(value)));
-            }
-        }
-        slot.vtable.set(Some(vtable));
-    }
-
-    /// Where the owner is.
-    ///
-    /// # Safety
-    /// `payload` holds what `put` put there.
-    #[inline(always)]
-    unsafe fn at(payload: *mut u8) -> *mut T {
-        if Self::INLINE {
-            payload.cast()
-        } else {
-            // SAFETY: the caller says that `put` wrote a pointer here.
-            unsafe { payload.cast::<*mut T>().read() }
-        }
-    }
-
-    /// Moves the owner out.
-    ///
-    /// # Safety
-    /// The slot holds a `T`, and the kernel has let go of it.
-    #[inline(always)]
-    unsafe fn take(slot: &Slot) -> T {
-        slot.vtable.set(None);
-        // SAFETY: the caller says that a `T` is here; with the vtable gone nobody takes it again.
-        unsafe {
-            let at = Self::at(slot.payload());
-            if Self::INLINE { at.read() } else { *Box::from_raw(at) }
-        }
-    }
-
-    unsafe fn drop(payload: *mut u8) {
-        // SAFETY: the caller hands over a payload that holds a `T`, once.
-        unsafe {
-            let at = Self::at(payload);
-            if Self::INLINE { at.drop_in_place() } else { drop(Box::from_raw(at)) }
-        }
-    }
-}
-
-unsafe fn no_memory(_: *mut u8) -> Memory {
-    Memory::NONE
-}
 
 /// What an operation owns and yields. Sealed: the list of operations is closed.
 pub trait Payload: Sealed<Outcome = <Self as Payload>::Output> {
@@ -171,14 +68,37 @@ mod sealed {
         /// Takes the payload back out of a slot that `place` has filled and nothing else has seen.
         fn unplace(_: &Core, slot: &Slot) -> Self;
 
-        /// Makes the outcome of a slot that is done. Leaves the slot without a payload.
+        /// Makes the outcome of a slot that is done, and is released next. Takes the payload out.
         fn finish(core: &Core, slot: &Slot) -> Self::Outcome;
+
+        /// It sends one buffer, and may be tried before it has a slot.
+        const SENDS: bool = false;
+
+        /// What it sends. Runs user code, which may panic.
+        #[inline(always)]
+        fn bytes(&self) -> &[u8] {
+            &[]
+        }
+
+        /// The outcome of a try that has sent this much.
+        #[inline(always)]
+        fn sent(self, _: usize) -> Self::Outcome {
+            unreachable!("only what sends is tried")
+        }
     }
 }
 
+#[inline(always)]
 fn outcome(slot: &Slot) -> io::Result<usize> {
     let result = slot.result();
-    if result >= 0 { Ok(result as usize) } else { Err(failed(result)) }
+    if result >= 0 { Ok(result as u32 as usize) } else { Err(failed(result)) }
+}
+
+/// [`outcome`] without the number.
+#[inline(always)]
+fn ended(slot: &Slot) -> io::Result<()> {
+    let result = slot.result();
+    if result >= 0 { Ok(()) } else { Err(failed(result)) }
 }
 
 #[cold]
@@ -251,10 +171,11 @@ impl<B: IoBufMut> Sealed for Filling<B> {
         Held::put(slot, self.0, FillingTable::<B>::TABLE);
         // SAFETY: a `B` has just been put there.
         let memory = unsafe { FillingTable::<B>::memory(slot.payload()) };
-        if memory.len == 0 {
-            return Err(no_room());
+        // Neither empty nor too much.
+        if memory.len.wrapping_sub(1) < MAX_TRANSFER {
+            return Ok(memory);
         }
-        Ok(memory)
+        if memory.len == 0 { Err(no_room()) } else { Ok(memory.clamped()) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -271,7 +192,7 @@ impl<B: IoBufMut> Sealed for Filling<B> {
         let result = outcome(slot);
         // SAFETY: a key of this type was made only for a slot that holds a `B`, and done means that the
         // kernel has let go.
-        let mut buf: B = unsafe { Held::take(slot) };
+        let mut buf: B = unsafe { Held::take_last(slot) };
         if let Ok(n) = result {
             // SAFETY: the kernel, or the room in its place, wrote `n` bytes to the start of the memory
             // that `spare` gave last, which is the one that `n` was measured against.
@@ -322,7 +243,19 @@ impl<B: IoBuf> Sealed for Sending<B> {
     #[inline(always)]
     fn finish(_: &Core, slot: &Slot) -> (io::Result<usize>, B) {
         // SAFETY: as for `Filling`.
-        (outcome(slot), unsafe { Held::take(slot) })
+        (outcome(slot), unsafe { Held::take_last(slot) })
+    }
+
+    const SENDS: bool = true;
+
+    #[inline(always)]
+    fn bytes(&self) -> &[u8] {
+        self.0.as_init()
+    }
+
+    #[inline(always)]
+    fn sent(self, n: usize) -> (io::Result<usize>, B) {
+        (Ok(n), self.0)
     }
 }
 
@@ -345,7 +278,7 @@ macro_rules! sending {
             }
 
             fn refuse(self, error: io::Error) -> Self::Outcome {
-                let finish: fn(io::Result<usize>, $buf) -> $output = $finish;
+                let finish: fn(io::Result<()>, $buf) -> $output = $finish;
                 finish(Err(error), self.0)
             }
 
@@ -355,10 +288,23 @@ macro_rules! sending {
 
             #[inline(always)]
             fn finish(_: &Core, slot: &Slot) -> Self::Outcome {
-                let result = outcome(slot);
+                let result = ended(slot);
                 // SAFETY: as for `Filling`.
-                let buf: $buf = unsafe { Held::take(slot) };
+                let buf: $buf = unsafe { Held::take_last(slot) };
                 $finish(result, buf)
+            }
+
+            const SENDS: bool = true;
+
+            #[inline(always)]
+            fn bytes(&self) -> &[u8] {
+                self.0.as_init()
+            }
+
+            #[inline(always)]
+            fn sent(self, _: usize) -> Self::Outcome {
+                let finish: fn(io::Result<()>, $buf) -> $output = $finish;
+                finish(Ok(()), self.0)
             }
         }
     };
@@ -366,12 +312,12 @@ macro_rules! sending {
 
 sending! {
     /// An operation that empties a buffer to the last byte, and yields no number.
-    SendingWhole<B> => (io::Result<()>, B), |result: io::Result<usize>, buf| (result.map(drop), buf)
+    SendingWhole<B> => (io::Result<()>, B), |result, buf| (result, buf)
 }
 
 sending! {
     /// An operation that empties a buffer to the last byte and drops it.
-    SendingAway<B> => io::Result<()>, |result: io::Result<usize>, _buf| result.map(drop)
+    SendingAway<B> => io::Result<()>, |result, _buf| result
 }
 
 /// An operation that empties several buffers.
@@ -414,7 +360,7 @@ impl<V: IoVectored> Sealed for SendingAll<V> {
 
     fn finish(_: &Core, slot: &Slot) -> (io::Result<usize>, V) {
         // SAFETY: as for `Filling`.
-        (outcome(slot), unsafe { Held::take(slot) })
+        (outcome(slot), unsafe { Held::take_last(slot) })
     }
 }
 
@@ -452,7 +398,7 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
     fn finish(core: &Core, slot: &Slot) -> (io::Result<usize>, V) {
         let result = outcome(slot);
         // SAFETY: as for `Filling`.
-        let mut bufs: V = unsafe { Held::take(slot) };
+        let mut bufs: V = unsafe { Held::take_last(slot) };
         let block = core.scratch.get(slot.progress.get());
         let mut left = *result.as_ref().unwrap_or(&0);
         for part in 0..block.parts() {
@@ -549,7 +495,7 @@ impl Sealed for Accepting {
         }
         // SAFETY: the only thing that an accept's slot ever holds is the descriptor it brought, and it
         // holds something.
-        let descriptor = unsafe { Held::take(slot) };
+        let descriptor = unsafe { Held::take_last(slot) };
         // Only now: where the accept failed nobody has written an address.
         let peer = core.scratch.get(slot.progress.get()).peer();
         Ok(Accepted { descriptor, peer })
@@ -592,7 +538,7 @@ impl Sealed for Leasing {
         if slot.result() > 0 && slot.vtable.get().is_some() {
             // SAFETY: the only thing that a pooled receive's slot ever holds is its lease, and it holds
             // something.
-            return Ok(Some(unsafe { Held::take(slot) }));
+            return Ok(Some(unsafe { Held::take_last(slot) }));
         }
         no_lease(slot)
     }
@@ -685,6 +631,8 @@ fn nothing_there() -> io::Error {
     io::Error::other("the kernel completed an operation without what it was to bring")
 }
 
+#[cold]
+#[inline(never)]
 fn no_room() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,

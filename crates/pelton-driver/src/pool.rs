@@ -40,13 +40,12 @@ pub(crate) struct Pool {
     buffers: Box<[Buffer]>,
     /// Buffers that are offered.
     offered: Cell<u32>,
-    /// Buffers that leases hold.
-    leased: Cell<u32>,
     /// Buffers that no kernel took: the room's own free list, last in first out, so that memory which is
     /// warm in the cache is used again first.
     free: UnsafeCell<Vec<u16>>,
     /// The kernel's ring of buffers, where the room has one.
     ring: UnsafeCell<Option<BufferRing>>,
+    has_ring: Cell<bool>,
     shared: Arc<Shared>,
 }
 
@@ -66,9 +65,9 @@ impl Pool {
                 })
                 .collect(),
             offered: Cell::new(u32::from(buffers)),
-            leased: Cell::new(0),
             free: UnsafeCell::new((0..buffers).rev().collect()),
             ring: UnsafeCell::new(None),
+            has_ring: Cell::new(false),
             shared,
         })
     }
@@ -87,10 +86,12 @@ impl Pool {
         ring.publish();
         // SAFETY: one thread, and nobody holds a reference to the ring across a call.
         unsafe { *self.ring.get() = Some(ring) };
+        self.has_ring.set(true);
     }
 
     /// Takes the kernel's ring away again: leases that are dropped later keep their buffers out of it.
     pub(crate) fn detach(&self) -> Option<BufferRing> {
+        self.has_ring.set(false);
         // SAFETY: as in `attach`.
         unsafe { (*self.ring.get()).take() }
     }
@@ -108,24 +109,42 @@ impl Pool {
     }
 
     /// For a room without a ring: the buffer to fill next, where to write, and how much fits.
+    #[inline(always)]
     pub(crate) fn pick(&self) -> Option<(u16, *mut u8, u32)> {
         // SAFETY: one thread; the reference ends with the statement.
         let id = *unsafe { &*self.free.get() }.last()?;
-        let filled = self.buffers[usize::from(id)].filled.get();
+        // SAFETY: the list has the numbers of this pool's buffers.
+        let filled = unsafe { self.buffers.get_unchecked(usize::from(id)) }.filled.get();
         // SAFETY: `filled` never exceeds the buffer's length.
         Some((id, unsafe { self.address(id).add(filled as usize) }, self.buffer_len - filled))
     }
 
-    /// For a room without a ring: `n` bytes have been written where `pick` said.
+    /// For a room without a ring: `n` bytes, not none, have been written where `pick` said.
+    #[inline(always)]
     pub(crate) fn commit(self: &Rc<Pool>, id: u16, n: u32) -> Lease {
-        // A buffer that is nearly full is given up, so that the next receive is not cut into crumbs.
-        let left = self.buffer_len - self.buffers[usize::from(id)].filled.get() - n;
-        let more = left >= (self.buffer_len / 4).max(1);
-        if !more {
-            // SAFETY: as in `pick`; `id` is the last one, which `pick` returned.
-            unsafe { &mut *self.free.get() }.pop();
+        let buffer = &self.buffers[usize::from(id)];
+        let start = buffer.filled.get();
+        let left = self.buffer_len - start - n;
+        if left < self.buffer_len / 4 || left == 0 {
+            // A buffer that is nearly full is given up, so that the next receive is not cut into crumbs.
+            self.give_up(buffer);
         }
-        self.received(id, n, more).expect("a commit has bytes")
+        self.lend(buffer, id, start, n)
+    }
+
+    /// `id` is the one that `pick` returned: the last one of the list.
+    #[cold]
+    fn give_up(&self, buffer: &Buffer) {
+        // SAFETY: as in `pick`.
+        unsafe { &mut *self.free.get() }.pop();
+        self.let_go(buffer);
+    }
+
+    /// The kernel, or the room in its place, is done with a buffer.
+    #[inline(always)]
+    fn let_go(&self, buffer: &Buffer) {
+        buffer.offered.set(false);
+        self.offered.set(self.offered.get() - 1);
     }
 
     /// A completion has filled `n` bytes of buffer `id`; with `more` the kernel keeps the rest. None for
@@ -139,22 +158,32 @@ impl Pool {
             return None;
         }
         if !more {
-            buffer.offered.set(false);
-            self.offered.set(self.offered.get() - 1);
+            self.let_go(buffer);
         }
         if n == 0 {
             self.offer_if_unused(id);
             return None;
         }
+        Some(self.lend(buffer, id, start, n))
+    }
+
+    /// Gives out `n` bytes of a buffer that have been written, from `start` on.
+    #[inline(always)]
+    fn lend(self: &Rc<Pool>, buffer: &Buffer, id: u16, start: u32, n: u32) -> Lease {
         buffer.filled.set(start + n);
         let leases = buffer.leases.get();
         buffer.leases.set(leases + 1);
         if leases == 0 {
-            self.count_leased(1);
+            let counters = &self.shared.counters;
+            let in_use = counters.buffers_in_use.get() + 1;
+            counters.buffers_in_use.set(in_use);
+            counters.buffers_high_water.raise_to(in_use);
         }
         // SAFETY: `start + n` lies in the buffer.
         let ptr = unsafe { NonNull::new_unchecked(self.address(id).add(start as usize)) };
-        Some(Lease { ptr, pool: Rc::clone(self), len: n, id })
+        // SAFETY: what an `Rc` points to is not null.
+        let pool = unsafe { NonNull::new_unchecked(Rc::into_raw(Rc::clone(self)).cast_mut()) };
+        Lease { ptr, pool, len: n, id }
     }
 
     #[cold]
@@ -162,28 +191,31 @@ impl Pool {
         self.shared.counters.stale.add(1);
     }
 
+    /// A lease is dropped.
+    ///
+    /// # Safety
+    /// It was a lease of this pool, on this buffer.
     #[inline(always)]
-    fn give_back(&self, id: u16) {
-        let buffer = &self.buffers[usize::from(id)];
+    unsafe fn give_back(&self, id: u16) {
+        // SAFETY: the pool makes leases on its own buffers only, and their number never changes.
+        let buffer = unsafe { self.buffers.get_unchecked(usize::from(id)) };
         let leases = buffer.leases.get() - 1;
         buffer.leases.set(leases);
         if leases == 0 {
-            self.give_back_last(id);
+            self.shared.counters.buffers_in_use.sub(1);
+            if !buffer.offered.get() {
+                self.offer_if_unused(id);
+            } else if self.has_ring.get() {
+                // The kernel has it still, and goes on where it is.
+            } else {
+                // It is the room's, and nobody holds a part of it: it starts again where it is warm.
+                buffer.filled.set(0);
+            }
         }
     }
 
+    #[cold]
     #[inline(never)]
-    fn give_back_last(&self, id: u16) {
-        self.count_leased(-1);
-        let buffer = &self.buffers[usize::from(id)];
-        // SAFETY: one thread; the reference ends with the statement.
-        if buffer.offered.get() && unsafe { &*self.ring.get() }.is_none() {
-            // It is the room's, and nobody holds a part of it: it starts again where it is warm.
-            buffer.filled.set(0);
-        }
-        self.offer_if_unused(id);
-    }
-
     fn offer_if_unused(&self, id: u16) {
         let buffer = &self.buffers[usize::from(id)];
         if buffer.leases.get() > 0 || buffer.offered.get() {
@@ -204,12 +236,6 @@ impl Pool {
             None => unsafe { &mut *self.free.get() }.push(id),
         }
     }
-
-    fn count_leased(&self, by: i32) {
-        self.leased.set(self.leased.get().wrapping_add_signed(by));
-        self.shared.counters.buffers_in_use.set(u64::from(self.leased.get()));
-        self.shared.counters.buffers_high_water.raise_to(u64::from(self.leased.get()));
-    }
 }
 
 /// Received bytes, in a buffer of the driver's pool. Dropping the lease gives the buffer back.
@@ -225,7 +251,8 @@ impl Pool {
 /// ```
 pub struct Lease {
     ptr: NonNull<u8>,
-    pool: Rc<Pool>,
+    /// A share in it, from `Rc::into_raw`: as a pointer, which can be given back without a place in memory.
+    pool: NonNull<Pool>,
     len: u32,
     id: u16,
 }
@@ -286,6 +313,10 @@ impl fmt::Debug for Lease {
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
-        self.pool.give_back(self.id);
+        // SAFETY: the lease has a share in the pool, which it gives up here, last.
+        unsafe {
+            self.pool.as_ref().give_back(self.id);
+            Rc::decrement_strong_count(self.pool.as_ptr());
+        }
     }
 }

@@ -22,7 +22,7 @@
 //! - Only the *last* completion of an operation moves it out of busy or orphan. Cancelling moves nothing.
 //!   A completion for a slot that is free, done, or of another generation is counted as stale and
 //!   dropped: states are matched exactly, because "not busy" would free a done slot twice.
-//! - A busy slot is in at most one list at a time (parked, stalled, timer bucket), by one `link`.
+//! - A busy slot is in at most one list at a time (parked, stalled, timer bucket), by one link.
 //! - Payloads are user code: their drop may submit, cancel or drop other things. So a payload is first
 //!   moved out of the slot, then the slot is released, and only then is the payload dropped.
 
@@ -126,6 +126,43 @@ impl<P> fmt::Debug for Key<P> {
     }
 }
 
+/// A [`Key`] in one word, for a runtime that keeps it beside the one driver that it is of: it does not know
+/// which driver that is, so whoever uses it has to. As a key, it is unique, and holds its slot.
+#[must_use = "take the outcome or abandon the operation: a flight that is dropped keeps its slot"]
+#[repr(transparent)]
+pub struct Flight<P> {
+    pub(crate) slot: NonNull<Slot>,
+    payload: PhantomData<fn() -> P>,
+}
+
+impl<P> Flight<P> {
+    #[inline(always)]
+    pub(crate) fn new(slot: &Slot) -> Flight<P> {
+        Flight { slot: NonNull::from(slot), payload: PhantomData }
+    }
+
+    /// The flight as a pointer, which is neither null nor odd.
+    #[inline(always)]
+    pub fn into_raw(self) -> NonNull<()> {
+        self.slot.cast()
+    }
+
+    /// The flight that was made into this pointer.
+    ///
+    /// # Safety
+    /// It came from [`Flight::into_raw`] of a flight of this type, of which no other is made meanwhile.
+    #[inline(always)]
+    pub unsafe fn from_raw(raw: NonNull<()>) -> Flight<P> {
+        Flight { slot: raw.cast(), payload: PhantomData }
+    }
+}
+
+impl<P> fmt::Debug for Flight<P> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Flight").field(&self.slot).finish()
+    }
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
 pub(crate) enum State {
@@ -153,24 +190,36 @@ pub(crate) mod bits {
     pub(crate) const ASKED: u8 = 64;
 }
 
+/// State, kind and facts of a slot as one number. Only [`plain`] and slots make one.
+#[derive(Clone, Copy, PartialEq, Eq)]
+#[repr(transparent)]
+pub(crate) struct Standing(u32);
+
+/// The standing of an operation of this kind that is in flight and of which nothing more than
+/// `bits` is to be known: not cancelled, not an orphan, in no list, being neither polled nor asked for.
+pub(crate) const fn plain(kind: Kind, bits: u8) -> Standing {
+    Standing(u32::from_ne_bytes([State::Busy as u8, kind as u8, bits, 0]))
+}
+
 pub(crate) const PAYLOAD_WORDS: usize = 3;
 
 /// One operation. See the module's essay.
 #[repr(C, align(64))]
 pub(crate) struct Slot {
+    /// Its number; never changes. With the generation behind it the operation's name in one word.
+    index: u32,
     pub(crate) generation: Cell<u32>,
     pub(crate) state: Cell<State>,
     pub(crate) kind: Cell<Kind>,
     pub(crate) bits: Cell<u8>,
     unused: Cell<u8>,
-    /// Busy: the kind's parameter (half of an offset, the interest, the number of a scratch block).
-    /// Done: the result.
+    /// Busy: half of an offset, what a send has left to do on the ring, or the next slot of the list that this
+    /// one is in; no kind that is ever in a list keeps anything else here. Done: the result.
     pub(crate) arg: Cell<u32>,
-    /// Busy: the other half of an offset, or the next slot of the list that this one is in.
-    pub(crate) link: Cell<u32>,
     /// The number of the descriptor in the table.
     pub(crate) fd: Cell<u32>,
-    /// Bytes that a send has got rid of, or the number of a scratch block.
+    /// Bytes that a send has got rid of, the number of a scratch block, the other half of an offset, or the
+    /// parameter of a poll or a sync.
     pub(crate) progress: Cell<u32>,
     /// Free: the next free slot. Else: whom to tell.
     pub(crate) token: Cell<*mut ()>,
@@ -181,9 +230,29 @@ pub(crate) struct Slot {
 const _: () = assert!(size_of::<Slot>() == 64);
 
 impl Slot {
+    /// True for one in a circular list in which there is no other.
+    #[inline(always)]
+    pub(crate) fn is_alone(&self) -> bool {
+        self.arg.get() == self.index
+    }
+
+    /// The name of its operation.
+    #[inline(always)]
+    pub(crate) fn id(&self) -> OpId {
+        OpId::new(self.index, self.generation.get())
+    }
+
     #[inline(always)]
     pub(crate) fn payload(&self) -> *mut u8 {
         self.payload.get().cast()
+    }
+
+    /// Makes the [standing](Slot::standing) that of an operation that is [plain].
+    #[inline(always)]
+    pub(crate) fn set_standing(&self, standing: Standing) {
+        // SAFETY: the four cells of `standing`, with values that are valid for them, because whatever made the
+        // standing had them. A reference to a slot may write to what is in cells.
+        unsafe { ptr::from_ref(self).cast_mut().cast::<u32>().add(2).write(standing.0) };
     }
 
     #[inline(always)]
@@ -201,22 +270,18 @@ impl Slot {
         self.bits.set(self.bits.get() & !bit);
     }
 
-    /// True for an operation that is in flight and of which nothing more is to be known: not cancelled,
-    /// not an orphan, in no list, being neither polled nor asked for. Only a send of everything may be one.
+    /// State, kind and facts in one number, to be compared with [`plain`].
     #[inline(always)]
-    pub(crate) fn is_plain(&self) -> bool {
-        const STATE: u32 = u32::from_ne_bytes([0xFF, 0, 0, 0]);
-        const BITS: u32 = u32::from_ne_bytes([0, 0, !bits::ALL, 0]);
-        const BUSY: u32 = u32::from_ne_bytes([State::Busy as u8, 0, 0, 0]);
+    pub(crate) fn standing(&self) -> Standing {
         const _: () = {
-            assert!(std::mem::offset_of!(Slot, state) == 4);
-            assert!(std::mem::offset_of!(Slot, bits) == 6);
-            assert!(std::mem::offset_of!(Slot, unused) == 7);
+            assert!(std::mem::offset_of!(Slot, state) == 8);
+            assert!(std::mem::offset_of!(Slot, kind) == 9);
+            assert!(std::mem::offset_of!(Slot, bits) == 10);
+            assert!(std::mem::offset_of!(Slot, unused) == 11);
         };
-        // SAFETY: at offset 4 the slot has four cells of one initialised byte each, aligned to 4 together,
+        // SAFETY: at offset 8 the slot has four cells of one initialised byte each, aligned to 4 together,
         // and they are only ever written by this thread.
-        let four = unsafe { ptr::from_ref(self).cast::<u32>().add(1).read() };
-        four & (STATE | BITS) == BUSY
+        Standing(unsafe { ptr::from_ref(self).cast::<u32>().add(2).read() })
     }
 
     #[inline(always)]
@@ -225,12 +290,12 @@ impl Slot {
     }
 
     pub(crate) fn offset(&self) -> u64 {
-        (u64::from(self.link.get()) << 32) | u64::from(self.arg.get())
+        (u64::from(self.progress.get()) << 32) | u64::from(self.arg.get())
     }
 
     pub(crate) fn set_offset(&self, offset: u64) {
         self.arg.set(offset as u32);
-        self.link.set((offset >> 32) as u32);
+        self.progress.set((offset >> 32) as u32);
     }
 }
 
@@ -286,23 +351,23 @@ impl Arena {
     /// The slot that `id` names, if the operation has not been released since.
     #[inline(always)]
     pub(crate) fn find(&self, id: OpId) -> Option<&Slot> {
-        self.get(id.index()).filter(|slot| slot.generation.get() == id.generation())
+        self.get(id.index()).filter(|slot| slot.id() == id)
     }
 
     /// The number of a slot of this arena.
     #[inline(always)]
     pub(crate) fn index(&self, slot: &Slot) -> u32 {
-        ((std::ptr::from_ref(slot).addr() - self.base.as_ptr().addr()) / size_of::<Slot>()) as u32
+        slot.index
     }
 
     #[inline(always)]
     pub(crate) fn id(&self, slot: &Slot) -> OpId {
-        OpId::new(self.index(slot), slot.generation.get())
+        slot.id()
     }
 
     /// Takes a free slot and makes it busy, with no payload. None when all are taken.
     #[inline(always)]
-    pub(crate) fn claim(&self, kind: Kind, token: *mut ()) -> Option<&Slot> {
+    pub(crate) fn claim(&self, kind: Kind, bits: u8, token: *mut ()) -> Option<&Slot> {
         let free = self.free.get().cast::<Slot>();
         let slot = if free.is_null() {
             self.claim_fresh()?
@@ -314,13 +379,11 @@ impl Arena {
             slot
         };
         debug_assert_eq!(slot.state.get(), State::Free);
-        slot.state.set(State::Busy);
-        slot.kind.set(kind);
-        slot.bits.set(0);
-        slot.unused.set(0);
+        slot.set_standing(plain(kind, bits));
         slot.fd.set(NIL);
         slot.progress.set(0);
         slot.token.set(token);
+        slot.vtable.set(None);
         Some(slot)
     }
 
@@ -335,13 +398,13 @@ impl Arena {
         let slot = unsafe {
             let place = self.base.as_ptr().add(index as usize);
             place.write(Slot {
+                index,
                 generation: Cell::new(1),
                 state: Cell::new(State::Free),
                 kind: Cell::new(Kind::Nop),
                 bits: Cell::new(0),
                 unused: Cell::new(0),
                 arg: Cell::new(0),
-                link: Cell::new(NIL),
                 fd: Cell::new(NIL),
                 progress: Cell::new(0),
                 token: Cell::new(std::ptr::null_mut()),
@@ -358,7 +421,6 @@ impl Arena {
     #[inline(always)]
     pub(crate) fn release(&self, slot: &Slot) {
         debug_assert_ne!(slot.state.get(), State::Free);
-        debug_assert!(slot.vtable.get().is_none(), "a slot is released with its payload inside");
         debug_assert!(!slot.has(bits::LINKED), "a slot is released while it is in a list");
         slot.generation.set(slot.generation.get().wrapping_add(1));
         slot.state.set(State::Free);
@@ -368,7 +430,7 @@ impl Arena {
     }
 }
 
-/// A first-in, first-out list of busy slots, through their `link`.
+/// A first-in, first-out list of busy slots, through their `arg`.
 #[derive(Debug)]
 pub(crate) struct SlotList {
     head: Cell<u32>,
@@ -393,10 +455,10 @@ impl SlotList {
     pub(crate) fn push(&self, arena: &Arena, slot: &Slot) {
         assert!(!slot.has(bits::LINKED), "an operation is in one list at a time");
         slot.set(bits::LINKED);
-        slot.link.set(NIL);
+        slot.arg.set(NIL);
         let index = arena.index(slot);
         match arena.get(self.tail.get()) {
-            Some(last) => last.link.set(index),
+            Some(last) => last.arg.set(index),
             None => self.head.set(index),
         }
         self.tail.set(index);
@@ -404,11 +466,11 @@ impl SlotList {
 
     pub(crate) fn pop<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {
         let slot = self.first(arena)?;
-        self.head.set(slot.link.get());
+        self.head.set(slot.arg.get());
         if self.head.get() == NIL {
             self.tail.set(NIL);
         }
-        slot.link.set(NIL);
+        slot.arg.set(NIL);
         slot.unset(bits::LINKED);
         Some(slot)
     }
@@ -421,18 +483,18 @@ impl SlotList {
         while let Some(here) = arena.get(at) {
             if at == index {
                 match arena.get(previous) {
-                    Some(before) => before.link.set(here.link.get()),
-                    None => self.head.set(here.link.get()),
+                    Some(before) => before.arg.set(here.arg.get()),
+                    None => self.head.set(here.arg.get()),
                 }
                 if self.tail.get() == index {
                     self.tail.set(previous);
                 }
-                here.link.set(NIL);
+                here.arg.set(NIL);
                 here.unset(bits::LINKED);
                 return true;
             }
             previous = at;
-            at = here.link.get();
+            at = here.arg.get();
         }
         false
     }

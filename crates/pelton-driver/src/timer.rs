@@ -223,7 +223,7 @@ mod tests {
             state = state.wrapping_mul(6364136223846793005).wrapping_add(1442695040888963407);
             // From under a bucket's width to many levels up.
             let nanos = (state >> 20) >> (state % 44);
-            let slot = arena.claim(Kind::Timeout, std::ptr::null_mut()).unwrap();
+            let slot = arena.claim(Kind::Timeout, 0, std::ptr::null_mut()).unwrap();
             wheel.insert(&arena, slot, nanos);
             moments.push(nanos);
         }
@@ -249,7 +249,7 @@ mod tests {
         let arena = Arena::new(16).unwrap();
         let wheel = Wheel::new();
         let far = (1_u64 << 33) * 1_000_000;
-        let slot = arena.claim(Kind::Timeout, std::ptr::null_mut()).unwrap();
+        let slot = arena.claim(Kind::Timeout, 0, std::ptr::null_mut()).unwrap();
         wheel.insert(&arena, slot, far);
         let mut wakes = 0;
         while let Some(next) = wheel.next() {
@@ -258,7 +258,7 @@ mod tests {
             let fired = drain(&wheel, &arena, next);
             assert_eq!(fired.is_empty(), next < far);
         }
-        let end = arena.claim(Kind::Timeout, std::ptr::null_mut()).unwrap();
+        let end = arena.claim(Kind::Timeout, 0, std::ptr::null_mut()).unwrap();
         wheel.insert(&arena, end, u64::MAX);
         assert!(wheel.next().is_some());
         assert!(wheel.remove(&arena, end));
@@ -270,7 +270,7 @@ mod tests {
         let wheel = Wheel::new();
         let slots: Vec<_> = (0..3)
             .map(|_| {
-                let slot = arena.claim(Kind::Timeout, std::ptr::null_mut()).unwrap();
+                let slot = arena.claim(Kind::Timeout, 0, std::ptr::null_mut()).unwrap();
                 wheel.insert(&arena, slot, 1_000_000);
                 slot
             })
@@ -290,7 +290,7 @@ mod tests {
         let wheel = Wheel::new();
         let slots: Vec<_> = (0..4)
             .map(|_| {
-                let slot = arena.claim(Kind::Timeout, std::ptr::null_mut()).unwrap();
+                let slot = arena.claim(Kind::Timeout, 0, std::ptr::null_mut()).unwrap();
                 wheel.insert(&arena, slot, 1_000_000);
                 slot
             })

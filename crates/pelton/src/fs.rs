@@ -72,11 +72,16 @@ impl File {
     /// What the system said, or the buffer has no room. The buffer comes back in any case.
     pub async fn read_at<B: IoBufMut>(&self, mut buf: B, offset: u64) -> (io::Result<usize>, B) {
         let Socket { reactor, fd } = &self.socket;
-        let may = poll_fn(|cx| match reactor.may_go_on(cx.waker()) {
-            MayGoOn::Later => Poll::Pending,
-            may => Poll::Ready(may),
+        let may = poll_fn(|cx| {
+            if reactor.may_go_on() {
+                return Poll::Ready(true);
+            }
+            match reactor.give_way(cx.waker()) {
+                MayGoOn::Later => Poll::Pending,
+                MayGoOn::Never => Poll::Ready(false),
+            }
         });
-        if may.await == MayGoOn::Now
+        if may.await
             && !reactor.reads_go_together()
             && let Some(read) = reactor.driver.read_cached(*fd, &mut buf, offset)
         {

@@ -195,7 +195,7 @@ impl AsyncRead for PollStream {
         if let Some(poll) = self.recv.poll(&socket.reactor, cx) {
             return poll;
         }
-        if socket.reactor.may_go_on(cx.waker()) == MayGoOn::Later {
+        if !socket.reactor.may_go_on() && socket.reactor.give_way(cx.waker()) == MayGoOn::Later {
             return Poll::Pending;
         }
         self.recv.start(&socket.reactor, Submission::recv_pooled(socket.fd), Some(cx))

@@ -1,60 +1,211 @@
 //! The future of one operation.
 
+use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
-use std::task::{Context, Poll, ready};
+use std::ptr::NonNull;
+use std::task::{Context, Poll};
 
-use pelton_driver::{Fd, Key, Payload, Refused, Submission, Token};
+use pelton_driver::{Fd, Flight, Key, Launched, Payload, Refused, Started, Submission, Token};
 
-use crate::reactor::{MayGoOn, Reactor};
+use crate::reactor::{MayGoOn, NOBODY, Reactor};
 use crate::socket::Socket;
 
 /// An operation on a socket's descriptor as a future. Submitted when it is first polled; dropped at any
 /// moment, it is abandoned: what it owns stays with the driver until the kernel has let go.
 ///
 /// Which operation it is, is a function from the descriptor and an argument, most often a constructor of
-/// [`Submission`], so that the compiler knows it wherever this is polled. The argument is there until the
-/// operation is submitted, the key while it is in flight.
+/// [`Submission`], so that the compiler knows it wherever this is polled.
 pub(crate) struct Operation<'a, A, P: Payload, F> {
     socket: &'a Socket,
-    /// Dropped by hand, so that the drop of one that has ended is two looks and no call.
-    argument: ManuallyDrop<Option<A>>,
-    key: Option<Key<P>>,
+    stage: Stage<P>,
+    /// There until the operation is submitted.
+    argument: Argument<A>,
     make: F,
 }
 
-impl<'a, A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'a, A, P, F> {
+union Argument<A> {
+    there: ManuallyDrop<A>,
+    _gone: (),
+}
+
+impl<'a, A, P: Payload, F> Operation<'a, A, P, F> {
     #[inline(always)]
     pub(crate) fn new(socket: &'a Socket, argument: A, make: F) -> Operation<'a, A, P, F> {
-        Operation { socket, argument: ManuallyDrop::new(Some(argument)), key: None, make }
+        Operation {
+            socket,
+            stage: Stage::STAGED,
+            argument: Argument { there: ManuallyDrop::new(argument) },
+            make,
+        }
     }
 
-    /// True until it is submitted.
+    /// Takes the argument.
+    ///
+    /// # Safety
+    /// The operation is staged. It has ended when this returns.
     #[inline(always)]
-    pub(crate) fn is_staged(&self) -> bool {
-        self.argument.is_some()
+    unsafe fn take_argument(&mut self) -> A {
+        self.stage = Stage::ENDED;
+        // SAFETY: staged, says the caller, which means that the argument is there, and it is not any more.
+        unsafe { ManuallyDrop::take(&mut self.argument.there) }
     }
+}
 
-    /// Takes the argument back, instead of submitting.
-    pub(crate) fn take_argument(&mut self) -> A {
-        self.argument.take().expect("it has not been submitted")
-    }
-
-    /// Submits it. Pending when it is in flight; ready when its outcome can be taken, or says why there is none.
-    #[inline(always)]
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), P::Output>> {
-        let reactor = &*self.socket.reactor;
-        let may = reactor.may_go_on(cx.waker());
-        if may == MayGoOn::Later {
+impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'_, A, P, F> {
+    /// There is no budget left, or no reactor.
+    #[cold]
+    #[inline(never)]
+    fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<Box<P::Output>> {
+        if self.socket.reactor.give_way(cx.waker()) == MayGoOn::Later {
             return Poll::Pending;
         }
-        let argument = self.argument.take().expect("an operation is polled until it has ended");
-        let submission = (self.make)(self.socket.fd, argument);
-        if may == MayGoOn::Never {
-            return Poll::Ready(Err(refuse(submission)));
-        }
-        start(reactor, submission, cx, &mut self.key)
+        // SAFETY: whoever polls has looked, and waking the task has not changed it.
+        let argument = unsafe { self.take_argument() };
+        Poll::Ready(Box::new(refuse((self.make)(self.socket.fd, argument))))
     }
+}
+
+/// Where an operation stands, in one word: the flight, or one of three numbers that are none.
+pub(crate) struct Stage<P>(*mut (), PhantomData<Flight<P>>);
+
+impl<P: Payload> Stage<P> {
+    /// It has not been submitted.
+    pub(crate) const STAGED: Stage<P> = Stage(std::ptr::without_provenance_mut(1), PhantomData);
+    /// It waits for something else first.
+    pub(crate) const ASIDE: Stage<P> = Stage(std::ptr::without_provenance_mut(2), PhantomData);
+    /// There is nothing to wait for, any more or yet.
+    pub(crate) const ENDED: Stage<P> = Stage(std::ptr::null_mut(), PhantomData);
+
+    #[inline(always)]
+    pub(crate) fn flying(flight: Flight<P>) -> Stage<P> {
+        Stage(flight.into_raw().as_ptr(), PhantomData)
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_staged(&self) -> bool {
+        self.0.addr() == 1
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_flying(&self) -> bool {
+        self.0.addr() > 2
+    }
+
+    #[inline(always)]
+    pub(crate) fn is_aside(&self) -> bool {
+        self.0.addr() == 2
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_ended(&self) -> bool {
+        self.0.is_null()
+    }
+
+    /// Takes the flight.
+    #[inline(always)]
+    pub(crate) fn take(&mut self) -> Option<Flight<P>> {
+        if !self.is_flying() {
+            return None;
+        }
+        let raw = std::mem::replace(self, Stage::ENDED).0;
+        // SAFETY: none of the three numbers, so it was made of a flight in `flying`, the only one that there
+        // is, since the stage has given it up.
+        Some(unsafe { Flight::from_raw(NonNull::new_unchecked(raw)) })
+    }
+
+    /// Takes the outcome of what is in flight, or sees to it that whoever polls is woken.
+    ///
+    /// # Safety
+    /// Something is in flight, and this reactor's driver has launched the flight.
+    #[inline(always)]
+    pub(crate) unsafe fn poll(
+        &mut self,
+        reactor: &Reactor,
+        cx: &mut Context<'_>,
+    ) -> Poll<P::Output> {
+        debug_assert!(self.is_flying());
+        // SAFETY: made of a flight in `flying`; where it is not the end of it this is only a second look at the one
+        // that the stage keeps.
+        let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
+        // SAFETY: as the caller says.
+        unsafe {
+            if reactor.driver.has_landed(&flight) {
+                *self = Stage::ENDED;
+                return Poll::Ready(land(reactor, flight));
+            }
+            reactor.wait_for_flight(&flight, cx.waker());
+        }
+        Poll::Pending
+    }
+
+    /// [`Stage::poll`] of what has just been launched, by whoever polls.
+    ///
+    /// # Safety
+    /// As for [`Stage::poll`].
+    #[inline(always)]
+    pub(crate) unsafe fn poll_fresh(&mut self, reactor: &Reactor) -> Poll<P::Output> {
+        debug_assert!(self.is_flying());
+        // SAFETY: as in `poll`.
+        let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
+        // SAFETY: as the caller says.
+        unsafe {
+            if !reactor.driver.has_landed(&flight) {
+                return Poll::Pending;
+            }
+            *self = Stage::ENDED;
+            Poll::Ready(land(reactor, flight))
+        }
+    }
+
+    /// Submits, for whoever polls. Ready where that is the end of it too; otherwise there is something in flight,
+    /// launched by the reactor's driver, which may have landed.
+    ///
+    /// # Safety
+    /// The submission's descriptor is of a socket of this reactor's, which is borrowed until this returns: only
+    /// its drop closes it.
+    #[inline(always)]
+    pub(crate) unsafe fn start(
+        &mut self,
+        reactor: &Reactor,
+        submission: Submission<P>,
+        cx: &mut Context<'_>,
+    ) -> Option<P::Output> {
+        let mut token = Token::NONE;
+        let token_for = || {
+            token = reactor.token_for(cx.waker());
+            token
+        };
+        // SAFETY: as the caller says.
+        let launched = unsafe { reactor.driver.launch(submission, token_for) };
+        match launched {
+            Ok(Launched::Flying(flight)) => {
+                *self = Stage::flying(flight);
+                None
+            }
+            Ok(Launched::Landed(output)) => Some(output),
+            Err(refused) => Some(*refused_now(reactor, *refused, token)),
+        }
+    }
+}
+
+/// Takes an outcome.
+///
+/// # Safety
+/// This reactor's driver has launched the flight, and it has landed.
+#[inline(always)]
+unsafe fn land<P: Payload>(reactor: &Reactor, flight: Flight<P>) -> P::Output {
+    // SAFETY: as the caller says.
+    unsafe {
+        reactor.forget(reactor.driver.token_in(&flight));
+        reactor.driver.land(flight)
+    }
+}
+
+#[cold]
+#[inline(never)]
+pub(crate) fn ended_already() -> ! {
+    panic!("an operation is not polled again when it has ended")
 }
 
 /// Gives up an operation.
@@ -65,61 +216,11 @@ pub(crate) fn abandon<P: Payload>(reactor: &Reactor, key: Key<P>) {
     reactor.forget(token);
 }
 
-/// Takes the outcome, or sees to it that whoever polls is woken.
-#[inline(always)]
-pub(crate) fn take_or_wait<P: Payload>(
-    reactor: &Reactor,
-    key: &mut Option<Key<P>>,
-    cx: &mut Context<'_>,
-) -> Poll<P::Output> {
-    let mut token = Token::NONE;
-    let polled = reactor.driver.poll_take(key, &mut token);
-    match &polled {
-        Poll::Ready(_) => reactor.forget(token),
-        Poll::Pending => wait(reactor, key, cx),
-    }
-    polled
-}
-
-fn wait<P: Payload>(reactor: &Reactor, key: &Option<Key<P>>, cx: &mut Context<'_>) {
-    if let Some(key) = key {
-        reactor.wait_for(key, cx.waker());
-    }
-}
-
-/// Submits an operation of a reactor that has not ended, for whoever polls. Pending when it is in flight;
-/// ready when its outcome can be taken with the key; a refusal is an outcome too, and leaves no key.
-#[inline(always)]
-pub(crate) fn start<P: Payload>(
-    reactor: &Reactor,
-    submission: Submission<P>,
-    cx: &mut Context<'_>,
-    key: &mut Option<Key<P>>,
-) -> Poll<Result<(), P::Output>> {
-    start_for(reactor, submission, reactor.token_for(cx.waker()), key)
-}
-
-#[inline(always)]
-fn start_for<P: Payload>(
-    reactor: &Reactor,
-    submission: Submission<P>,
-    token: Token,
-    key: &mut Option<Key<P>>,
-) -> Poll<Result<(), P::Output>> {
-    match reactor.driver.submit_and_look(submission, token) {
-        Ok((made, ended)) => {
-            *key = Some(made);
-            if ended { Poll::Ready(Ok(())) } else { Poll::Pending }
-        }
-        Err(refused) => Poll::Ready(Err(refused_now(reactor, refused, token))),
-    }
-}
-
 #[cold]
 #[inline(never)]
-fn refused_now<P: Payload>(reactor: &Reactor, refused: Refused<P>, token: Token) -> P::Output {
+fn refused_now<P: Payload>(reactor: &Reactor, refused: Refused<P>, token: Token) -> Box<P::Output> {
     reactor.forget(token);
-    refused.into_output()
+    Box::new(refused.into_output())
 }
 
 /// The outcome of an operation of a reactor that has ended.
@@ -143,19 +244,33 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<P::Output> {
         let this = &mut *self;
-        if this.key.is_none()
-            && let Err(output) = ready!(this.start(cx))
-        {
+        let reactor = &*this.socket.reactor;
+        if this.stage.is_flying() {
+            // SAFETY: the socket is the same since it was made, and its reactor's driver has launched the flight.
+            return unsafe { this.stage.poll(reactor, cx) };
+        }
+        if !this.stage.is_staged() {
+            ended_already();
+        }
+        if !reactor.may_go_on() {
+            return this.give_way(cx).map(|output| *output);
+        }
+        // SAFETY: it has just been looked at.
+        let argument = unsafe { this.take_argument() };
+        let submission = (this.make)(this.socket.fd, argument);
+        // SAFETY: constructors of submissions keep the descriptor, and the socket is borrowed as long as `this`.
+        if let Some(output) = unsafe { this.stage.start(reactor, submission, cx) } {
             return Poll::Ready(output);
         }
-        take_or_wait(&this.socket.reactor, &mut this.key, cx)
+        // SAFETY: it has just been launched.
+        unsafe { this.stage.poll_fresh(reactor) }
     }
 }
 
 impl<A, P: Payload, F> Drop for Operation<'_, A, P, F> {
     #[inline(always)]
     fn drop(&mut self) {
-        if self.key.is_some() || self.argument.is_some() {
+        if !self.stage.has_ended() {
             self.drop_unfinished();
         }
     }
@@ -163,13 +278,16 @@ impl<A, P: Payload, F> Drop for Operation<'_, A, P, F> {
 
 impl<A, P: Payload, F> Operation<'_, A, P, F> {
     #[cold]
+    #[inline(never)]
     fn drop_unfinished(&mut self) {
-        // Its drop is user code: last.
-        let argument = self.argument.take();
-        if let Some(key) = self.key.take() {
-            abandon(&self.socket.reactor, key);
+        if self.stage.is_staged() {
+            // SAFETY: it has just been looked at.
+            drop(unsafe { self.take_argument() });
+        } else if let Some(flight) = self.stage.take() {
+            let reactor = &self.socket.reactor;
+            // SAFETY: the socket's reactor's driver has launched it.
+            abandon(reactor, unsafe { reactor.driver.key_of(flight) });
         }
-        drop(argument);
     }
 }
 
@@ -202,15 +320,17 @@ impl<P: Payload> Pending<P> {
         if reactor.has_ended() {
             return Poll::Ready(refuse(submission));
         }
-        let token = cx.map_or(Token::NONE, |cx| reactor.token_for(cx.waker()));
-        match ready!(start_for(reactor, submission, token, &mut self.0)) {
-            Ok(()) => {
-                let mut token = Token::NONE;
-                let polled = reactor.driver.poll_take(&mut self.0, &mut token);
+        let token = cx.map_or(NOBODY, |cx| reactor.token_for(cx.waker()));
+        match reactor.driver.start_now(submission, token) {
+            Ok(Started::Done(output)) => {
                 reactor.forget(token);
-                polled
+                Poll::Ready(output)
             }
-            Err(output) => Poll::Ready(output),
+            Ok(Started::Pending(key)) => {
+                self.0 = Some(key);
+                Poll::Pending
+            }
+            Err(refused) => Poll::Ready(*refused_now(reactor, refused, token)),
         }
     }
 
@@ -221,8 +341,15 @@ impl<P: Payload> Pending<P> {
         reactor: &Reactor,
         cx: &mut Context<'_>,
     ) -> Option<Poll<P::Output>> {
-        self.0.as_ref()?;
-        Some(take_or_wait(reactor, &mut self.0, cx))
+        let key = self.0.as_ref()?;
+        if !reactor.driver.is_done(key) {
+            reactor.wait_for(key, cx.waker());
+            return Some(Poll::Pending);
+        }
+        let token = reactor.driver.token(key);
+        let output = reactor.driver.take_if_done(&mut self.0)?;
+        reactor.forget(token);
+        Some(Poll::Ready(output))
     }
 
     /// Gives up what is in flight.

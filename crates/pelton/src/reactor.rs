@@ -24,13 +24,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use pelton_driver::{Backend, Completion, Driver, Key, Kind, OnCompletion, Token};
+use pelton_driver::{Backend, Completion, Driver, Flight, Key, Kind, OnCompletion, Token};
 
 use crate::fault::Fault;
 use crate::handle::Shared;
 use crate::reads::Reads;
 use crate::runtime::{Dispatch, Settings};
-use crate::task::{self, Tasks};
+use crate::task::{self, Queued, Tasks};
 
 /// Operations that may end at once, without a wait, before a task has to give way.
 const BUDGET: u32 = 128;
@@ -150,7 +150,10 @@ impl Reactor {
         self.reads.turn_over();
         // Before the wait, so that what others see of a reactor that sleeps is all it has done.
         self.report();
-        let queued = self.settings.dispatch == Dispatch::Queued;
+        let queued = match self.settings.dispatch {
+            Dispatch::Queued => Queued::ALL,
+            _ => Queued::NEEDED,
+        };
         let mut dispatcher = Dispatcher { reactor: self, queued };
         let woken = match self.driver.tick_with(timeout, &mut dispatcher) {
             Ok(tick) => tick.woken,
@@ -175,21 +178,15 @@ impl Reactor {
     }
 
     #[inline(always)]
-    fn dispatch(&self, completion: Completion, queued: bool) {
-        let Token(raw) = completion.token;
+    fn dispatch(&self, completion: Completion, queued: Queued) {
         if let Some(Place(index)) = place_of(completion.token) {
             return self.wakers.wake(index);
         }
-        if let Some(token) = task::Token::from_raw(raw) {
-            // SAFETY: tokens with a clear low bit are put into this reactor's driver by `token_for` alone,
-            // which has them from these very tasks.
-            unsafe {
-                if queued {
-                    self.tasks.wake(token);
-                } else {
-                    self.tasks.resume(token);
-                }
-            }
+        // SAFETY: whatever this reactor puts into its driver has the low bit set or is a token of these very
+        // tasks: it is from `token_for`, or `NOBODY`.
+        unsafe {
+            let token = task::Token::from_raw(completion.token.0).unwrap_unchecked();
+            self.tasks.resume(token, queued);
         }
     }
 
@@ -205,7 +202,7 @@ impl Reactor {
 
     #[cold]
     fn foreign_token(&self, waker: &Waker, place: &mut Option<Place>) -> Token {
-        Token::number(self.wakers.keep(waker, place) << 1 | 1)
+        token_of(self.wakers.keep(waker, place))
     }
 
     /// Sees to it that an operation's completion is for `waker`.
@@ -224,10 +221,27 @@ impl Reactor {
         }
     }
 
+    /// [`Reactor::wait_for`] of a flight.
+    ///
+    /// # Safety
+    /// This reactor's driver has launched it.
+    #[inline(never)]
+    pub(crate) unsafe fn wait_for_flight<P>(&self, flight: &Flight<P>, waker: &Waker) {
+        // SAFETY: as the caller says.
+        let before = unsafe { self.driver.token_in(flight) };
+        let (token, replaced) = match self.tasks.token(waker) {
+            Some(token) => (Token(token.into_raw()), before),
+            None => (self.foreign_token(waker, &mut place_of(before)), NOBODY),
+        };
+        // SAFETY: as the caller says.
+        unsafe { self.driver.set_token_in(flight, token) };
+        self.forget(replaced);
+    }
+
     /// Sees to it that nobody is woken by an operation's completion.
     pub(crate) fn wait_no_more<P>(&self, key: &Key<P>) {
         let before = self.driver.token(key);
-        self.driver.set_token(key, Token::NONE);
+        self.driver.set_token(key, NOBODY);
         self.forget(before);
     }
 
@@ -239,16 +253,15 @@ impl Reactor {
         }
     }
 
-    /// Counts an operation that may end at once, and says whether to start it. A task that has had enough of
-    /// them has been woken to go on later.
+    /// Counts an operation that may end at once, and says whether to start it. If not, [give
+    /// way](Reactor::give_way).
     #[inline(always)]
-    pub(crate) fn may_go_on(&self, waker: &Waker) -> MayGoOn {
+    pub(crate) fn may_go_on(&self) -> bool {
         let left = self.budget.get();
-        if left == 0 {
-            return self.give_way(waker);
+        if left != 0 {
+            self.budget.set(left - 1);
         }
-        self.budget.set(left - 1);
-        MayGoOn::Now
+        left != 0
     }
 
     /// Whether a read from a file is to be submitted even if the page cache has what it wants.
@@ -260,8 +273,9 @@ impl Reactor {
             })
     }
 
+    /// A task has had enough of operations that end at once: it is woken to go on later.
     #[cold]
-    fn give_way(&self, waker: &Waker) -> MayGoOn {
+    pub(crate) fn give_way(&self, waker: &Waker) -> MayGoOn {
         if self.ended.get() {
             return MayGoOn::Never;
         }
@@ -354,14 +368,20 @@ impl Reactor {
     }
 }
 
-/// Whether an operation may be started.
+/// Whether an operation may be started that there was no budget for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MayGoOn {
-    Now,
     /// Its task has been woken to try again.
     Later,
     /// The reactor has ended.
     Never,
+}
+
+/// The token of an operation for which nobody waits: the place in the table where nothing is kept.
+pub(crate) const NOBODY: Token = token_of(0);
+
+const fn token_of(place: usize) -> Token {
+    Token::number(place << 1 | 1)
 }
 
 /// The place in the table of wakers that a token names, if it names one.
@@ -374,7 +394,7 @@ fn place_of(token: Token) -> Option<Place> {
 /// Dispatches the completions of one tick.
 struct Dispatcher<'a> {
     reactor: &'a Reactor,
-    queued: bool,
+    queued: Queued,
 }
 
 impl OnCompletion for Dispatcher<'_> {
@@ -395,8 +415,8 @@ impl Drop for Entered {
 
 /// Wakers that are kept, each in a place of its own: those of other executors, which wait for operations
 /// of the driver, and those that wait for the end.
-#[derive(Default)]
 struct Wakers {
+    /// Nothing is ever kept in the first one.
     places: RefCell<Vec<Option<Waker>>>,
     free: RefCell<Vec<usize>>,
 }
@@ -405,13 +425,19 @@ struct Wakers {
 #[derive(Debug)]
 pub(crate) struct Place(usize);
 
+impl Default for Wakers {
+    fn default() -> Wakers {
+        Wakers { places: RefCell::new(vec![None]), free: RefCell::default() }
+    }
+}
+
 impl Wakers {
     fn keep(&self, waker: &Waker, place: &mut Option<Place>) -> usize {
         // Cloned, and what it replaces dropped, outside the borrow: both are foreign code.
         let mut incoming = Some(waker.clone());
         let index = match place {
-            Some(Place(index)) => *index,
-            None => self.free.borrow_mut().pop().unwrap_or_else(|| {
+            Some(Place(index)) if *index != 0 => *index,
+            _ => self.free.borrow_mut().pop().unwrap_or_else(|| {
                 let mut places = self.places.borrow_mut();
                 places.push(None);
                 places.len() - 1
@@ -441,6 +467,9 @@ impl Wakers {
 
     #[cold]
     fn remove(&self, Place(index): Place) {
+        if index == 0 {
+            return;
+        }
         let waker = self.places.borrow_mut()[index].take();
         self.free.borrow_mut().push(index);
         drop(waker);

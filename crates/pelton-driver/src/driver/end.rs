@@ -19,7 +19,7 @@ impl Driver {
     }
 
     pub(super) fn begin_close(&self, index: u32, entry: &crate::descriptor::Entry) {
-        if entry.in_flight.get() == 0 {
+        if entry.in_flight() == 0 {
             self.core.closable.push(index);
         } else {
             self.cancel_all_on(index, entry);
@@ -29,7 +29,7 @@ impl Driver {
 
     /// Cancels what is in flight on a descriptor that is closing: nothing on it is retried any more.
     fn cancel_all_on(&self, index: u32, entry: &crate::descriptor::Entry) {
-        if entry.in_flight.get() == entry.cancelled.get() {
+        if entry.in_flight() == entry.cancelled.get() {
             // Whoever had them in flight has abandoned them, as is usual: nothing is left to cancel.
             return;
         }
@@ -40,7 +40,7 @@ impl Driver {
         let core = &**self.core;
         let mut at = core.stalled.first(&core.arena);
         while let Some(slot) = at {
-            let next = core.arena.get(slot.link.get());
+            let next = core.arena.get(slot.arg.get());
             if slot.fd.get() == index {
                 core.cancel_own(slot);
                 // Dropping what an orphan owned may have changed the list.
@@ -57,7 +57,7 @@ impl Driver {
     pub(super) fn cancel_each_on(&self, index: u32, entry: &crate::descriptor::Entry) {
         let core = &**self.core;
         for at in 0..core.arena.used() {
-            if entry.in_flight.get() == entry.cancelled.get() {
+            if entry.in_flight() == entry.cancelled.get() {
                 break;
             }
             let Some(slot) = core.arena.get(at) else { break };
@@ -77,7 +77,7 @@ impl Driver {
         while let Some(index) = core.closable.pop() {
             let Some(entry) = core.fds.get(index) else { continue };
             if entry.flags.get() & (flags::OPEN | flags::CLOSING) != flags::OPEN | flags::CLOSING
-                || entry.in_flight.get() > 0
+                || entry.in_flight() > 0
             {
                 continue;
             }

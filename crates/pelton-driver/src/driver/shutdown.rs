@@ -36,7 +36,7 @@ impl Driver {
             let Some(entry) = core.fds.get(index) else { continue };
             if entry.flags.get() & (flags::OPEN | flags::CLOSING) == flags::OPEN {
                 entry.begin_close(NIL);
-                if entry.in_flight.get() == 0 {
+                if entry.in_flight() == 0 {
                     core.closable.push(index);
                 }
             }

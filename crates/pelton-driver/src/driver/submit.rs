@@ -4,13 +4,13 @@
 use std::io;
 use std::marker::PhantomData;
 
-use super::{Driver, Refused, Started, bad_descriptor};
+use super::{Driver, Launched, Refused, Started, bad_descriptor};
 use crate::core::Core;
 use crate::descriptor::Fd;
 use crate::op::{Kind, Op, Submission};
 use crate::payload::{Leftover, MAX_TRANSFER, Payload, Plain};
-use crate::slot::{Key, OpId, Slot, State, Token, bits};
-use crate::sys::errno;
+use crate::slot::{Flight, Key, NIL, OpId, Slot, State, Token, bits, plain};
+use crate::sys::{Try, errno};
 
 impl Driver {
     /// Submits an operation. Its completion is told of by a later tick, even where it has ended already.
@@ -51,19 +51,43 @@ impl Driver {
         Ok(Started::Pending(self.key(id)))
     }
 
-    /// [`Driver::submit`] for one who looks at once: also says if the operation has ended already, and then
-    /// no tick tells of it.
+    /// [`Driver::submit`] for a runtime, which looks at once if the operation [has landed](Driver::has_landed)
+    /// already: then no tick tells of it. A send on a descriptor that is ready may be over before it has a slot,
+    /// and then `token` is not asked for.
     ///
     /// # Errors
     /// As for [`Driver::submit`].
+    ///
+    /// # Safety
+    /// The submission's descriptor, if it has one, is this driver's, and is neither closed nor detached before
+    /// this returns, by whatever the payload's own code may do.
     #[inline(always)]
-    pub fn submit_and_look<P: Payload>(
+    pub unsafe fn launch<P: Payload>(
         &self,
         submission: Submission<P>,
-        token: Token,
-    ) -> Result<(Key<P>, bool), Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token)?;
-        Ok((self.key(id), slot.state.get() == State::Done))
+        token: impl FnOnce() -> Token,
+    ) -> Result<Launched<P>, Box<Refused<P>>> {
+        let mut already = 0;
+        if let Op::Send { fd, all } = submission.op
+            && P::SENDS
+            && self.room.tries_sends()
+        {
+            let bytes = submission.payload.bytes();
+            // SAFETY: the caller says that it is open.
+            let entry = unsafe { self.core.fds.get_used(fd.index) };
+            debug_assert_eq!(entry.generation.get(), fd.generation);
+            match self.room.try_send(&self.core, entry, bytes, all) {
+                Try::Sent(n) => return Ok(Launched::Landed(submission.payload.sent(n))),
+                Try::Failed(error) => {
+                    let error = io::Error::from_raw_os_error(error);
+                    return Ok(Launched::Landed(submission.payload.refuse(error)));
+                }
+                Try::Begun(n) => already = n,
+            }
+        }
+        // SAFETY: the caller says so.
+        let Begun { slot, .. } = unsafe { self.start_on(submission, token(), already, true) }?;
+        Ok(Launched::Flying(Flight::new(slot)))
     }
 
     /// Submits a [timeout](Submission::timeout) for one who counts time as the driver does: in nanoseconds since
@@ -74,7 +98,7 @@ impl Driver {
     #[inline]
     pub fn submit_timeout(&self, nanos: u64, token: Token) -> Result<Key<Plain>, Refused<Plain>> {
         let core = &**self.core;
-        let Some(slot) = core.arena.claim(Kind::Timeout, token.0) else {
+        let Some(slot) = core.arena.claim(Kind::Timeout, 0, token.0) else {
             return Err(Refused { error: too_many_operations(), payload: Plain });
         };
         core.counters().started(Kind::Timeout);
@@ -93,21 +117,43 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Begun<'_>, Refused<P>> {
+        // SAFETY: nothing is said of the descriptor.
+        unsafe { self.start_on(submission, token, 0, false) }.map_err(|refused| *refused)
+    }
+
+    /// A refusal is seldom, and in a box so that it takes nothing from those that are none: what is returned in
+    /// memory, be it by the coldest of branches, keeps the compiler from keeping the rest in registers.
+    ///
+    /// # Safety
+    /// Where the descriptor `is_open`, as for [`Driver::launch`].
+    #[inline(always)]
+    unsafe fn start_on<P: Payload>(
+        &self,
+        submission: Submission<P>,
+        token: Token,
+        sent: u32,
+        is_open: bool,
+    ) -> Result<Begun<'_>, Box<Refused<P>>> {
         let core = &**self.core;
         let Submission { op, payload } = submission;
         if let Op::ReadAt { offset, .. } | Op::WriteAt { offset, .. } = op
             && i64::try_from(offset).is_err()
         {
-            return Err(Refused { error: no_such_offset(), payload });
+            return Err(Box::new(Refused { error: no_such_offset(), payload }));
         }
-        let Some(slot) = core.arena.claim(op.kind(), token.0) else {
-            return Err(Refused { error: too_many_operations(), payload });
+        let all = matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
+        let bits = if all { bits::ALL } else { 0 };
+        let Some(slot) = core.arena.claim(op.kind(), bits, token.0) else {
+            return Err(Box::new(Refused { error: too_many_operations(), payload }));
         };
         let id = core.arena.id(slot);
         // The payload is user code: it may panic, and it may run the driver.
         let unplaced = Unplaced { core, slot };
         let memory = payload.place(core, slot);
         std::mem::forget(unplaced);
+        // Whatever its owner did while it was asked for its memory: the operation begins now.
+        slot.set_standing(plain(op.kind(), bits));
+        slot.fd.set(op.fd().map_or(NIL, |fd| fd.index));
         let memory = match memory {
             Ok(memory) => memory,
             Err(error) => return Err(self.refuse(slot, error)),
@@ -122,31 +168,46 @@ impl Driver {
         if too_much {
             return Err(self.refuse(slot, too_long()));
         }
-        let memory = memory.clamped();
+        let memory = match op {
+            // Not too much, and none of the others is asked for more than it can be.
+            Op::Send { all: true, .. } | Op::Recv { .. } | Op::ReadAt { .. } => memory,
+            _ => memory.clamped(),
+        };
         // Looked up after the user code, which may have closed it.
         let Some(fd) = op.fd() else {
             core.counters().started(op.kind());
             self.start_own(slot, op);
             return Ok(Begun { slot, id });
         };
-        let Some(entry) = core.fds.find(fd) else {
+        let entry = if is_open {
+            // SAFETY: the caller says so.
+            let entry = unsafe { core.fds.get_used(fd.index) };
+            debug_assert_eq!(entry.generation.get(), fd.generation);
+            entry
+        } else if let Some(entry) = core.fds.find(fd) {
+            entry
+        } else {
             return Err(self.refuse(slot, bad_descriptor()));
         };
         core.counters().started(op.kind());
         match op {
-            Op::Close { .. } => self.start_close(slot, fd, entry),
+            // They are not in flight on it.
+            Op::Close { .. } => {
+                slot.fd.set(NIL);
+                self.start_close(slot, fd, entry);
+            }
             Op::CancelFd { .. } => {
-                let found = entry.in_flight.get();
+                slot.fd.set(NIL);
+                let found = entry.in_flight();
                 self.cancel_each_on(fd.index, entry);
                 let _ = core.finish(slot, found as i32);
             }
             _ => {
-                entry.in_flight.set(entry.in_flight.get() + 1);
-                slot.fd.set(fd.index);
-                let all =
-                    matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
-                // Whatever its owner did while it was asked for its memory: the operation begins now.
-                slot.bits.set(if all { bits::ALL } else { 0 });
+                entry.hold();
+                if let Op::Send { .. } = op {
+                    // By a try before this.
+                    slot.progress.set(sent);
+                }
                 self.room.start(core, slot, id, op, entry, memory);
             }
         }
@@ -156,9 +217,9 @@ impl Driver {
     /// Refuses a submission whose payload is in its slot already.
     #[cold]
     #[inline(never)]
-    fn refuse<P: Payload>(&self, slot: &Slot, error: io::Error) -> Refused<P> {
+    fn refuse<P: Payload>(&self, slot: &Slot, error: io::Error) -> Box<Refused<P>> {
         let _unplaced = Unplaced { core: &self.core, slot };
-        Refused { error, payload: P::unplace(&self.core, slot) }
+        Box::new(Refused { error, payload: P::unplace(&self.core, slot) })
     }
 
     /// The operations that no kernel needs to answer.
@@ -205,6 +266,7 @@ impl Drop for Unplaced<'_> {
 }
 
 #[cold]
+#[inline(never)]
 fn too_long() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -213,6 +275,7 @@ fn too_long() -> io::Error {
 }
 
 #[cold]
+#[inline(never)]
 fn no_such_offset() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
@@ -221,6 +284,7 @@ fn no_such_offset() -> io::Error {
 }
 
 #[cold]
+#[inline(never)]
 fn too_many_operations() -> io::Error {
     io::Error::new(
         io::ErrorKind::QuotaExceeded,

@@ -174,7 +174,7 @@ impl Driver {
         while let Some(slot) = at {
             // Those that are here now: one that the callback submits waits for the next wake.
             wakes += 1;
-            at = core.arena.get(slot.link.get());
+            at = core.arena.get(slot.arg.get());
         }
         for _ in 0..wakes {
             let Some(slot) = core.wakes.pop(&core.arena) else { break };

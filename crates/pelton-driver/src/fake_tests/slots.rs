@@ -6,7 +6,7 @@ use crate::slot::{Arena, SlotList, State};
 #[test]
 fn a_generation_that_wraps_is_still_another_generation() {
     let arena = Arena::new(4).unwrap();
-    let claim = || arena.claim(Kind::Nop, std::ptr::null_mut()).unwrap();
+    let claim = || arena.claim(Kind::Nop, 0, std::ptr::null_mut()).unwrap();
     let slot = claim();
     slot.generation.set(u32::MAX);
     let old = arena.id(slot);
@@ -28,7 +28,7 @@ fn slots_are_used_again_in_any_order_and_none_is_given_twice() {
     let mut claimed = Vec::new();
     for _ in 0..if cfg!(miri) { 300 } else { 20_000 } {
         if random.below(2) == 0 {
-            let slot = arena.claim(Kind::Nop, std::ptr::null_mut());
+            let slot = arena.claim(Kind::Nop, 0, std::ptr::null_mut());
             assert_eq!(slot.is_none(), claimed.len() == 8);
             if let Some(slot) = slot {
                 let id = arena.id(slot);
@@ -49,7 +49,7 @@ fn slots_are_used_again_in_any_order_and_none_is_given_twice() {
 fn a_list_of_slots_does_what_a_queue_does() {
     let arena = Arena::new(16).unwrap();
     let slots: Vec<_> =
-        (0..16).map(|_| arena.claim(Kind::Nop, std::ptr::null_mut()).unwrap()).collect();
+        (0..16).map(|_| arena.claim(Kind::Nop, 0, std::ptr::null_mut()).unwrap()).collect();
     let lists = [SlotList::new(), SlotList::new()];
     let mut models = [VecDeque::new(), VecDeque::new()];
     let mut random = script::Random::new(5);
@@ -77,7 +77,7 @@ fn a_list_of_slots_does_what_a_queue_does() {
         let mut at = list.first(&arena);
         for expected in &models[which] {
             assert_eq!(arena.index(at.unwrap()), *expected);
-            at = arena.get(at.unwrap().link.get());
+            at = arena.get(at.unwrap().arg.get());
         }
         assert!(at.is_none());
     }
@@ -87,7 +87,7 @@ fn a_list_of_slots_does_what_a_queue_does() {
 #[should_panic = "an operation is in one list at a time"]
 fn a_slot_that_is_in_a_list_is_refused_by_every_other_in_release_too() {
     let arena = Arena::new(1).unwrap();
-    let slot = arena.claim(Kind::Nop, std::ptr::null_mut()).unwrap();
+    let slot = arena.claim(Kind::Nop, 0, std::ptr::null_mut()).unwrap();
     let (one, other) = (SlotList::new(), SlotList::new());
     one.push(&arena, slot);
     other.push(&arena, slot);

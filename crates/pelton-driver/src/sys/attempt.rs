@@ -156,8 +156,8 @@ pub(crate) fn read_cached(entry: &Entry, memory: Memory, offset: u64) -> Option<
     Some(done as i32)
 }
 
-#[inline]
-fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
+#[inline(always)]
+pub(crate) fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
     // SAFETY: the memory belongs to the operation's slot, or is the unfilled rest of a pooled buffer that
     // is with this room: nobody else touches it during the call. An operation in flight keeps its
     // descriptor open.
@@ -188,6 +188,13 @@ fn received(result: i32, room: usize) -> Attempt {
     }
 }
 
+/// Sends once, on a descriptor that is open: an operation in flight keeps it so, or it has just been found.
+#[inline(always)]
+pub(crate) fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    // SAFETY: as the documentation demands, which is for this module and its rooms.
+    unsafe { calls::send(raw, bytes) }
+}
+
 #[inline]
 fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
     let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
@@ -202,8 +209,7 @@ fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory
             let ptr = if memory.ptr.is_null() { std::ptr::dangling_mut() } else { memory.ptr };
             std::slice::from_raw_parts(ptr.add(sent), memory.len - sent)
         };
-        // SAFETY: an operation in flight keeps its descriptor open.
-        let result = unsafe { calls::send(raw, rest) };
+        let result = send(raw, rest);
         if result < 0 {
             return Attempt::Done(result);
         }
@@ -280,7 +286,7 @@ fn connect(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
 }
 
 fn poll_now(slot: &Slot, raw: RawDescriptor) -> Attempt {
-    match calls::poll(raw, poll_events(slot.arg.get())) {
+    match calls::poll(raw, poll_events(slot.progress.get())) {
         0 => Attempt::Again,
         events_or_error => Attempt::Done(events_or_error),
     }

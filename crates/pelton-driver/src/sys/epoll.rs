@@ -27,12 +27,14 @@ use super::unix::{NO_DESCRIPTOR, RawDescriptor, check, errno, last_errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
 use crate::core::{Core, Fifo, OnCompletion};
-use crate::descriptor::{Entry, flags};
+use crate::descriptor::{Entry, Fd, flags};
 use crate::notify::Notifier;
 use crate::op::{Kind, Op};
 use crate::parked::Parked;
 use crate::payload::Memory;
 use crate::slot::{OpId, Slot, State, bits};
+
+mod usual;
 
 /// The event data of the wake source: no table entry has this number.
 const WAKE: u64 = u64::MAX;
@@ -106,7 +108,7 @@ impl Epoll {
             }
             Op::Connect { .. } => self.connect(core, slot, entry),
             Op::Poll { interest, .. } => {
-                slot.arg.set(interest_arg(interest));
+                slot.progress.set(interest_arg(interest));
                 let direction = Direction::of(slot);
                 // The level counts: ask the kernel, whatever the last edge said.
                 self.tried(
@@ -278,25 +280,20 @@ impl Epoll {
                 continue;
             }
             let id = OpId::from_user_data(data);
-            let Some(entry) = core
-                .fds
-                .get(id.index())
-                .filter(|entry| entry.named() == id.generation() && entry.has(flags::OPEN))
-            else {
+            let fd = Fd { index: id.index(), generation: id.generation() };
+            let Some(entry) = core.fds.find(fd).or_else(|| closing(core, fd)) else {
                 core.counters().stale.add(1);
                 continue;
             };
-            let hung_up = libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR;
-            if bits & (libc::EPOLLIN | hung_up) as u32 != 0 {
-                entry.set(flags::READABLE);
+            entry.flags.set(entry.flags.get() | ready(bits));
+            let unfinished = Unfinished { room: self, index: id.index(), entry };
+            self.run_plain(core, entry, on);
+            if !entry.writers.is_empty()
+                || (entry.has(flags::READABLE) && !entry.readers.is_empty())
+            {
+                self.run(core, id.index(), entry, on);
             }
-            if bits & (libc::EPOLLOUT | libc::EPOLLHUP | libc::EPOLLERR) as u32 != 0 {
-                entry.set(flags::WRITABLE);
-            }
-            if bits & hung_up as u32 != 0 {
-                entry.set(flags::HUNG_UP);
-            }
-            self.run(core, id.index(), entry, on);
+            std::mem::forget(unfinished);
         }
     }
 
@@ -304,7 +301,7 @@ impl Epoll {
     ///
     /// User code runs whenever an operation ends. It may cancel what is parked, which empties the queues,
     /// and close the descriptor, whose entry stays as it is until the driver has finished this tick.
-    #[inline]
+    #[inline(never)]
     fn run(&self, core: &Core, index: u32, entry: &Entry, on: &mut impl OnCompletion) {
         let unfinished = Unfinished { room: self, index, entry };
         self.run_one_way(core, index, entry, Direction::In, on);
@@ -532,6 +529,35 @@ impl Epoll {
     }
 }
 
+/// The flags that an event sets.
+#[inline(always)]
+fn ready(bits: u32) -> u16 {
+    const IN: u32 = libc::EPOLLIN as u32;
+    const OUT: u32 = libc::EPOLLOUT as u32;
+    const _: () = assert!(IN << 3 == flags::READABLE as u32 && OUT << 2 == flags::WRITABLE as u32);
+    let usual = ((bits & IN) << 3 | (bits & OUT) << 2) as u16;
+    if bits & !(IN | OUT) == 0 { usual } else { usual | unusual(bits) }
+}
+
+#[cold]
+fn unusual(bits: u32) -> u16 {
+    let has = |what: i32| bits & what as u32 != 0;
+    let mut set = 0;
+    if has(libc::EPOLLRDHUP | libc::EPOLLHUP | libc::EPOLLERR) {
+        set |= flags::READABLE | flags::HUNG_UP;
+    }
+    if has(libc::EPOLLHUP | libc::EPOLLERR) {
+        set |= flags::WRITABLE;
+    }
+    set
+}
+
+/// The entry of a descriptor that is closing, with operations in flight: they have named it as events do.
+#[cold]
+fn closing(core: &Core, fd: Fd) -> Option<&Entry> {
+    core.fds.get(fd.index).filter(|entry| entry.named() == fd.generation && entry.has(flags::OPEN))
+}
+
 /// A descriptor whose queues are being tried: where user code panics they go on at the next tick,
 /// because no further edge comes for what is ready already.
 struct Unfinished<'a> {
@@ -564,7 +590,7 @@ impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
             Kind::Send | Kind::SendVectored | Kind::Connect => Direction::Out,
-            Kind::Poll if slot.arg.get() != 0 => Direction::Out,
+            Kind::Poll if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }
     }

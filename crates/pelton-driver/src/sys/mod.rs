@@ -60,6 +60,16 @@ pub(crate) enum Room {
     Fake(fake::Fake),
 }
 
+/// What came of a try of an operation that has no slot yet.
+pub(crate) enum Try {
+    /// It is over: so many bytes have been sent.
+    Sent(usize),
+    /// It is over, with this error.
+    Failed(i32),
+    /// It is to begin, with so many bytes sent already.
+    Begun(u32),
+}
+
 macro_rules! in_room {
     ($room:expr, $kernel:ident => $call:expr) => {
         match $room {
@@ -173,6 +183,21 @@ impl Room {
             // Its descriptors are nobody's.
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => None,
+        }
+    }
+
+    /// True where [`Room::try_send`] is worth a call.
+    #[inline(always)]
+    pub(crate) fn tries_sends(&self) -> bool {
+        matches!(self, Room::Epoll(_))
+    }
+
+    /// Sends on a descriptor that may be ready, for an operation that has not begun.
+    #[inline(always)]
+    pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
+        match self {
+            Room::Epoll(epoll) => epoll.try_send(core, entry, bytes, all),
+            _ => Try::Begun(0),
         }
     }
 

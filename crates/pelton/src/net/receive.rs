@@ -7,14 +7,15 @@
 
 use std::cell::Cell;
 use std::io;
+use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
 use std::task::{Context, Poll, ready};
 
-use pelton_driver::{Fd, Filling, IoBufMut, IoVectoredMut, Key, Lease, Leasing, Submission};
+use pelton_driver::{Filling, IoBufMut, IoVectoredMut, Key, Lease, Leasing, Submission};
 
 use super::stream::TcpStream;
-use crate::operation::{self, Operation};
+use crate::operation::{self, Stage};
 use crate::reactor::{MayGoOn, Reactor};
 
 /// What receives have left behind for the next one. Seldom anything, so that it is kept out of the way:
@@ -92,52 +93,66 @@ impl Drop for Left {
 /// The future of [`TcpStream::recv`].
 pub(super) struct Recv<'a> {
     stream: &'a TcpStream,
-    key: Option<Key<Leasing>>,
+    stage: Stage<Leasing>,
 }
 
 impl<'a> Recv<'a> {
     #[inline(always)]
     pub(super) fn new(stream: &'a TcpStream) -> Recv<'a> {
-        Recv { stream, key: None }
-    }
-
-    /// As `Operation::start`.
-    #[inline(always)]
-    fn start(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), io::Result<Option<Lease>>>> {
-        let socket = &self.stream.socket;
-        let reactor = &*socket.reactor;
-        if self.stream.left.is_some() {
-            if let Poll::Ready(lease) = self.go_on() {
-                return Poll::Ready(Err(Ok(Some(lease))));
-            }
-            if self.key.is_some() {
-                return Poll::Ready(Ok(()));
-            }
-        }
-        let submission = Submission::recv_pooled(socket.fd);
-        match reactor.may_go_on(cx.waker()) {
-            MayGoOn::Now => operation::start(reactor, submission, cx, &mut self.key),
-            MayGoOn::Later => Poll::Pending,
-            MayGoOn::Never => Poll::Ready(Err(operation::refuse(submission))),
-        }
+        Recv { stream, stage: Stage::STAGED }
     }
 
     /// Goes on with what another receive has left.
     #[cold]
-    fn go_on(&mut self) -> Poll<Lease> {
-        let (key, lease) = self.stream.left.take();
-        match (key, lease) {
-            (key, Some(lease)) => {
-                if let Some(key) = key {
-                    self.stream.left.keep(&self.stream.socket.reactor, key);
-                }
-                Poll::Ready(lease)
-            }
-            (key, None) => {
-                self.key = key;
-                Poll::Pending
-            }
+    #[inline(never)]
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Box<io::Result<Option<Lease>>>> {
+        if self.stage.has_ended() {
+            operation::ended_already();
         }
+        let left = &self.stream.left;
+        let reactor = &*self.stream.socket.reactor;
+        let (key, lease) = left.take();
+        if let Some(lease) = lease {
+            if let Some(key) = key {
+                left.keep(reactor, key);
+            }
+            self.stage = Stage::ENDED;
+            return Poll::Ready(Box::new(Ok(Some(lease))));
+        }
+        if let Some(Ok(flight)) = key.map(|key| reactor.driver.flight_of(key)) {
+            self.stage = Stage::flying(flight);
+            // SAFETY: this driver says that it is one of its own.
+            return unsafe { self.stage.poll(reactor, cx) }.map(Box::new);
+        }
+        self.poll_staged(cx).map(Box::new)
+    }
+
+    #[inline(always)]
+    fn poll_staged(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+        let socket = &self.stream.socket;
+        if !socket.reactor.may_go_on() {
+            return self.give_way(cx).map(|output| *output);
+        }
+        self.stage = Stage::ENDED;
+        let submission = Submission::recv_pooled(socket.fd);
+        // SAFETY: the socket is borrowed as long as this future lives.
+        if let Some(output) = unsafe { self.stage.start(&socket.reactor, submission, cx) } {
+            return Poll::Ready(output);
+        }
+        // SAFETY: it has just been launched.
+        unsafe { self.stage.poll_fresh(&socket.reactor) }
+    }
+
+    /// There is no budget left, or no reactor.
+    #[cold]
+    #[inline(never)]
+    fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<Box<io::Result<Option<Lease>>>> {
+        let socket = &self.stream.socket;
+        if socket.reactor.give_way(cx.waker()) == MayGoOn::Later {
+            return Poll::Pending;
+        }
+        self.stage = Stage::ENDED;
+        Poll::Ready(Box::new(operation::refuse(Submission::recv_pooled(socket.fd))))
     }
 }
 
@@ -147,90 +162,183 @@ impl Future for Recv<'_> {
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let this = &mut *self;
-        if this.key.is_none()
-            && let Err(received) = ready!(this.start(cx))
-        {
-            return Poll::Ready(received);
+        if this.stage.is_flying() {
+            // SAFETY: the socket is the same since it was made, and its reactor's driver has launched the flight.
+            return unsafe { this.stage.poll(&this.stream.socket.reactor, cx) };
         }
-        operation::take_or_wait(&this.stream.socket.reactor, &mut this.key, cx)
+        if !this.stage.is_staged() || this.stream.left.is_some() {
+            return this.poll_left(cx).map(|output| *output);
+        }
+        this.poll_staged(cx)
     }
 }
 
 impl Drop for Recv<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        if let Some(key) = self.key.take() {
-            self.stream.left.keep(&self.stream.socket.reactor, key);
+        if self.stage.is_flying() {
+            self.leave();
+        }
+    }
+}
+
+impl Recv<'_> {
+    #[cold]
+    #[inline(never)]
+    fn leave(&mut self) {
+        let reactor = &*self.stream.socket.reactor;
+        if let Some(flight) = self.stage.take() {
+            // SAFETY: the socket's reactor's driver has launched it.
+            self.stream.left.keep(reactor, unsafe { reactor.driver.key_of(flight) });
         }
     }
 }
 
 /// The future of [`TcpStream::read`].
-pub(super) struct Read<'a, B: IoBufMut, F> {
+pub(super) struct Read<'a, B: IoBufMut> {
     stream: &'a TcpStream,
-    operation: Operation<'a, B, Filling<B>, F>,
-    left: LeftFirst<'a>,
+    stage: Stage<Filling<B>>,
+    rest: Rest<'a, B>,
 }
 
-/// Another receive was left behind: its bytes come first. Seldom, so it is kept out of the way.
-struct LeftFirst<'a>(Option<Box<Recv<'a>>>);
+/// Until the receive is submitted.
+union Rest<'a, B> {
+    /// Staged: the buffer.
+    buf: ManuallyDrop<B>,
+    /// [Aside](Stage::ASIDE): a receive was left behind, and its bytes come first. Seldom.
+    left: ManuallyDrop<Box<LeftFirst<'a, B>>>,
+}
 
-impl Drop for LeftFirst<'_> {
+struct LeftFirst<'a, B> {
+    recv: Recv<'a>,
+    buf: B,
+}
+
+impl<'a, B: IoBufMut> Read<'a, B> {
     #[inline(always)]
-    fn drop(&mut self) {
-        if let Some(recv) = self.0.take() {
-            drop_left(recv);
-        }
+    pub(super) fn new(stream: &'a TcpStream, buf: B) -> Read<'a, B> {
+        let rest = Rest { buf: ManuallyDrop::new(buf) };
+        Read { stream, stage: Stage::STAGED, rest }
     }
-}
 
-#[cold]
-fn drop_left(_: Box<Recv<'_>>) {}
-
-impl<'a, B: IoBufMut, F: Fn(Fd, B) -> Submission<Filling<B>>> Read<'a, B, F> {
+    /// Takes the buffer.
+    ///
+    /// # Safety
+    /// The receive is staged. It has ended when this returns.
     #[inline(always)]
-    pub(super) fn new(stream: &'a TcpStream, buf: B, make: F) -> Read<'a, B, F> {
-        Read { stream, operation: stream.socket.operation(buf, make), left: LeftFirst(None) }
+    unsafe fn take_buf(&mut self) -> B {
+        self.stage = Stage::ENDED;
+        // SAFETY: staged, says the caller, which means that the buffer is there, and it is not any more.
+        unsafe { ManuallyDrop::take(&mut self.rest.buf) }
     }
 
     #[cold]
-    fn poll_left_or_own(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, B)> {
-        if self.operation.is_staged() {
-            return self.poll_left(cx);
+    #[inline(never)]
+    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
+        if self.stage.is_staged() {
+            // SAFETY: it has just been looked at.
+            let buf = unsafe { self.take_buf() };
+            let left = Box::new(LeftFirst { recv: Recv::new(self.stream), buf });
+            self.rest.left = ManuallyDrop::new(left);
+            self.stage = Stage::ASIDE;
         }
-        Pin::new(&mut self.operation).poll(cx)
-    }
-
-    #[cold]
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, B)> {
-        let recv = self.left.0.get_or_insert_with(|| Box::new(Recv::new(self.stream)));
-        let received = ready!(Pin::new(recv).poll(cx));
-        self.left.0 = None;
-        let buf = self.operation.take_argument();
+        // SAFETY: aside, so the box is there.
+        let left = unsafe { &mut *self.rest.left };
+        let received = ready!(Pin::new(&mut left.recv).poll(cx));
+        self.stage = Stage::ENDED;
+        // SAFETY: it was aside until now.
+        let LeftFirst { buf, .. } = *unsafe { ManuallyDrop::take(&mut self.rest.left) };
         let mut lease = match received {
             Ok(Some(lease)) => lease,
-            Ok(None) => return Poll::Ready((Ok(0), buf)),
-            Err(error) => return Poll::Ready((Err(error), buf)),
+            Ok(None) => return Poll::Ready(Box::new((Ok(0), buf))),
+            Err(error) => return Poll::Ready(Box::new((Err(error), buf))),
         };
         let (copied, buf) = fill(buf, &lease);
         lease.advance(*copied.as_ref().unwrap_or(&0));
         self.stream.left.put_back(lease);
-        Poll::Ready((copied, buf))
+        Poll::Ready(Box::new((copied, buf)))
+    }
+
+    /// There is no budget left, or no reactor.
+    #[cold]
+    #[inline(never)]
+    fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
+        let socket = &self.stream.socket;
+        if socket.reactor.give_way(cx.waker()) == MayGoOn::Later {
+            return Poll::Pending;
+        }
+        // SAFETY: whoever polls has looked, and waking the task has not changed it.
+        let buf = unsafe { self.take_buf() };
+        Poll::Ready(Box::new(operation::refuse(Submission::recv(self.stream.socket.fd, buf))))
     }
 }
 
-impl<B: IoBufMut, F: Fn(Fd, B) -> Submission<Filling<B>>> Future for Read<'_, B, F> {
+impl<B: IoBufMut> Future for Read<'_, B> {
     type Output = (io::Result<usize>, B);
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        if self.left.0.is_some() {
-            return self.poll_left(cx);
+        let this = &mut *self;
+        let socket = &this.stream.socket;
+        if this.stage.is_flying() {
+            // SAFETY: the socket is the same since it was made, and its reactor's driver has launched the flight.
+            return unsafe { this.stage.poll(&socket.reactor, cx) };
         }
-        if self.stream.left.is_some() {
-            return self.poll_left_or_own(cx);
+        if !this.stage.is_staged() || this.stream.left.is_some() {
+            return this.poll_otherwise(cx).map(|output| *output);
         }
-        Pin::new(&mut self.operation).poll(cx)
+        if !socket.reactor.may_go_on() {
+            return this.give_way(cx).map(|output| *output);
+        }
+        // SAFETY: it has just been looked at.
+        let buf = unsafe { this.take_buf() };
+        let submission = Submission::recv(socket.fd, buf);
+        // SAFETY: the socket is borrowed as long as this future lives.
+        if let Some(output) = unsafe { this.stage.start(&socket.reactor, submission, cx) } {
+            return Poll::Ready(output);
+        }
+        // SAFETY: it has just been launched.
+        unsafe { this.stage.poll_fresh(&socket.reactor) }
+    }
+}
+
+// Nothing in it is borrowed by the kernel: that is all in the driver.
+impl<B: IoBufMut> Unpin for Read<'_, B> {}
+
+impl<B: IoBufMut> Drop for Read<'_, B> {
+    #[inline(always)]
+    fn drop(&mut self) {
+        if !self.stage.has_ended() {
+            self.drop_unfinished();
+        }
+    }
+}
+
+impl<B: IoBufMut> Read<'_, B> {
+    #[cold]
+    #[inline(never)]
+    fn poll_otherwise(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
+        if self.stage.has_ended() {
+            operation::ended_already();
+        }
+        self.poll_left(cx)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn drop_unfinished(&mut self) {
+        let reactor = &*self.stream.socket.reactor;
+        if self.stage.is_staged() {
+            // SAFETY: it has just been looked at.
+            drop(unsafe { self.take_buf() });
+        } else if self.stage.is_aside() {
+            self.stage = Stage::ENDED;
+            // SAFETY: it was aside until now.
+            drop(unsafe { ManuallyDrop::take(&mut self.rest.left) });
+        } else if let Some(flight) = self.stage.take() {
+            // SAFETY: the socket's reactor's driver has launched it.
+            operation::abandon(reactor, unsafe { reactor.driver.key_of(flight) });
+        }
     }
 }
 

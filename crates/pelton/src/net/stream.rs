@@ -87,7 +87,7 @@ impl TcpStream {
     /// What the connection failed with; or the buffer has no room. The buffer comes back in any case.
     #[inline]
     pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
-        Read::new(self, buf, Submission::recv)
+        Read::new(self, buf)
     }
 
     /// Receives once into several buffers in order.

@@ -110,7 +110,7 @@ impl Core {
             let Some(header) = self.local.queue.pop() else { break };
             let state = header.state.get();
             if state & (RUNNING | DONE | DEAD) == 0 {
-                self.poll(header);
+                self.poll(header, state & !QUEUED);
                 polled += 1;
             } else if state & (RUNNING | DEAD) == RUNNING {
                 // This call is made from within the task's own poll: later.
@@ -123,27 +123,25 @@ impl Core {
         polled
     }
 
-    /// Owner's thread, header with a future that is not running: polls it once. No user code unwinds out
+    /// Owner's thread, header in this state, but for `QUEUED`, with a future that is not running: polls it once. No user code unwinds out
     /// of this. Whoever calls it keeps the reactor alive.
     #[inline(always)]
-    pub(super) fn poll(&self, header: HeaderRef) {
-        debug_assert!(!header.has(RUNNING | DONE | DEAD | ROOT));
-        let Some(body) = header.body.get() else { return };
-        header.state.set((header.state.get() & !QUEUED) | RUNNING);
+    pub(super) fn poll(&self, header: HeaderRef, state: u32) {
+        debug_assert!(header.state.get() & !QUEUED == state);
+        debug_assert!(state & (QUEUED | RUNNING | DONE | DEAD | ROOT) == 0);
+        // SAFETY: a header has a body unless it is dead or a root.
+        let body = unsafe { header.body.get().unwrap_unchecked() };
+        header.state.set(state | RUNNING);
         add(&self.local.polls);
         // SAFETY: `RUNNING` keeps the header from being used again until after the poll.
         let waker = unsafe { waker::lend(header) };
         // SAFETY: neither done nor dead: the body holds the future. `RUNNING` keeps everybody else (a
         // nested resume, an abort, `clear`) from using it.
         let polled = unsafe { body.poll(&mut Context::from_waker(&waker)) };
-        if polled != Polled::Pending {
+        if polled != Polled::Pending || header.has(ABORT) {
             return self.after_poll(header, polled);
         }
-        let state = header.state.get();
-        if state & ABORT != 0 {
-            return self.after_poll(header, polled);
-        }
-        header.state.set(state & !RUNNING);
+        header.clear(RUNNING);
     }
 
     #[inline(never)]

@@ -31,6 +31,9 @@ pub(super) const ROOT: u32 = 1 << 6;
 /// The reactor ended before the join handle: the handle holds a counted reference now.
 pub(super) const ORPHAN: u32 = 1 << 7;
 
+/// Has been a task: set by the spawn, and never taken back, but with all the others at the end.
+pub(super) const TASK: u32 = 1 << 8;
+
 // Bits of `Header::word`, which any thread may change, by read-modify-write only.
 
 /// On the remote stack, or about to be: whoever sets it pushes, only the drain clears it.

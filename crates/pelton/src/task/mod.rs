@@ -95,7 +95,7 @@ pub use yield_now::yield_now;
 use self::body::Body;
 pub(crate) use self::body::contain;
 use self::core::{Core, add};
-use self::header::{DEAD, DONE, HANDLE, Header, HeaderRef, QUEUED, ROOT, RUNNING};
+use self::header::{DEAD, DONE, HANDLE, Header, HeaderRef, QUEUED, ROOT, RUNNING, TASK};
 
 /// How deep a refused future's drop may spawn further futures that are refused in turn. Beyond it they
 /// are forgotten, and counted, so that a drop that always spawns its like comes to an end.
@@ -126,6 +126,17 @@ impl Token {
     pub(crate) fn from_raw(raw: *mut ()) -> Option<Token> {
         NonNull::new(raw.cast::<Header>()).map(Token)
     }
+}
+
+/// Which tasks are queued, not polled, when they are [resumed](Tasks::resume).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Queued(u32);
+
+impl Queued {
+    /// Those that cannot be polled now.
+    pub(crate) const NEEDED: Queued = Queued(QUEUED | RUNNING | DONE | DEAD | ROOT);
+    /// All of them.
+    pub(crate) const ALL: Queued = Queued(Queued::NEEDED.0 | TASK);
 }
 
 /// What [`Tasks`] counted since it was made, and how things stand.
@@ -174,7 +185,7 @@ impl Tasks {
         let body = Body::new(future);
         let header = local.slab.take(self.core);
         header.body.set(Some(body));
-        header.state.set(HANDLE | QUEUED);
+        header.state.set(TASK | HANDLE | QUEUED);
         local.queue.push(header);
         local.live.set(local.live.get() + 1);
         add(&local.spawned);
@@ -256,33 +267,23 @@ impl Tasks {
         (header.core_ptr() == self.core).then(|| Token(header.as_ptr()))
     }
 
-    /// Polls the waiting task here and now; if it is running or queued already, or is a root, sees to it
-    /// that it is polled later. A task that has ended is left alone; should its header be in use again,
+    /// Polls the waiting task here and now; if it is running or queued already, or is a root, or all are to be
+    /// `queued`, sees to it that it is polled later. A task that has ended is left alone; should its header be in use again,
     /// its new task is polled, which is legal.
     ///
     /// # Safety
     /// The token came from [`Tasks::token`] of these very tasks, however long ago.
     #[inline(always)]
-    pub(crate) unsafe fn resume(&self, token: Token) {
+    pub(crate) unsafe fn resume(&self, token: Token, queued: Queued) {
         // SAFETY: as the caller says, and our headers exist as long as we do.
         let header = unsafe { HeaderRef::new(token.0) };
         debug_assert!(header.core_ptr() == self.core, "a token of other tasks");
-        if header.has(QUEUED | RUNNING | DONE | DEAD | ROOT) {
+        let state = header.state.get();
+        if state & queued.0 != 0 {
             self.core().wake_local(header);
         } else {
-            self.core().poll(header);
+            self.core().poll(header, state);
         }
-    }
-
-    /// Queues the waiting task, as a wake from this thread does.
-    ///
-    /// # Safety
-    /// As for [`Tasks::resume`].
-    pub(crate) unsafe fn wake(&self, token: Token) {
-        // SAFETY: as the caller says, and our headers exist as long as we do.
-        let header = unsafe { HeaderRef::new(token.0) };
-        debug_assert!(header.core_ptr() == self.core, "a token of other tasks");
-        self.core().wake_local(header);
     }
 
     /// Tasks whose future exists.

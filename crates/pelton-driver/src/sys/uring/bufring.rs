@@ -148,7 +148,7 @@ mod tests {
     use super::super::ring::tests::{entry, ring_or_skip, stage};
     use super::*;
 
-    const GROUP: u16 = 3;
+    const GROUP: u16 = 0;
 
     fn sockets() -> (OwnedFd, OwnedFd) {
         socketpair(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None).unwrap()
@@ -273,7 +273,7 @@ mod tests {
         buffers.publish();
         let pairs: Vec<_> = (0..RECEIVES).map(|_| sockets()).collect();
         for (n, (_, to)) in pairs.iter().enumerate() {
-            let sqe = recv_pooled(to.as_raw_fd(), GROUP, true, n as u64);
+            let sqe: Sqe = recv_pooled(to.as_raw_fd(), true, n as u64).into();
             // SAFETY: written whole at once, and it points at nothing.
             unsafe { ring.sqe().expect("room in the queue").cast::<Sqe>().write(sqe) };
             ring.enter(0, None, false).unwrap();

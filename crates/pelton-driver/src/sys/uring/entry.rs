@@ -38,6 +38,67 @@ const POLL_MULTISHOT: u32 = 1 << 0;
 const CANCEL_ALL: u32 = 1 << 0;
 const CANCEL_FD: u32 = 1 << 1;
 
+/// What an entry says whose other words are zero: half of it, so that half of it is left as it is in an entry of
+/// which they are known to be zero. The same words as those of [`Sqe`].
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Lean {
+    head: Head,
+    addr: u64,
+    len: u32,
+    op_flags: u32,
+    user_data: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+#[repr(C)]
+struct Head {
+    opcode: u8,
+    flags: u8,
+    ioprio: u16,
+    fd: i32,
+}
+
+impl Lean {
+    /// Writes it over an entry.
+    ///
+    /// # Safety
+    /// `place` is an entry that may be written, and the words that a lean entry leaves alone are zero in it.
+    #[inline(always)]
+    pub(super) unsafe fn write(self, place: *mut Sqe) {
+        // SAFETY: the fields of an entry that the caller may write; `Head` is the first four of them.
+        unsafe {
+            place.cast::<Head>().write(self.head);
+            (&raw mut (*place).addr).write(self.addr);
+            (&raw mut (*place).len).write(self.len);
+            (&raw mut (*place).op_flags).write(self.op_flags);
+            (&raw mut (*place).user_data).write(self.user_data);
+        }
+    }
+}
+
+impl From<Lean> for Sqe {
+    fn from(lean: Lean) -> Sqe {
+        let Lean { head: Head { opcode, flags, ioprio, fd }, addr, len, op_flags, user_data } =
+            lean;
+        Sqe { opcode, flags, ioprio, fd, addr, len, op_flags, user_data, ..EMPTY }
+    }
+}
+
+impl Sqe {
+    /// True when it says something where a [`Lean`] entry says nothing.
+    pub(super) fn is_rich(&self) -> bool {
+        self.off != 0
+            || u64::from(self.buf_group) != 0
+            || self.personality != 0
+            || self.file_index != 0
+            || self.addr3 != 0
+            || self.pad != 0
+    }
+
+    /// An entry that says nothing.
+    pub(super) const NOTHING: Sqe = EMPTY;
+}
+
 const EMPTY: Sqe = Sqe {
     opcode: 0,
     flags: 0,
@@ -61,22 +122,28 @@ fn on(op: IoringOp, fd: RawDescriptor, user_data: u64) -> Sqe {
 }
 
 #[inline(always)]
-pub(super) fn recv(fd: RawDescriptor, ptr: *mut u8, len: u32, user_data: u64) -> Sqe {
-    Sqe { addr: ptr.expose_provenance() as u64, len, ..on(IoringOp::Recv, fd, user_data) }
+fn lean(op: IoringOp, flags: u8, ioprio: u16, fd: RawDescriptor, user_data: u64) -> Lean {
+    let head = Head { opcode: op as u8, flags, ioprio, fd };
+    Lean { head, addr: 0, len: 0, op_flags: 0, user_data }
 }
 
 #[inline(always)]
-pub(super) fn recv_pooled(fd: RawDescriptor, group: u16, multishot: bool, user_data: u64) -> Sqe {
+pub(super) fn recv(fd: RawDescriptor, ptr: *mut u8, len: u32, user_data: u64) -> Lean {
+    Lean { addr: ptr.expose_provenance() as u64, len, ..lean(IoringOp::Recv, 0, 0, fd, user_data) }
+}
+
+/// From the pool's group of buffers, which has the number 0.
+#[inline(always)]
+pub(super) fn recv_pooled(fd: RawDescriptor, multishot: bool, user_data: u64) -> Lean {
     let ioprio = if multishot { RECV_MULTISHOT } else { 0 };
-    let base = on(IoringOp::Recv, fd, user_data);
-    Sqe { flags: BUFFER_SELECT, buf_group: group, ioprio, ..base }
+    lean(IoringOp::Recv, BUFFER_SELECT, ioprio, fd, user_data)
 }
 
 /// With `all` the kernel itself goes on after a short send.
 #[inline(always)]
-pub(super) fn send(fd: RawDescriptor, ptr: *const u8, len: u32, all: bool, user_data: u64) -> Sqe {
-    let op_flags = message_flags(all);
-    Sqe { addr: ptr.expose_provenance() as u64, len, op_flags, ..on(IoringOp::Send, fd, user_data) }
+pub(super) fn send(fd: RawDescriptor, ptr: *const u8, len: u32, all: bool, user_data: u64) -> Lean {
+    let (addr, op_flags) = (ptr.expose_provenance() as u64, message_flags(all));
+    Lean { addr, len, op_flags, ..lean(IoringOp::Send, 0, 0, fd, user_data) }
 }
 
 #[inline(always)]

@@ -37,18 +37,19 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::{Kind, Op};
 use crate::payload::{self, Item, Memory};
-use crate::slot::{NIL, OpId, Slot, State, bits};
+use crate::slot::{NIL, OpId, Slot, Standing, State, bits, plain};
 
 pub(crate) mod bufring;
 mod entry;
 pub(crate) mod ring;
 pub(crate) mod setup;
+mod stage;
 
 use bufring::BufRing;
 use entry::Sqe;
 use ring::{Cqe, Ring, RingConfig, is_transient};
 
-/// The group of the one pool.
+/// The group of the one pool: zero, so that an entry need not name it.
 const GROUP: u16 = 0;
 /// `user_data` of entries that belong to no slot: no slot has the number `NIL`.
 const WAKE: u64 = internal(1);
@@ -62,6 +63,8 @@ pub(crate) struct Uring {
     ring: Ring,
     /// Entries that found the submission queue full, in order.
     backlog: UnsafeCell<VecDeque<Sqe>>,
+    /// Where entries are staged that are not zero in the words which most leave alone.
+    rich: UnsafeCell<Vec<u32>>,
     /// The poll of the wake source is in the kernel.
     watching: Cell<bool>,
     overflows: Cell<u64>,
@@ -86,6 +89,7 @@ impl Uring {
         Ok(Uring {
             ring,
             backlog: UnsafeCell::new(VecDeque::new()),
+            rich: UnsafeCell::new(Vec::new()),
             watching: Cell::new(false),
             overflows: Cell::new(0),
             batch_wait,
@@ -117,71 +121,6 @@ impl Uring {
         self.push(core, entry::poll_edges(core.shared.wake.watch(), libc::POLLIN, WAKE));
     }
 
-    /// Stages an entry. No call, unless the queue is full.
-    #[inline(always)]
-    fn push(&self, core: &Core, sqe: Sqe) {
-        self.push_made(core, || sqe);
-    }
-
-    /// As `push`, for an entry that is best made where it goes: `make` writes numbers and runs no other code.
-    #[inline(always)]
-    fn push_made(&self, core: &Core, make: impl Fn() -> Sqe) {
-        // SAFETY: the entry is written whole, here, and what it points at belongs to a slot that stays
-        // busy until the operation's last completion, or to nobody but the kernel.
-        unsafe {
-            match self.ring.sqe() {
-                Some(place) => place.cast::<Sqe>().write(make()),
-                None => self.push_full(core, make()),
-            }
-        }
-    }
-
-    #[inline(always)]
-    fn push_now(&self, sqe: Sqe) -> bool {
-        // SAFETY: the entry is written whole, here, and what it points at belongs to a slot that stays
-        // busy until the operation's last completion, or to nobody but the kernel.
-        unsafe {
-            match self.ring.sqe() {
-                Some(place) => {
-                    place.cast::<Sqe>().write(sqe);
-                    true
-                }
-                None => false,
-            }
-        }
-    }
-
-    #[cold]
-    fn push_full(&self, core: &Core, sqe: Sqe) {
-        core.counters().sq_full.add(1);
-        // Submits and does not wait. An error leaves the entries staged, and this one goes behind them.
-        core.counters().enters.add(1);
-        let _ = self.entered(core, self.ring.enter(0, None, false));
-        self.unload();
-        // SAFETY: one thread; entries are plain data.
-        let backlog = unsafe { &mut *self.backlog.get() };
-        if !backlog.is_empty() || !self.push_now(sqe) {
-            backlog.push_back(sqe);
-        }
-    }
-
-    /// Moves entries from the backlog to the queue, as far as there is room.
-    fn unload(&self) {
-        // SAFETY: one thread; entries are plain data.
-        let backlog = unsafe { &mut *self.backlog.get() };
-        while let Some(sqe) = backlog.front() {
-            if !self.push_now(*sqe) {
-                break;
-            }
-            backlog.pop_front();
-        }
-    }
-
-    fn has_backlog(&self) -> bool {
-        // SAFETY: one thread; entries are plain data.
-        !unsafe { &*self.backlog.get() }.is_empty()
-    }
-
     #[inline(always)]
     pub(crate) fn start(
         &self,
@@ -197,29 +136,29 @@ impl Uring {
         let Memory { ptr, len } = memory;
         match op {
             Op::Recv { .. } => {
-                self.push_made(core, || entry::recv(raw, ptr, len as u32, user_data));
+                self.push_lean(core, entry::recv(raw, ptr, len as u32, user_data));
             }
             Op::Send { all, .. } => {
                 // Kept to see whether a completion was short.
                 slot.arg.set(len as u32);
-                self.push_made(core, || entry::send(raw, ptr, len as u32, all, user_data));
+                self.push_lean(core, entry::send(raw, ptr, len as u32, all, user_data));
             }
             Op::RecvPooled { .. } => {
-                self.push_made(core, || entry::recv_pooled(raw, GROUP, false, user_data));
+                self.push_lean(core, entry::recv_pooled(raw, false, user_data));
             }
             Op::RecvMulti { .. } => {
-                self.push(core, entry::recv_pooled(raw, GROUP, true, user_data));
+                self.push_lean(core, entry::recv_pooled(raw, true, user_data));
             }
             Op::ReadAt { offset, .. } => {
                 slot.set_offset(offset);
-                self.push_made(core, || entry::read(raw, ptr, len as u32, offset, user_data));
+                self.push(core, entry::read(raw, ptr, len as u32, offset, user_data));
             }
             Op::WriteAt { offset, .. } => {
                 slot.set_offset(offset);
-                self.push_made(core, || entry::write(raw, ptr, len as u32, offset, user_data));
+                self.push(core, entry::write(raw, ptr, len as u32, offset, user_data));
             }
             Op::Poll { interest, .. } => {
-                slot.arg.set(interest_arg(interest));
+                slot.progress.set(interest_arg(interest));
                 self.push_again(core, slot, raw);
             }
             Op::Connect { .. }
@@ -228,7 +167,7 @@ impl Uring {
             | Op::RecvVectored { .. }
             | Op::SendVectored { .. } => self.push_again(core, slot, raw),
             Op::Sync { data_only, .. } => {
-                slot.arg.set(data_only.into());
+                slot.progress.set(data_only.into());
                 self.push(core, entry::sync(raw, data_only, user_data));
             }
             Op::Shutdown { how, .. } => {
@@ -259,7 +198,7 @@ impl Uring {
         Some(match slot.kind.get() {
             Kind::Recv => {
                 let memory = core.memory_again(slot)?;
-                entry::recv(raw, memory.ptr, memory.len as u32, user_data)
+                entry::recv(raw, memory.ptr, memory.len as u32, user_data).into()
             }
             Kind::Send => {
                 // Asked again the owner may show fewer bytes than have been sent: then none are left.
@@ -273,14 +212,15 @@ impl Uring {
                     slot.has(bits::ALL),
                     user_data,
                 )
+                .into()
             }
-            Kind::RecvPooled => entry::recv_pooled(raw, GROUP, false, user_data),
-            Kind::RecvMulti => entry::recv_pooled(raw, GROUP, true, user_data),
+            Kind::RecvPooled => entry::recv_pooled(raw, false, user_data).into(),
+            Kind::RecvMulti => entry::recv_pooled(raw, true, user_data).into(),
             Kind::ReadAt => {
                 let memory = core.memory_again(slot)?;
                 entry::read(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
             }
-            Kind::Sync => entry::sync(raw, slot.arg.get() != 0, user_data),
+            Kind::Sync => entry::sync(raw, slot.progress.get() != 0, user_data),
             Kind::WriteAt => {
                 let memory = core.memory_again(slot)?;
                 entry::write(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
@@ -301,7 +241,7 @@ impl Uring {
                 let len = unsafe { *block.address_len.get() };
                 entry::connect(raw, block.address.get().cast(), len, user_data)
             }
-            Kind::Poll => entry::poll(raw, poll_events(slot.arg.get()), user_data),
+            Kind::Poll => entry::poll(raw, poll_events(slot.progress.get()), user_data),
             // One try each, or not the ring's.
             Kind::Nop
             | Kind::Shutdown
@@ -402,6 +342,10 @@ impl Uring {
 
     #[inline(always)]
     fn entered(&self, core: &Core, result: Result<u32, Errno>) -> io::Result<()> {
+        // SAFETY: one thread; plain numbers.
+        if !unsafe { &*self.rich.get() }.is_empty() {
+            self.clean();
+        }
         match result {
             Ok(_) => Ok(()),
             // The tick goes on with what there is; entries that were not taken stay staged.
@@ -421,7 +365,8 @@ impl Uring {
         // Bounded by what is there now, so that a tick ends.
         while let Some(cqe) = self.ring.next_seen() {
             if !self.dispatch_plain(core, cqe, on) {
-                self.dispatch(core, cqe, on);
+                // As numbers: a reference to the whole would keep it out of registers.
+                self.dispatch(core, cqe.user_data, cqe.res, cqe.flags, on);
             }
         }
         drop(reaping);
@@ -435,37 +380,52 @@ impl Uring {
     /// False, with nothing done, for any other.
     #[inline(always)]
     fn dispatch_plain(&self, core: &Core, cqe: Cqe, on: &mut impl OnCompletion) -> bool {
+        const RECV: Standing = plain(Kind::Recv, 0);
+        const RECV_POOLED: Standing = plain(Kind::RecvPooled, 0);
+        const SEND: Standing = plain(Kind::Send, 0);
+        const SEND_ALL: Standing = plain(Kind::Send, bits::ALL);
         let id = OpId::from_user_data(cqe.user_data);
         let Some(slot) = core.arena.find(id) else { return false };
-        if !slot.is_plain() || cqe.res < 0 {
+        let mut result = cqe.res;
+        if result < 0 {
             return false;
         }
-        let kind = slot.kind.get();
-        let mut result = cqe.res;
-        match kind {
-            Kind::Recv => {}
-            Kind::Send => {
+        match slot.standing() {
+            RECV => core.counters().ended(Kind::Recv),
+            SEND_ALL | SEND => {
                 if (result as u32) < slot.arg.get() {
                     return false;
                 }
                 result += slot.progress.get() as i32;
+                core.counters().ended(Kind::Send);
             }
-            Kind::RecvPooled => {
+            RECV_POOLED => {
                 if let Some(buffer) = cqe.buffer()
                     && let Some(lease) =
                         core.pool.received(buffer, result as u32, cqe.buffer_more())
                 {
                     payload::put_lease(slot, lease);
                 }
+                core.counters().ended(Kind::RecvPooled);
             }
             _ => return false,
         }
-        core.finish_plain(slot, id, kind, result, on);
+        // SAFETY: these kinds are operations on a descriptor, and are in flight since it was found.
+        let entry = unsafe { core.fds.get_used(slot.fd.get()) };
+        core.finish_plain(slot, id, entry, result, on);
         true
     }
 
     #[inline(never)]
-    fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut dyn OnCompletion) {
+    fn dispatch(
+        &self,
+        core: &Core,
+        user_data: u64,
+        res: i32,
+        flags: u32,
+        on: &mut dyn OnCompletion,
+    ) {
+        let cqe = Cqe { user_data, res, flags };
         if cqe.user_data as u32 == NIL {
             return self.dispatch_internal(core, cqe);
         }

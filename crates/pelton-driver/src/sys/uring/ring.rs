@@ -122,8 +122,8 @@ pub(crate) struct Ring {
     sq_entries: u32,
     /// Where the next entry goes; published as the tail by `enter`.
     sq_local_tail: Cell<u32>,
-    /// The kernel's head when it was last looked at: it may be further, never behind.
-    sq_seen_head: Cell<u32>,
+    /// Where the queue is full, by the kernel's head when it was last looked at: it may be further, never behind.
+    sq_seen_end: Cell<u32>,
 
     cq_head: Word,
     cq_tail: Word,
@@ -207,7 +207,7 @@ impl Ring {
             sq_mask: params.sq_entries - 1,
             sq_entries: params.sq_entries,
             sq_local_tail: Cell::new(0),
-            sq_seen_head: Cell::new(0),
+            sq_seen_end: Cell::new(params.sq_entries),
             cq_head: maps.cq_word(params.cq_off.head),
             cq_tail: maps.cq_word(params.cq_off.tail),
             cq_dropped: maps.cq_word(params.cq_off.overflow),
@@ -244,22 +244,40 @@ impl Ring {
     /// `enter` has made room. What it contains is left over from an earlier submission.
     ///
     /// # Safety
-    /// Before the next `enter`, the caller writes all 64 bytes. It runs nothing in between that can
+    /// Before the next `enter`, the caller writes all 64 bytes, but for those that it knows. It runs nothing in between that can
     /// unwind or enter, or the kernel executes the leftover. What the entry points at stays valid
     /// until the operation's last completion.
     #[inline]
     pub(crate) unsafe fn sqe(&self) -> Option<*mut io_uring_sqe> {
         let tail = self.sq_local_tail.get();
-        if tail.wrapping_sub(self.sq_seen_head.get()) == self.sq_entries {
-            self.sq_seen_head.set(self.sq_head.load(Ordering::Acquire));
-            if tail.wrapping_sub(self.sq_seen_head.get()) == self.sq_entries {
-                return None;
-            }
+        if tail == self.sq_seen_end.get() && !self.has_room() {
+            return None;
         }
         self.sq_local_tail.set(tail.wrapping_add(1));
         // SAFETY: masked, the index is less than the number of entries, all of which lie in the
         // mapping that this ring holds.
         Some(unsafe { self.sqes.as_ptr().add((tail & self.sq_mask) as usize) })
+    }
+
+    /// Looks how far the kernel has come. False when the queue is full.
+    #[cold]
+    fn has_room(&self) -> bool {
+        let end = self.sq_head.load(Ordering::Acquire).wrapping_add(self.sq_entries);
+        self.sq_seen_end.set(end);
+        self.sq_local_tail.get() != end
+    }
+
+    /// The place of an entry that was staged last, for [`Ring::reclaim`].
+    #[inline]
+    pub(crate) fn last_staged(&self) -> u32 {
+        self.sq_local_tail.get().wrapping_sub(1)
+    }
+
+    /// The entry that was staged at `place`, if the kernel has taken it and it has not been staged again since.
+    pub(crate) fn reclaim(&self, place: u32) -> Option<*mut io_uring_sqe> {
+        let taken = self.sq_head.load(Ordering::Acquire).wrapping_sub(place) as i32 > 0;
+        // SAFETY: as in `sqe`.
+        taken.then(|| unsafe { self.sqes.as_ptr().add((place & self.sq_mask) as usize) })
     }
 
     /// Entries that the kernel has not taken yet.
