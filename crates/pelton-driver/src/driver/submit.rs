@@ -63,7 +63,12 @@ impl Driver {
         token: Token,
     ) -> Result<(Key<P>, bool), Refused<P>> {
         let Begun { slot, id } = self.start(submission, token)?;
-        Ok((self.key(id), slot.state.get() == State::Done))
+        let done = slot.state.get() == State::Done;
+        if done {
+            // A close that ended at once has announced itself; its submitter knows.
+            slot.unset(bits::ANNOUNCED);
+        }
+        Ok((self.key(id), done))
     }
 
     #[inline(always)]

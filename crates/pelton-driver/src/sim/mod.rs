@@ -30,11 +30,13 @@ mod fault;
 mod file;
 mod ring;
 mod seal;
+mod shrink;
 mod state;
 mod stream;
 mod world;
 
 pub use choices::{Decision, Name, script_text};
 pub use fault::{Fault, Faults};
+pub use shrink::shrink;
 pub use state::{HostId, ProcId as ReactorId};
 pub use world::{Entered, World, WorldOptions};

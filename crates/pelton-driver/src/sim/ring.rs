@@ -105,6 +105,8 @@ struct Op {
     seal: Seal,
     done: usize,
     started: bool,
+    /// A cancel found it at work: it ends with what it does now, and waits for nothing more.
+    cancelled: bool,
     phase: Phase,
 }
 
@@ -464,7 +466,7 @@ impl State {
         let seal = unsafe { Seal::put(&parts, fills, entry.user_data) };
         self.hold(file);
         let phase = Phase::Ready;
-        let op = Op { entry, file, parts, seal, done: 0, started: false, phase };
+        let op = Op { entry, file, parts, seal, done: 0, started: false, cancelled: false, phase };
         let Some(ring) = self.ring(id) else { return };
         let number = ring.number;
         let key = ring.add(op);
@@ -572,6 +574,9 @@ impl State {
 
     fn arm(&mut self, id: FileId, key: OpKey, file: FileId, events: i16) {
         if let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) {
+            if op.cancelled {
+                return self.end_cancelled(id, key);
+            }
             op.phase = Phase::Armed;
         }
         self.wait_for(file, Waiter::Op { ring: id, op: key, events });
@@ -803,21 +808,29 @@ impl State {
         let number = ring.number;
         let Some(op) = ring.op(key) else { return -libc::ENOENT };
         let (phase, file) = (op.phase, op.file);
-        let (done, code) = (op.done, op.entry.opcode);
         if phase != Phase::Armed {
             let certain = self.fault(Fault::CancelTooLate, number, || "a cancel was late".into());
             let goes_on = certain
                 || self.choose_told("cancel race", number, 2, |_| "a cancel lost its race".into())
                     == 1;
             if goes_on {
+                if let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) {
+                    op.cancelled = true;
+                }
                 return -libc::EALREADY;
             }
         }
         self.wait_no_more(file, id, key);
+        self.end_cancelled(id, key);
+        0
+    }
+
+    fn end_cancelled(&mut self, id: FileId, key: OpKey) {
+        let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) else { return };
+        let (done, code) = (op.done, op.entry.opcode);
         let sends = matches!(code, c if c == IoringOp::Send as u8 || c == IoringOp::Sendmsg as u8);
         let result = if sends && done > 0 { done as i32 } else { -libc::ECANCELED };
         self.end(id, key, result, 0);
-        0
     }
 
     pub(super) fn cancel_everything(&mut self, id: FileId) -> u32 {

@@ -51,7 +51,6 @@
 mod member;
 mod report;
 mod run;
-mod shrink;
 
 pub use pelton_driver::sim::{Decision, Fault, Faults};
 pub use report::{Failure, Kind, Report};

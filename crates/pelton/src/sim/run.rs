@@ -9,11 +9,11 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pelton_driver::Config;
-use pelton_driver::sim::{Decision, Faults, HostId, World, WorldOptions};
+use pelton_driver::sim::{Decision, Faults, HostId, World, WorldOptions, shrink};
 
 use super::member::{Ended, Main, Member, words};
 use super::report::{Failure, Kind, Report};
-use super::shrink::shrink;
+
 use crate::handle::Handle;
 use crate::runtime::Builder;
 
