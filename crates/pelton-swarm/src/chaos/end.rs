@@ -66,7 +66,10 @@ impl Chaos {
         let dice = Dice::new(self.world.seed());
         for side in 0..self.sides.len() {
             let at = &self.sides[side];
-            at.detached.borrow_mut().clear();
+            for (descriptor, known) in at.detached.take() {
+                self.gone(&known);
+                drop(descriptor);
+            }
             let descs = at.descs.borrow().len();
             for desc in 0..descs {
                 if at.descs.borrow()[desc].open {

@@ -191,7 +191,8 @@ pub(super) const BLOCKS: usize = 24;
 /// What a file is to contain. No two operations work on one block at a time, reads apart from each other.
 pub(super) struct Model {
     bytes: Vec<u8>,
-    least: usize,
+    /// Bytes that it has for certain.
+    pub(super) least: usize,
     most: usize,
     busy: [u32; BLOCKS],
     burned: [bool; BLOCKS],
@@ -234,10 +235,17 @@ impl Model {
         }
     }
 
-    pub(super) fn read(&self, block: usize, bytes: &[u8], room: usize) -> Result<(), String> {
+    /// Looks at what a read brought that began when the file had `least` bytes.
+    pub(super) fn read(
+        &self,
+        block: usize,
+        bytes: &[u8],
+        room: usize,
+        least: usize,
+    ) -> Result<(), String> {
         let at = block * BLOCK;
-        if bytes.is_empty() && self.least > at && room > 0 {
-            return Err(format!("a read at {at} found the end of a file of {} bytes", self.least));
+        if bytes.is_empty() && least > at && room > 0 {
+            return Err(format!("a read at {at} found the end of a file of {least} bytes"));
         }
         if at + bytes.len() > self.most && !bytes.is_empty() {
             return Err(format!("a read at {at} went beyond the end at {}", self.most));

@@ -29,7 +29,7 @@ pub(super) enum What {
     ReceiveMany,
     Send { flow: (u64, bool), len: usize, all: bool },
     SendDatagram { len: usize },
-    Read { file: usize, block: usize, room: usize },
+    Read { file: usize, block: usize, room: usize, least: usize },
     Write { file: usize, block: usize, bytes: Vec<u8> },
 }
 

@@ -87,9 +87,9 @@ impl Chaos {
             (What::SendDatagram { len }, Ok(n)) if n != len => {
                 self.wrong(format!("a datagram of {len} bytes was sent with {n}"));
             }
-            (What::Read { file, block, room }, result) => {
+            (What::Read { file, block, room, least }, result) => {
                 let read = match result {
-                    Ok(n) => self.files.borrow()[*file].read(*block, &bytes(*n), *room),
+                    Ok(n) => self.files.borrow()[*file].read(*block, &bytes(*n), *room, *least),
                     Err(_) => Ok(()),
                 };
                 self.files.borrow_mut()[*file].unlock(*block);

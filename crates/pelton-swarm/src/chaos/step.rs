@@ -6,7 +6,7 @@ use pelton_driver::{ListenOptions, OpenOptions, Submission};
 
 use super::flow::Model;
 use super::op::What;
-use super::{Chaos, Dice, Role};
+use super::{Chaos, Desc, Dice, Role};
 use crate::pattern::mix;
 
 type Do = fn(&Chaos, usize, &Dice);
@@ -289,6 +289,13 @@ impl Chaos {
         self.cancels(side, desc);
     }
 
+    /// A descriptor that no driver held has been closed.
+    pub(super) fn gone(&self, known: &Desc) {
+        if let Role::Stream { conn: Some(conn), client, .. } = known.role {
+            self.flow((conn, client), |flow| flow.ended = true);
+        }
+    }
+
     /// This end of a connection says that nothing more will come.
     fn ends(&self, side: usize, desc: usize) {
         if let Some(flow) = self.connection(side, desc) {
@@ -357,7 +364,9 @@ impl Chaos {
         }
         let (descriptor, mut known) =
             self.sides[from].detached.borrow_mut().swap_remove(dice.below(left));
-        let Ok(fd) = self.with(side, |driver| driver.attach(descriptor)) else { return };
+        let Ok(fd) = self.with(side, |driver| driver.attach(descriptor)) else {
+            return self.gone(&known);
+        };
         (known.fd, known.open) = (fd, true);
         self.sides[side].descs.borrow_mut().push(known);
     }

@@ -194,7 +194,8 @@ impl Chaos {
         let mut buf = self.buffer(dice, len);
         let id = buf.id();
         if dice.one_in(2) {
-            let what = What::Read { file, block, room: len };
+            let least = self.files.borrow()[file].least;
+            let what = What::Read { file, block, room: len, least };
             let submission = Submission::read_at(fd, Owned(buf), offset);
             self.submit(side, dice, Some(desc), what, vec![id], submission);
         } else {
