@@ -363,6 +363,8 @@ impl State {
         server.remote = local;
         server.peer = Some(from);
         server.peer_host = host;
+        // Nothing that it sends overtakes the answer.
+        server.arrives = self.now + trip;
         let server = self.new_file_on(target, Kind::Stream(Box::new(server)), false);
         // The queue's.
         self.hold(server);
