@@ -122,7 +122,8 @@ impl Choices {
         n: u64,
         tell: impl FnOnce(u64) -> String,
     ) -> u64 {
-        self.decide(at, label, who, |random| if n <= 1 { 0 } else { random % n }, tell)
+        let most = n.saturating_sub(1);
+        self.decide(at, label, who, most, |random| if n <= 1 { 0 } else { random % n }, tell)
     }
 
     /// True once in `1_000_000 / rate`, and where a script says so.
@@ -135,7 +136,7 @@ impl Choices {
         tell: impl FnOnce() -> String,
     ) -> bool {
         let fires = |random: u64| u64::from(random % 1_000_000 < u64::from(rate));
-        self.decide(at, label, who, fires, |_| tell()) != 0
+        self.decide(at, label, who, 1, fires, |_| tell()) != 0
     }
 
     fn decide(
@@ -143,6 +144,7 @@ impl Choices {
         at: u64,
         label: &'static str,
         who: u64,
+        most: u64,
         value: impl FnOnce(u64) -> u64,
         tell: impl FnOnce(u64) -> String,
     ) -> u64 {
@@ -151,7 +153,8 @@ impl Choices {
         let nth = *count;
         *count = nth.wrapping_add(1);
         let value = match &self.script {
-            Some(script) => script.get(&(hash, who, nth)).copied().unwrap_or(0),
+            // With other choices left out there may be less to choose from than there was.
+            Some(script) => script.get(&(hash, who, nth)).copied().unwrap_or(0).min(most),
             None => value(mix(mix(self.seed ^ hash) ^ mix(who ^ (u64::from(nth) << 40)))),
         };
         self.made += 1;

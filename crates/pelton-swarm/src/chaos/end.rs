@@ -28,7 +28,11 @@ impl Chaos {
         }
         let world = self.world.clone();
         let registry = self.registry().clone();
-        let counters: Vec<_> = self.sides.iter().map(|side| side.notifier.clone()).collect();
+        let counters: Vec<_> = self
+            .sides
+            .iter()
+            .map(|side| (side.notifier.clone(), side.driver.wants_nonblocking()))
+            .collect();
         for side in &self.sides {
             // Leases outlive their driver, now and then.
             if hard != 1 {
@@ -47,9 +51,10 @@ impl Chaos {
         if registry.live() > 0 {
             return violation(format!("{} buffers were never dropped", registry.live()));
         }
-        for notifier in counters {
+        for (notifier, readiness) in counters {
             let counters = notifier.counters().snapshot();
-            if counters.leaked + counters.stale + counters.orphans > 0 {
+            let stale = if readiness { 0 } else { counters.stale };
+            if counters.leaked + stale + counters.orphans > 0 {
                 return violation(format!("a driver left something behind: {counters:?}"));
             }
             if counters.in_flight_total() > 0 || counters.buffers_in_use > 0 {

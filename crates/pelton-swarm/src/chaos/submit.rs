@@ -32,6 +32,7 @@ impl Chaos {
         let open = desc.is_none_or(|desc| at.descs.borrow()[desc].open);
         let way = dice.below(4);
         let mut silent = false;
+        self.starting.set(self.starting.get() + 1);
         let begun = self.with(side, |driver| match way {
             0 => driver.start_now(submission, Token::number(token)),
             1 => driver.submit_and_look(submission, Token::number(token)).map(|(key, done)| {
@@ -40,6 +41,7 @@ impl Chaos {
             }),
             _ => driver.submit(submission, Token::number(token)).map(Started::Pending),
         });
+        self.starting.set(self.starting.get() - 1);
         let cancelled = false;
         self.say(|| {
             let how = match &begun {
