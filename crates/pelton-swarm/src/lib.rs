@@ -13,8 +13,14 @@
 //! ```
 
 mod chaos;
+mod churn;
 mod drive;
+mod echo;
+mod files;
+mod hosted;
 pub mod pattern;
+mod posts;
+mod tasks;
 
 use std::time::Duration;
 
@@ -85,9 +91,36 @@ pub struct WorldSpec {
 
 /// Every world.
 pub fn worlds() -> &'static [WorldSpec] {
-    &[WorldSpec {
-        name: "chaos",
-        about: "every operation of raw drivers, in random order, given up and cancelled at random",
-        run: chaos::run,
-    }]
+    &[
+        WorldSpec {
+            name: "chaos",
+            about: "every operation of raw drivers, in random order, given up and cancelled at random",
+            run: chaos::run,
+        },
+        WorldSpec {
+            name: "echo",
+            about: "clients that are idle for long and send streams back and forth; timers of every kind",
+            run: |seed, options| hosted::run(seed, options, 7 * 24 * 60, echo::scenario),
+        },
+        WorldSpec {
+            name: "churn",
+            about: "connections that come in storms and end in every manner",
+            run: |seed, options| hosted::run(seed, options, 60, churn::scenario),
+        },
+        WorldSpec {
+            name: "tasks",
+            about: "tasks ended in every manner, futures dropped at any moment, the blocking pool",
+            run: |seed, options| hosted::run(seed, options, 60, tasks::scenario),
+        },
+        WorldSpec {
+            name: "posts",
+            about: "reactors of one host that post to each other and await each other's tasks",
+            run: |seed, options| hosted::run(seed, options, 60, posts::scenario),
+        },
+        WorldSpec {
+            name: "files",
+            about: "a log that is synced, on a host that loses power",
+            run: |seed, options| hosted::run(seed, options, 60, files::scenario),
+        },
+    ]
 }

@@ -9,7 +9,7 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::choices::{Decision, parse_script, script};
-use super::fault::Faults;
+use super::fault::{Fault, Faults};
 use super::file::Kind;
 use super::state::{HostId, Job, MICRO, Nanos, ProcId, Ran, State};
 use crate::sys::RawDescriptor;
@@ -160,6 +160,11 @@ impl World {
     /// Switches all faults off, or on again: with none, everything is to come to its end.
     pub fn set_faults(&self, on: bool) {
         self.with(|state| state.faults_on = on);
+    }
+
+    /// How often a fault comes, in millionths of the occasions for it.
+    pub fn rate(&self, fault: Fault) -> u32 {
+        self.with(|state| state.faults.rate(fault))
     }
 
     /// Makes a choice: a number below `n`, where 0 is the dull one. `label` and `who` name it in a replay, and

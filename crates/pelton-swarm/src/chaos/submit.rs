@@ -293,7 +293,7 @@ impl Chaos {
         let fd = self.sides[side].descs.borrow()[desc].fd;
         let on = Some(desc);
         let datagram = matches!(what, What::SendDatagram { .. });
-        if let Ok(bytes) = <[u8; 16]>::try_from(bytes) {
+        if !all && let Ok(bytes) = <[u8; 16]>::try_from(bytes) {
             self.submit(side, dice, on, what, vec![], Submission::send(fd, bytes));
             return;
         }

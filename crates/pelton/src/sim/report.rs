@@ -82,6 +82,8 @@ pub struct Report {
     pub trace_hash: u64,
     /// Events that happened.
     pub events: u64,
+    /// Choices that were made, dull ones too.
+    pub choices: u64,
     /// The virtual time that passed.
     pub elapsed: Duration,
 }

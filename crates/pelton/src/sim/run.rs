@@ -31,6 +31,7 @@ pub struct Options {
     grace: Duration,
     vary: bool,
     twice: bool,
+    replay: Option<String>,
 }
 
 impl Options {
@@ -39,7 +40,7 @@ impl Options {
     pub fn new(seed: u64) -> Options {
         let minute = Duration::from_secs(60);
         let world = WorldOptions::swarm(seed);
-        Options { world, time_limit: minute, grace: minute, vary: true, twice: true }
+        Options { world, time_limit: minute, grace: minute, vary: true, twice: true, replay: None }
     }
 
     /// Which faults there are, instead of those that the seed would pick.
@@ -76,6 +77,13 @@ impl Options {
     /// Whether a run that goes well is run again to see whether it does the same. On by default.
     pub fn twice(mut self, twice: bool) -> Options {
         self.twice = twice;
+        self
+    }
+
+    /// Makes just these choices, as [`Failure::replay`] writes them, instead of those of the seed. The
+    /// environment variable `PELTON_SIM_REPLAY` does the same for the seed that `PELTON_SIM_SEED` names.
+    pub fn replay(mut self, choices: &str) -> Options {
+        self.replay = Some(choices.to_owned());
         self
     }
 
@@ -574,9 +582,9 @@ pub fn run_with(options: Options, scenario: impl Fn(&Sim)) -> Report {
 pub fn try_run(options: Options, scenario: impl Fn(&Sim)) -> Result<Report, Box<Failure>> {
     hush();
     let seed = options.seed();
-    let replayed =
-        std::env::var("PELTON_SIM_REPLAY").ok().filter(|_| seed_of_environment() == Some(seed));
-    if let Some(text) = replayed {
+    let of_environment =
+        || std::env::var("PELTON_SIM_REPLAY").ok().filter(|_| seed_of_environment() == Some(seed));
+    if let Some(text) = options.replay.clone().or_else(of_environment) {
         let world = World::replay_text(&options.world, &text)
             .unwrap_or_else(|error| panic!("PELTON_SIM_REPLAY: {error}"));
         let run = once(world, &options, &scenario, true);
@@ -585,10 +593,12 @@ pub fn try_run(options: Options, scenario: impl Fn(&Sim)) -> Result<Report, Box<
         let story = run.decisions;
         return Err(Box::new(Failure { seed, kind, what, story, decisions, shrunk_in: 1 }));
     }
-    let first = once(World::new(&options.world), &options, &scenario, false);
+    // What was chosen is written down only for a run that is known to fail.
+    let quiet = WorldOptions { keep: false, ..options.world.clone() };
+    let first = once(World::new(&quiet), &options, &scenario, false);
     let Some((kind, what)) = first.failure else {
         if options.twice {
-            let second = once(World::new(&options.world), &options, &scenario, false);
+            let second = once(World::new(&quiet), &options, &scenario, false);
             if second.report.trace_hash != first.report.trace_hash {
                 let what = "the same seed did two different things: something in the test does not go through Pelton (a clock, a HashMap's order, a thread)".to_owned();
                 let kind = Kind::NotDeterministic;
@@ -599,7 +609,7 @@ pub fn try_run(options: Options, scenario: impl Fn(&Sim)) -> Result<Report, Box<
         }
         return Ok(first.report);
     };
-    let all = first.decisions;
+    let all = once(World::new(&options.world), &options, &scenario, false).decisions;
     let decisions = all.len();
     let again = |some: &[Decision]| {
         let world = World::replay(&options.world, some);
@@ -644,6 +654,7 @@ fn once(world: World, options: &Options, scenario: &impl Fn(&Sim), loud: bool) -
         seed: options.seed(),
         trace_hash: world.trace_hash(),
         events: world.events(),
+        choices: world.choices(),
         elapsed: world.now(),
     };
     let run = Run { failure: sim.0.failure.take(), report, decisions: world.decisions() };
