@@ -10,7 +10,7 @@ use pelton::net::{TcpListener, TcpStream};
 use pelton::sim::Sim;
 use pelton::time;
 
-use crate::hosted::pause;
+use crate::hosted::{must, pause};
 use crate::pattern;
 
 const CLIENTS: usize = 4;
@@ -115,9 +115,9 @@ async fn visit(stream: TcpStream, connection: u64, client: bool) {
 }
 
 fn check(key: u64, offset: &mut u64, bytes: &[u8]) {
-    assert!(pattern::matches(key, *offset, bytes), "bytes of another stream at {offset}");
+    must!(pattern::matches(key, *offset, bytes), "bytes of another stream at {offset}");
     *offset += bytes.len() as u64;
-    assert!(*offset <= LEN as u64, "more came than was sent");
+    must!(*offset <= LEN as u64, "more came than was sent");
 }
 
 async fn read(stream: &TcpStream, key: u64, room: usize) {

@@ -8,7 +8,7 @@ use pelton::net::{TcpListener, TcpStream};
 use pelton::sim::Sim;
 use pelton::time;
 
-use crate::hosted::pause;
+use crate::hosted::{must, pause};
 use crate::pattern;
 
 const SERVERS: usize = 2;
@@ -49,7 +49,7 @@ async fn serve() -> io::Result<()> {
             let key = pattern::direction(pattern::connection(peer), true);
             let mut offset = 0;
             while let Ok(Some(bytes)) = stream.recv().await {
-                assert!(pattern::matches(key, offset, &bytes), "the server got other bytes");
+                must!(pattern::matches(key, offset, &bytes), "the server got other bytes");
                 offset += bytes.len() as u64;
                 if stream.send_all(bytes).await.is_err() {
                     break;
@@ -63,7 +63,7 @@ async fn serve() -> io::Result<()> {
 async fn sleep(span: Duration) {
     let until = time::now() + span;
     time::sleep(span).await;
-    assert!(time::now() >= until, "a sleep ended early");
+    must!(time::now() >= until, "a sleep ended early");
 }
 
 async fn timers() {
@@ -71,12 +71,12 @@ async fn timers() {
     let first = interval.tick().await;
     for n in 1..4 {
         let tick = interval.tick().await;
-        assert!(tick >= first + n * Duration::from_millis(700), "an interval ticked early");
+        must!(tick >= first + n * Duration::from_millis(700), "an interval ticked early");
     }
     let until = time::now() + Duration::from_millis(30);
     let limited = time::timeout(Duration::from_millis(30), time::sleep(Duration::from_secs(60)));
-    assert!(limited.await.is_err(), "a minute passed in 30 ms");
-    assert!(time::now() >= until, "a time limit was over early");
+    must!(limited.await.is_err(), "a minute passed in 30 ms");
+    must!(time::now() >= until, "a time limit was over early");
 }
 
 async fn client(number: usize, idle: u64) -> io::Result<()> {
@@ -108,10 +108,10 @@ async fn round(stream: &TcpStream, key: u64) -> Option<()> {
             let received = time::timeout(Duration::from_secs(90), stream.recv()).await;
             let bytes = received.ok()?.ok()??;
             let at = offset + back as u64;
-            assert!(pattern::matches(key, at, &bytes), "what came back is not what was sent");
+            must!(pattern::matches(key, at, &bytes), "what came back is not what was sent");
             back += bytes.len();
         }
-        assert_eq!(back, len, "more came back than was sent");
+        must!(back == len, "more came back than was sent");
         offset += len as u64;
         sleep(Duration::from_millis(pelton::random() % 500)).await;
     }

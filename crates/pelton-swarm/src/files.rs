@@ -10,7 +10,7 @@ use pelton::fs::File;
 use pelton::sim::Sim;
 use pelton::time;
 
-use crate::hosted::pause;
+use crate::hosted::{must, pause};
 use crate::pattern;
 
 const RECORD: usize = 700;
@@ -80,7 +80,7 @@ async fn write(log: &File, mut offset: u64, mut rest: Vec<u8>) {
         rest = back;
         match wrote {
             Ok(n) => {
-                assert!(n > 0 && n <= rest.len(), "a write says {n}");
+                must!(n > 0 && n <= rest.len(), "a write says {n}");
                 rest.drain(..n);
                 offset += n as u64;
             }
@@ -95,7 +95,7 @@ async fn recover(known: &Known, life: usize, lies: bool) {
         match File::open(format!("/log{life}")).await {
             Ok(log) => break log,
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                assert!(synced == 0 || lies, "a log that was synced is gone");
+                must!(synced == 0 || lies, "a log that was synced is gone");
                 return;
             }
             Err(_) => pause().await,
@@ -107,17 +107,17 @@ async fn recover(known: &Known, life: usize, lies: bool) {
         match read {
             Ok(0) => break,
             Ok(n) => {
-                assert_eq!(n, piece.len(), "a read says another number than it brings");
+                must!(n == piece.len(), "a read says another number than it brings");
                 bytes.extend_from_slice(&piece);
             }
             Err(_) => pause().await,
         }
     }
-    assert!(bytes.len() as u64 <= written * RECORD as u64, "a log has more than was written");
+    must!(bytes.len() as u64 <= written * RECORD as u64, "a log has more than was written");
     if lies {
         return;
     }
     let certain = (synced * RECORD as u64) as usize;
-    assert!(bytes.len() >= certain, "{} bytes of {certain} that were synced", bytes.len());
-    assert!(pattern::matches(life as u64, 0, &bytes[..certain]), "what was synced has changed");
+    must!(bytes.len() >= certain, "{} bytes of {certain} that were synced", bytes.len());
+    must!(pattern::matches(life as u64, 0, &bytes[..certain]), "what was synced has changed");
 }

@@ -35,3 +35,13 @@ pub(crate) fn run(
 pub(crate) async fn pause() {
     pelton::time::sleep(Duration::from_millis(10)).await;
 }
+
+/// What must be true, or else the run has failed: also in a task, whose panic only its handle hears of.
+macro_rules! must {
+    ($true:expr, $($what:tt)+) => {
+        if !$true {
+            pelton::sim::current().world().violation(format!($($what)+));
+        }
+    };
+}
+pub(crate) use must;

@@ -1,21 +1,33 @@
 //! Posts: a fleet whose reactors post closures to each other, spawn on each other and await each other's tasks,
 //! while wakes are late, come twice or for nothing. Nothing is lost and nothing is run twice or out of order.
 
+use std::cell::RefCell;
 use std::io;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use pelton::sim::{self, Sim};
+use pelton::Handle;
+use pelton::sim::Sim;
 use pelton::time;
+
+use crate::hosted::must;
 
 const REACTORS: usize = 3;
 const POSTS: u64 = 12;
 
+/// How the reactors reach each other.
+type Handles = Rc<RefCell<Vec<Option<Handle>>>>;
+
 pub(crate) fn scenario(sim: &Sim) {
     let done = Arc::new(AtomicU64::new(0));
     let counted = done.clone();
-    sim.fleet("fleet", REACTORS, move |number| reactor(number, counted.clone()));
+    let handles = Handles::default();
+    sim.fleet("fleet", REACTORS, move |number| {
+        handles.borrow_mut().push(None);
+        reactor(number, handles.clone(), counted.clone())
+    });
     sim.client("watcher", async move {
         let all = (REACTORS * REACTORS) as u64;
         while done.load(Ordering::Relaxed) < all {
@@ -25,13 +37,20 @@ pub(crate) fn scenario(sim: &Sim) {
     });
 }
 
-async fn reactor(own: usize, done: Arc<AtomicU64>) -> io::Result<()> {
+async fn reactor(own: usize, handles: Handles, done: Arc<AtomicU64>) -> io::Result<()> {
+    handles.borrow_mut()[own] = Some(Handle::current());
     // The others begin at the same moment.
     time::sleep(Duration::from_millis(1 + own as u64)).await;
     for other in 0..REACTORS {
         let done = done.clone();
+        let handle = loop {
+            if let Some(handle) = handles.borrow()[other].clone() {
+                break handle;
+            }
+            time::sleep(Duration::from_millis(1)).await;
+        };
         pelton::spawn(async move {
-            talk(other).await;
+            talk(handle).await;
             done.fetch_add(1, Ordering::Relaxed);
         })
         .detach();
@@ -39,13 +58,12 @@ async fn reactor(own: usize, done: Arc<AtomicU64>) -> io::Result<()> {
     std::future::pending().await
 }
 
-async fn talk(other: usize) {
-    let handle = sim::current().handle("fleet", other);
+async fn talk(handle: Handle) {
     let seen = Arc::new(Mutex::new(Vec::new()));
     for number in 0..POSTS {
         let list = seen.clone();
         let posted = handle.post(move || list.lock().expect("no poster panics").push(number));
-        assert!(posted.is_ok(), "a reactor that runs refused a post");
+        must!(posted.is_ok(), "a reactor that runs refused a post");
         match pelton::random() % 4 {
             0 => time::sleep(Duration::from_micros(pelton::random() % 3_000)).await,
             1 => {
@@ -54,15 +72,15 @@ async fn talk(other: usize) {
                     number * 7
                 });
                 match back.await {
-                    Ok(back) => assert_eq!(back, number * 7, "another task's output"),
-                    Err(error) => panic!("a task on another reactor failed: {error}"),
+                    Ok(back) => must!(back == number * 7, "another task's output"),
+                    Err(error) => must!(false, "a task on another reactor failed: {error}"),
                 }
             }
             2 => {
                 let asleep = handle.spawn_with(|| time::sleep(Duration::from_secs(3_600)));
                 pelton::yield_now().await;
                 asleep.abort();
-                assert!(asleep.await.is_err(), "an hour has passed");
+                must!(asleep.await.is_err(), "an hour has passed");
             }
             _ => pelton::yield_now().await,
         }
@@ -75,5 +93,5 @@ async fn talk(other: usize) {
         time::sleep(Duration::from_millis(20)).await;
     }
     let seen = seen.lock().expect("no poster panics").clone();
-    assert_eq!(seen, (0..POSTS).collect::<Vec<_>>(), "posts were lost, doubled or mixed");
+    must!(seen == (0..POSTS).collect::<Vec<_>>(), "posts were lost, doubled or mixed");
 }

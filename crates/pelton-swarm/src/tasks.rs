@@ -14,7 +14,7 @@ use pelton::sim::Sim;
 use pelton::time;
 
 use crate::echo::listen;
-use crate::hosted::pause;
+use crate::hosted::{must, pause};
 use crate::pattern;
 
 pub(crate) fn scenario(sim: &Sim) {
@@ -23,7 +23,7 @@ pub(crate) fn scenario(sim: &Sim) {
         loop {
             match impatient(&listener).await {
                 Some(stream) => pelton::spawn(pour(stream)).detach(),
-                None => pelton::yield_now().await,
+                None => time::sleep(Duration::from_millis(pelton::random() % 300)).await,
             }
         }
     });
@@ -40,7 +40,9 @@ async fn impatient(listener: &TcpListener) -> Option<TcpStream> {
 /// Awaits a future for at most so many polls of it, or a little time, and drops it then.
 async fn give_up<F: Future>(polls: u64, future: F) -> Option<F::Output> {
     let mut future = pin!(future);
-    let mut limit = pin!(time::sleep(Duration::from_millis(1 + pelton::random() % 20)));
+    let spans = [20, 20, 2_000];
+    let span = 1 + pelton::random() % spans[(pelton::random() % 3) as usize];
+    let mut limit = pin!(time::sleep(Duration::from_millis(span)));
     let mut left = polls;
     poll_fn(|cx| {
         if let Poll::Ready(output) = future.as_mut().poll(cx) {
@@ -115,9 +117,9 @@ async fn drink() {
     let until = time::now() + Duration::from_secs(60);
     while time::now() < until {
         match give_up(pelton::random() % 4, stream.recv()).await {
-            None => pelton::yield_now().await,
+            None => time::sleep(Duration::from_millis(pelton::random() % 40)).await,
             Some(Ok(Some(lease))) => {
-                assert!(pattern::matches(key, offset, &lease), "a dropped receive lost bytes");
+                must!(pattern::matches(key, offset, &lease), "a dropped receive lost bytes");
                 offset += lease.len() as u64;
                 if pelton::random().is_multiple_of(2) && kept.len() < 3 {
                     kept.push(lease);
@@ -126,7 +128,7 @@ async fn drink() {
                 }
             }
             Some(Ok(None)) => {
-                assert!(offset <= LEN, "more came than was sent");
+                must!(offset <= LEN, "more came than was sent");
                 return;
             }
             Some(Err(_)) => return,
@@ -152,14 +154,17 @@ async fn herd(alive: &Rc<Cell<i64>>) {
                 2 => {
                     let squared = pelton::spawn_blocking(move || number * number).await;
                     if let Ok(squared) = squared {
-                        assert_eq!(squared, number * number);
+                        must!(squared == number * number, "the pool answered another");
                     }
                 }
                 3 => {
                     let inner = pelton::spawn(async { time::sleep(Duration::from_secs(5)).await });
                     time::sleep(span).await;
                     inner.abort();
-                    assert!(inner.await.is_err_and(|error| error.is_cancelled()));
+                    must!(
+                        inner.await.is_err_and(|error| error.is_cancelled()),
+                        "an aborted task went on"
+                    );
                 }
                 4 => {
                     for _ in 0..number {
@@ -177,8 +182,8 @@ async fn herd(alive: &Rc<Cell<i64>>) {
             0 => handle.abort(),
             1 => handle.detach(),
             _ => match handle.await {
-                Ok(back) => assert!(back == number && kind != 1, "another task's output"),
-                Err(error) => assert!(kind == 1 && error.is_panic(), "{error}"),
+                Ok(back) => must!(back == number && kind != 1, "another task's output"),
+                Err(error) => must!(kind == 1 && error.is_panic(), "{error}"),
             },
         }
     }

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use super::choices::{Decision, parse_script, script};
 use super::fault::{Fault, Faults};
 use super::file::Kind;
-use super::state::{HostId, Job, MICRO, Nanos, ProcId, Ran, State};
+use super::state::{HostId, MICRO, Nanos, ProcId, Ran, State};
 use crate::sys::RawDescriptor;
 
 /// How long a driver that waits for another thread waits, in real time, before that is called a deadlock.
@@ -241,7 +241,12 @@ impl World {
     /// A host loses power: its connections fall silent, its disk keeps what was synced. Whoever runs its
     /// reactors drops them then.
     pub fn crash(&self, host: HostId) {
-        let jobs: Vec<Job> = self.with(|state| {
+        // What its blocking pool had begun is done first, as if it had been just in time: whoever waits for it
+        // would otherwise wait for ever.
+        for job in self.with(|state| state.take_jobs(host)) {
+            self.on_host(host, job);
+        }
+        self.with(|state| {
             let at = state.host_mut(host);
             at.up = false;
             at.life += 1;
@@ -256,9 +261,7 @@ impl World {
             state.listeners.retain(|(of, _), _| *of != host);
             state.datagrams.retain(|(of, _), _| *of != host);
             state.crash_disk(host);
-            state.take_jobs(host)
         });
-        drop(jobs);
     }
 
     /// A host has power again.
