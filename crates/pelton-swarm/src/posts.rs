@@ -24,6 +24,7 @@ pub(crate) fn scenario(sim: &Sim) {
     let done = Arc::new(AtomicU64::new(0));
     let counted = done.clone();
     let handles = Handles::default();
+    let held = handles.clone();
     sim.fleet("fleet", REACTORS, move |number| {
         handles.borrow_mut().push(None);
         reactor(number, handles.clone(), counted.clone())
@@ -33,6 +34,8 @@ pub(crate) fn scenario(sim: &Sim) {
         while done.load(Ordering::Relaxed) < all {
             time::sleep(Duration::from_millis(50)).await;
         }
+        // A handle keeps what wakes its reactor.
+        held.borrow_mut().clear();
         Ok(())
     });
 }
