@@ -16,6 +16,7 @@ mod nightly;
 mod no_uring;
 mod run;
 mod seccomp;
+mod sim;
 mod suites;
 mod tally;
 mod test;
@@ -71,6 +72,12 @@ const VERBS: &[Verb] = &[
         usage: "loom",
         about: "the models of what crosses threads, every interleaving, under loom",
         run: loom::verb,
+    },
+    Verb {
+        name: "sim",
+        usage: "sim [--seeds N] [--world NAME] [-- OPTIONS…]",
+        about: "the simulator's worlds under as many seeds as asked, and how fast that went",
+        run: sim::verb,
     },
     Verb {
         name: "no-uring",

@@ -398,8 +398,8 @@ impl Driver {
     #[inline(always)]
     fn take_done<P: Payload>(&self, slot: &Slot) -> P::Output {
         // Released also where the buffer's own code panics.
-        let _release = Release::<P> { core: &self.core, slot, payload: PhantomData };
-        P::finish(&self.core, slot)
+        let release = Release::<P> { core: &self.core, slot, payload: PhantomData };
+        P::conclude(&self.core, slot, release)
     }
 
     /// True when the operation has ended and its outcome can be taken.

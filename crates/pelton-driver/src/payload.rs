@@ -85,6 +85,15 @@ mod sealed {
         fn sent(self, _: usize) -> Self::Outcome {
             unreachable!("only what sends is tried")
         }
+
+        /// [`Sealed::finish`], and then lets go of `release`, which releases the slot. One that drops a part of
+        /// the payload itself does that last: the drop may run the driver.
+        #[inline(always)]
+        fn conclude<R>(core: &Core, slot: &Slot, release: R) -> Self::Outcome {
+            let outcome = Self::finish(core, slot);
+            drop(release);
+            outcome
+        }
     }
 }
 
@@ -287,10 +296,16 @@ macro_rules! sending {
             }
 
             #[inline(always)]
-            fn finish(_: &Core, slot: &Slot) -> Self::Outcome {
+            fn finish(core: &Core, slot: &Slot) -> Self::Outcome {
+                Self::conclude(core, slot, ())
+            }
+
+            #[inline(always)]
+            fn conclude<R>(_: &Core, slot: &Slot, release: R) -> Self::Outcome {
                 let result = ended(slot);
                 // SAFETY: as for `Filling`.
                 let buf: $buf = unsafe { Held::take_last(slot) };
+                drop(release);
                 $finish(result, buf)
             }
 

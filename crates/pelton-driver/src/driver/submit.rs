@@ -85,8 +85,13 @@ impl Driver {
                 Try::Begun(n) => already = n,
             }
         }
+        let closes = matches!(submission.op, Op::Close { .. });
         // SAFETY: the caller says so.
         let Begun { slot, .. } = unsafe { self.start_on(submission, token(), already, true) }?;
+        if closes && slot.state.get() == State::Done {
+            // A close that ended at once has announced itself; its submitter finds that out by himself.
+            slot.unset(bits::ANNOUNCED);
+        }
         Ok(Launched::Flying(Flight::new(slot)))
     }
 

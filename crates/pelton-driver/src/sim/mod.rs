@@ -30,6 +30,7 @@ mod fault;
 mod file;
 mod ring;
 mod seal;
+mod shrink;
 mod state;
 mod stream;
 mod words;
@@ -37,5 +38,6 @@ mod world;
 
 pub use choices::{Decision, Name, script_text};
 pub use fault::{Fault, Faults};
+pub use shrink::shrink;
 pub use state::{HostId, ProcId as ReactorId};
 pub use world::{Entered, World, WorldOptions};

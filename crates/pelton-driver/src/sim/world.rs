@@ -9,9 +9,9 @@ use std::sync::{Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::choices::{Decision, parse_script, script};
-use super::fault::Faults;
+use super::fault::{Fault, Faults};
 use super::file::Kind;
-use super::state::{HostId, Job, MICRO, Nanos, ProcId, Ran, State};
+use super::state::{HostId, MICRO, Nanos, ProcId, Ran, State};
 use crate::sys::RawDescriptor;
 
 /// How long a driver that waits for another thread waits, in real time, before that is called a deadlock.
@@ -162,6 +162,11 @@ impl World {
         self.with(|state| state.faults_on = on);
     }
 
+    /// How often a fault comes, in millionths of the occasions for it.
+    pub fn rate(&self, fault: Fault) -> u32 {
+        self.with(|state| state.faults.rate(fault))
+    }
+
     /// Makes a choice: a number below `n`, where 0 is the dull one. `label` and `who` name it in a replay, and
     /// `story` tells of one that was not dull.
     pub fn choose(
@@ -257,7 +262,12 @@ impl World {
     /// A host loses power: its connections fall silent, its disk keeps what was synced. Whoever runs its
     /// reactors drops them then.
     pub fn crash(&self, host: HostId) {
-        let jobs: Vec<Job> = self.with(|state| {
+        // What its blocking pool had begun is done first, as if it had been just in time: whoever waits for it
+        // would otherwise wait for ever.
+        for job in self.with(|state| state.take_jobs(host)) {
+            self.on_host(host, job);
+        }
+        self.with(|state| {
             let at = state.host_mut(host);
             at.up = false;
             at.life += 1;
@@ -272,9 +282,7 @@ impl World {
             state.listeners.retain(|(of, _), _| *of != host);
             state.datagrams.retain(|(of, _), _| *of != host);
             state.crash_disk(host);
-            state.take_jobs(host)
         });
-        drop(jobs);
     }
 
     /// A host has power again.

@@ -61,7 +61,6 @@ mod panics;
 mod report;
 mod run;
 mod scene;
-mod shrink;
 mod trouble;
 mod turns;
 

@@ -31,6 +31,7 @@ pub struct Options {
     pub(super) allow_panics: bool,
     pub(super) partitions: u32,
     pub(super) crashes: u32,
+    pub(super) replay: Option<String>,
 }
 
 impl Options {
@@ -48,7 +49,16 @@ impl Options {
             allow_panics: false,
             partitions: 0,
             crashes: 0,
+            replay: None,
         }
+    }
+
+    /// Makes just these choices, as [`Failure::replay`](super::Failure::replay) writes them, instead of those of
+    /// the seed. The environment variable `PELTON_SIM_REPLAY` does the same for the seed that `PELTON_SIM_SEED`
+    /// names.
+    pub fn replay(mut self, choices: &str) -> Options {
+        self.replay = Some(choices.to_owned());
+        self
     }
 
     /// Which faults there are, instead of those that the seed would pick.

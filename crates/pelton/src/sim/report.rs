@@ -49,6 +49,22 @@ pub struct Failure {
 }
 
 impl Failure {
+    /// A failure of which nothing but this is known: for worlds that are run by other means than
+    /// [`run`](super::run).
+    pub fn new(seed: u64, kind: Kind, what: String) -> Failure {
+        Failure {
+            seed,
+            kind,
+            what,
+            at: Duration::ZERO,
+            story: Vec::new(),
+            told: Vec::new(),
+            decisions: 0,
+            shrunk_in: 0,
+            again: String::new(),
+        }
+    }
+
     /// What the environment variable `PELTON_SIM_REPLAY` takes to make just this happen again.
     pub fn replay(&self) -> String {
         pelton_driver::sim::script_text(&self.story)
@@ -117,6 +133,8 @@ pub struct Report {
     pub trace_hash: u64,
     /// Events that happened.
     pub events: u64,
+    /// Choices that were made, dull ones too.
+    pub choices: u64,
     /// The virtual time that passed.
     pub elapsed: Duration,
 }

@@ -4,12 +4,11 @@ use std::cell::{Cell, RefCell};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::time::Duration;
 
-use pelton_driver::sim::{Decision, World};
+use pelton_driver::sim::{Decision, World, shrink};
 
 use super::options::Options;
 use super::report::{Failure, Kind, Report};
 use super::scene::Sim;
-use super::shrink::shrink;
 use super::{environment, panics};
 
 /// How many choices, dull ones too, all the runs of one shrinking may make.
@@ -80,7 +79,7 @@ pub fn run_with(options: Options, scenario: impl Fn(&Sim)) -> Report {
 /// The run failed: how, and the shrunk story.
 pub fn try_run(options: Options, scenario: impl Fn(&Sim)) -> Result<Report, Box<Failure>> {
     let seed = options.seed();
-    if let Some(text) = environment::replay(seed) {
+    if let Some(text) = options.replay.clone().or_else(|| environment::replay(seed)) {
         let world = World::replay_text(&options.world, &text)
             .unwrap_or_else(|error| panic!("PELTON_SIM_REPLAY: {error}"));
         let run = once(world, &options, &scenario, true);
@@ -194,6 +193,7 @@ fn once(world: World, options: &Options, scenario: &impl Fn(&Sim), loud: bool) -
         seed: options.seed(),
         trace_hash: world.trace_hash(),
         events: world.events(),
+        choices: world.choices(),
         elapsed: world.now(),
     };
     let run = Run {

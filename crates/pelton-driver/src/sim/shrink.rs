@@ -1,18 +1,18 @@
 //! Shrinking: finding the fewest choices that still make a run fail.
 //!
-//! A run that makes only some of its choices is the same run with the others dull (`choices.rs` in the driver
+//! A run that makes only some of its choices is the same run with the others dull (`choices.rs`
 //! says why), so choices can be taken out in any combination: first all of a kind, then by delta debugging in
 //! smaller and smaller pieces, then their values are brought down.
 
 use std::collections::BTreeMap;
 
-use pelton_driver::sim::Decision;
+use super::choices::Decision;
 
 /// How many runs at most.
 const MOST_RUNS: usize = 600;
 
 /// The fewest of `decisions` with which `fails` is still true, as far as that was found; and in how many runs.
-pub(super) fn shrink(
+pub fn shrink(
     decisions: Vec<Decision>,
     mut fails: impl FnMut(&[Decision]) -> bool,
 ) -> (Vec<Decision>, usize) {
