@@ -8,6 +8,9 @@
 //! busy until the job's result has come back to the driver's thread, so that memory outlives the job;
 //! a driver that is dropped waits for its jobs, and leaks what will not end.
 
+// Under a model checker only the models use the pool.
+#![cfg_attr(any(loom, shuttle), allow(dead_code))]
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, PoisonError};
