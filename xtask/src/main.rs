@@ -9,7 +9,9 @@ mod bench;
 mod check;
 mod ci;
 mod floor;
+mod fuzz;
 mod interrupted;
+mod kernels;
 mod loom;
 mod metadata;
 mod nightly;
@@ -74,6 +76,12 @@ const VERBS: &[Verb] = &[
         run: loom::verb,
     },
     Verb {
+        name: "shuttle",
+        usage: "shuttle",
+        about: "the same models with more threads, in many random interleavings, under shuttle",
+        run: loom::shuttle,
+    },
+    Verb {
         name: "sim",
         usage: "sim [--seeds N] [--world NAME] [-- OPTIONS…]",
         about: "the simulator's worlds under as many seeds as asked, and how fast that went",
@@ -90,6 +98,18 @@ const VERBS: &[Verb] = &[
         usage: "interrupted [--only CALL] [--require] [-- CARGO-TEST-ARGS…]",
         about: "the tests while every third wait is interrupted, and with io_uring refused (strace)",
         run: interrupted::verb,
+    },
+    Verb {
+        name: "fuzz",
+        usage: "fuzz [script] [request] [parse] [--seconds N] [--require]",
+        about: "libFuzzer on the targets of fuzz/, a minute each (nightly; skipped where missing)",
+        run: fuzz::verb,
+    },
+    Verb {
+        name: "kernels",
+        usage: "kernels [--install] [--require] [--kernel IMAGE] [--only NAME]",
+        about: "the tests on Linux 6.1 in an emulated machine (qemu; skipped where it is missing)",
+        run: kernels::verb,
     },
     Verb {
         name: "bench",
@@ -129,6 +149,9 @@ fn main() -> ExitCode {
 }
 
 fn dispatch(mut words: impl Iterator<Item = OsString>) -> Outcome {
+    if kernels::is_guest() {
+        return kernels::guest();
+    }
     let Some(name) = words.next() else {
         print!("{}", help_text());
         return Err("which verb?".into());

@@ -83,7 +83,7 @@ fn or_default(command: &mut Command, name: &str, value: &str) {
 }
 
 /// Takes `--require`, asks what is missing, and skips or fails by it, or runs the checker.
-fn unless_skipped(
+pub(crate) fn unless_skipped(
     mut args: Args,
     name: &str,
     lacks: fn() -> Option<String>,
@@ -113,7 +113,7 @@ fn sanitized(sanitizer: &str, subcommand: &str, host: &str, target_dir: &str) ->
 }
 
 /// The triple of this machine, which the nightly compiler knows.
-fn host() -> Outcome<String> {
+pub(crate) fn host() -> Outcome<String> {
     host_line(&output_of(nightly("rustc").arg("-vV"))?)
 }
 
@@ -140,7 +140,7 @@ fn lacks_miri() -> Option<String> {
     })
 }
 
-fn lacks_asan() -> Option<String> {
+pub(crate) fn lacks_asan() -> Option<String> {
     if !cfg!(target_os = "linux") {
         return Some("the sanitizers are set up for Linux only".into());
     }

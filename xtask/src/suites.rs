@@ -32,6 +32,10 @@ pub(crate) const MIRI_SIMULATED: &[&[&str]] = &[
 pub(crate) const SANITIZED: &[&[&str]] =
     &[&["-p", "pelton-driver", "-p", "pelton", "--all-features", "--tests", "--lib"]];
 
-/// Under loom: the modules that are called `loom`.
-pub(crate) const LOOM: &[&[&str]] =
-    &[&["-p", "pelton-driver", "--lib", "loom"], &["-p", "pelton", "--lib", "loom"]];
+/// Under loom and under shuttle: the modules that are called so, or `models` where both run them.
+pub(crate) const LOOM: &[&[&str]] = &[
+    &["-p", "pelton-driver", "--lib", "models"],
+    &["-p", "pelton", "--lib", "--", "models", "loom"],
+];
+pub(crate) const SHUTTLE: &[&[&str]] =
+    &[&["-p", "pelton-driver", "--lib", "models"], &["-p", "pelton", "--lib", "models"]];

@@ -8,16 +8,22 @@
 //! busy until the job's result has come back to the driver's thread, so that memory outlives the job;
 //! a driver that is dropped waits for its jobs, and leaks what will not end.
 
+// Under a model checker only the models use the pool.
+#![cfg_attr(any(loom, shuttle), allow(dead_code))]
+
 use std::collections::VecDeque;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, PoisonError};
+#[cfg(not(any(loom, shuttle)))]
 use std::time::Duration;
 
 use crate::notify::Notifier;
+use crate::sync::{Condvar, Mutex, MutexGuard};
 use crate::sys::calls;
 
 /// The most threads of the process's pool.
 pub const MAX_THREADS: usize = 64;
+#[cfg(not(any(loom, shuttle)))]
 const IDLE: Duration = Duration::from_secs(10);
 
 type Job = Box<dyn FnOnce() + Send>;
@@ -27,6 +33,7 @@ struct Pool {
     work: Condvar,
 }
 
+#[derive(Default)]
 struct State {
     /// Each with a number of its own.
     jobs: VecDeque<(u64, Job)>,
@@ -36,8 +43,12 @@ struct State {
     /// Those of them that run: what may be trusted to get to a job.
     running: usize,
     idle: usize,
+    /// Models have no clock: the ten seconds are over when they say so.
+    #[cfg(any(loom, shuttle))]
+    over: bool,
 }
 
+#[cfg(not(any(loom, shuttle)))]
 static POOL: Pool = Pool {
     state: Mutex::new(State { jobs: VecDeque::new(), next: 0, threads: 0, running: 0, idle: 0 }),
     work: Condvar::new(),
@@ -51,12 +62,20 @@ static POOL: Pool = Pool {
 pub fn run(job: impl FnOnce() + Send + 'static) -> std::io::Result<()> {
     match calls::run_blocking(Box::new(job)) {
         Ok(()) => Ok(()),
-        Err(job) => run_on(&POOL, job, spawn),
+        Err(job) => on_threads(job),
     }
 }
 
-fn spawn() -> std::io::Result<()> {
-    std::thread::Builder::new().name("pelton-blocking".into()).spawn(|| work(&POOL)).map(drop)
+#[cfg(not(any(loom, shuttle)))]
+fn on_threads(job: Job) -> std::io::Result<()> {
+    let thread = std::thread::Builder::new().name("pelton-blocking".into());
+    run_on(&POOL, job, || thread.spawn(|| work(&POOL)).map(drop))
+}
+
+/// A model has a pool of its own.
+#[cfg(any(loom, shuttle))]
+fn on_threads(_: Job) -> std::io::Result<()> {
+    Err(std::io::ErrorKind::Unsupported.into())
 }
 
 /// [`run`] with the system call passed in, for tests that refuse it.
@@ -98,7 +117,7 @@ fn lock(pool: &Pool) -> MutexGuard<'_, State> {
     pool.state.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn work(pool: &'static Pool) {
+fn work(pool: &Pool) {
     let mut state = lock(pool);
     state.running += 1;
     loop {
@@ -113,16 +132,33 @@ fn work(pool: &'static Pool) {
             continue;
         }
         state.idle += 1;
-        let (guard, timeout) =
-            pool.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
-        state = guard;
+        let over;
+        (state, over) = rest(pool, state);
         state.idle -= 1;
-        if timeout.timed_out() && state.jobs.is_empty() {
+        if over && state.jobs.is_empty() {
             state.threads -= 1;
             state.running -= 1;
             return;
         }
     }
+}
+
+/// Waits for work: true when there was none for too long.
+#[cfg(not(any(loom, shuttle)))]
+fn rest<'a>(pool: &'a Pool, state: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, bool) {
+    let (state, timeout) =
+        pool.work.wait_timeout(state, IDLE).unwrap_or_else(PoisonError::into_inner);
+    (state, timeout.timed_out())
+}
+
+#[cfg(any(loom, shuttle))]
+fn rest<'a>(pool: &'a Pool, state: MutexGuard<'a, State>) -> (MutexGuard<'a, State>, bool) {
+    if state.over {
+        return (state, true);
+    }
+    let state = pool.work.wait(state).unwrap_or_else(PoisonError::into_inner);
+    let over = state.over;
+    (state, over)
 }
 
 /// Results on their way home to one driver.
@@ -160,7 +196,9 @@ pub(crate) fn submit(job: FileJob, replies: Arc<Replies>, home: Notifier) -> boo
     .is_ok()
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, any(loom, shuttle)))]
+mod models;
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
     use std::sync::mpsc;
@@ -186,16 +224,7 @@ mod tests {
 
     #[test]
     fn a_thread_that_cannot_be_had_refuses_its_own_job_and_not_that_of_another() {
-        let pool = Pool {
-            state: Mutex::new(State {
-                jobs: VecDeque::new(),
-                next: 0,
-                threads: 0,
-                running: 0,
-                idle: 0,
-            }),
-            work: Condvar::new(),
-        };
+        let pool = Pool { state: Mutex::default(), work: Condvar::new() };
         let refuse = || Err(std::io::ErrorKind::OutOfMemory.into());
         let (done, results) = mpsc::channel();
         let job = |n: u32| -> Job {

@@ -18,10 +18,7 @@
 //! When the wake itself fails the producer rolls the latch back, so that the next one tries again
 //! instead of trusting a wake that never happened.
 
-#[cfg(loom)]
-use loom::sync::atomic::{AtomicU32, Ordering};
-#[cfg(not(loom))]
-use std::sync::atomic::{AtomicU32, Ordering};
+use crate::sync::{AtomicU32, Ordering};
 
 const RUNNING: u32 = 0;
 const SLEEPING: u32 = 1;
@@ -93,7 +90,7 @@ impl Default for WakeLatch {
     }
 }
 
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
     use super::*;
 
@@ -123,22 +120,22 @@ mod tests {
     }
 }
 
-#[cfg(all(test, loom))]
-mod loom_tests {
+#[cfg(all(test, any(loom, shuttle)))]
+mod models {
     use super::*;
-    use loom::sync::{Arc, atomic::AtomicUsize};
+    use crate::sync::model::*;
 
-    /// An owner that drains and sleeps while two producers push: nothing is stranded.
+    /// An owner that drains and sleeps while producers push: nothing is stranded.
     #[test]
     fn no_item_is_stranded_behind_a_sleeping_owner() {
-        loom::model(|| {
+        check(|| {
             let latch = Arc::new(WakeLatch::new());
             let items = Arc::new(AtomicUsize::new(0));
             let kernel = Arc::new(AtomicUsize::new(0));
-            let producers: Vec<_> = (0..2)
+            let producers: Vec<_> = (0..OTHERS)
                 .map(|_| {
                     let (latch, items, kernel) = (latch.clone(), items.clone(), kernel.clone());
-                    loom::thread::spawn(move || {
+                    thread::spawn(move || {
                         items.fetch_add(1, Ordering::Relaxed);
                         if latch.raise() == Raise::MustWake {
                             kernel.fetch_add(1, Ordering::Release);
@@ -152,7 +149,7 @@ mod loom_tests {
             for producer in producers {
                 producer.join().unwrap();
             }
-            if slept && drained < 2 {
+            if slept && drained < OTHERS {
                 assert_eq!(
                     kernel.load(Ordering::Acquire),
                     1,
@@ -161,19 +158,19 @@ mod loom_tests {
             }
             latch.clear();
             drained += items.swap(0, Ordering::Relaxed);
-            assert_eq!(drained, 2);
+            assert_eq!(drained, OTHERS);
         });
     }
 
     /// A wake that fails is not trusted by the producers after it.
     #[test]
     fn a_failed_wake_leaves_the_next_producer_to_wake() {
-        loom::model(|| {
+        check(|| {
             let latch = Arc::new(WakeLatch::new());
             assert!(latch.try_sleep());
             let other = {
                 let latch = latch.clone();
-                loom::thread::spawn(move || {
+                thread::spawn(move || {
                     if latch.raise() == Raise::MustWake {
                         latch.roll_back();
                     }

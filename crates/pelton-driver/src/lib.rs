@@ -39,8 +39,11 @@ mod core;
 mod counters;
 mod descriptor;
 mod driver;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod fake_tests;
+#[cfg(any(test, feature = "fuzzing"))]
+#[doc(hidden)]
+pub mod fuzzing;
 mod items;
 mod latch;
 mod memory;
@@ -54,6 +57,7 @@ mod scratch;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
+mod sync;
 mod sys;
 pub mod system;
 mod timer;

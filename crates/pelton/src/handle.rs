@@ -6,82 +6,32 @@
 
 use std::fmt;
 use std::io;
-use std::pin::Pin;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Poll, Waker};
+use std::sync::Arc;
 
 use pelton_driver::{Backend, Counters, Notifier, Snapshot};
 
+use crate::inbox::{Inbox, Post};
 use crate::reactor::Reactor;
-use crate::task::JoinError;
-
-type Post = Box<dyn FnOnce() + Send>;
+use crate::remote_join::{self, RemoteJoinHandle};
 
 pub(crate) struct Shared {
     notifier: Notifier,
-    posts: Mutex<Posts>,
-    stop: AtomicBool,
+    pub(crate) inbox: Inbox,
     backend: Backend,
     fallback: Option<String>,
 }
 
-#[derive(Default)]
-struct Posts {
-    queue: Vec<Post>,
-    closed: bool,
-}
-
 impl Shared {
     pub(crate) fn new(notifier: Notifier, backend: Backend, fallback: Option<&str>) -> Shared {
-        Shared {
-            notifier,
-            posts: Mutex::default(),
-            stop: AtomicBool::new(false),
-            backend,
-            fallback: fallback.map(str::to_owned),
-        }
-    }
-
-    fn lock(&self) -> MutexGuard<'_, Posts> {
-        self.posts.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    pub(crate) fn take_posts(&self) -> Vec<Post> {
-        std::mem::take(&mut self.lock().queue)
-    }
-
-    pub(crate) fn stop_requested(&self) -> bool {
-        self.stop.load(Ordering::Acquire)
-    }
-
-    /// Lets a reactor that was asked to stop be run again.
-    pub(crate) fn clear_stop(&self) {
-        self.stop.store(false, Ordering::Release);
-    }
-
-    /// The reactor has ended: what was posted is dropped, and nothing is accepted any more.
-    pub(crate) fn close(&self) {
-        let mut posts = self.lock();
-        posts.closed = true;
-        let left = std::mem::take(&mut posts.queue);
-        drop(posts);
-        // Outside the lock: what a closure owns is user code.
-        drop(left);
+        let (inbox, fallback) = (Inbox::default(), fallback.map(str::to_owned));
+        Shared { notifier, inbox, backend, fallback }
     }
 
     fn post(&self, post: Post) -> Result<(), Closed> {
-        let mut posts = self.lock();
-        if posts.closed {
-            drop(posts);
-            return Err(Closed(()));
-        }
-        posts.queue.push(post);
-        drop(posts);
         // A wake that the kernel refuses is counted and rolled back; the closure stays queued, and runs
         // with the reactor's next wake, whoever makes it.
-        let _ = self.notifier.notify();
-        Ok(())
+        let wake = || drop(self.notifier.notify());
+        if self.inbox.post(post, wake) { Ok(()) } else { Err(Closed(())) }
     }
 }
 
@@ -165,32 +115,23 @@ impl Handle {
         F: Future + 'static,
         F::Output: Send + 'static,
     {
-        let state = Arc::new(Mutex::new(Remote {
-            outcome: None,
-            taken: false,
-            waiter: None,
-            task: None,
-            aborted: false,
-        }));
-        let promise = Promise { state: state.clone() };
+        let (promise, handle) = remote_join::pair();
         let _ = self.shared.post(Box::new(move || {
             let task = Reactor::current().tasks.spawn(async move { make().await });
-            let abort = AbortOnDrop(task);
-            Reactor::current().tasks.spawn(follow(abort, promise)).detach();
+            Reactor::current().tasks.spawn(promise.follow(task)).detach();
         }));
-        RemoteJoinHandle { state }
+        handle
     }
 
     /// Asks the reactor to end: [`shutdown_requested`](crate::shutdown_requested) and
     /// [`Runtime::run`](crate::Runtime::run) return. Asking again changes nothing.
     pub fn shutdown(&self) {
-        self.shared.stop.store(true, Ordering::Release);
-        let _ = self.shared.notifier.notify();
+        self.shared.inbox.ask_to_stop(|| drop(self.shared.notifier.notify()));
     }
 
     /// True once the reactor has ended.
     pub fn is_closed(&self) -> bool {
-        self.shared.lock().closed
+        self.shared.inbox.is_closed()
     }
 
     /// The reactor's counters now, without stopping it.
@@ -217,120 +158,5 @@ impl Handle {
 impl fmt::Debug for Handle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Handle").field("backend", &self.shared.backend).finish_non_exhaustive()
-    }
-}
-
-/// Waits for the task and keeps the promise; stops the task when that is asked for.
-async fn follow<T: Send + 'static>(mut task: AbortOnDrop<T>, promise: Promise<T>) {
-    let outcome = std::future::poll_fn(|cx| {
-        let mut state = lock(&promise.state);
-        if state.aborted {
-            task.0.abort();
-        }
-        state.task = Some(cx.waker().clone());
-        drop(state);
-        Pin::new(&mut task.0).poll(cx)
-    })
-    .await;
-    promise.keep(outcome);
-}
-
-struct AbortOnDrop<T>(crate::JoinHandle<T>);
-
-impl<T> Drop for AbortOnDrop<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-struct Remote<T> {
-    outcome: Option<Result<T, JoinError>>,
-    taken: bool,
-    waiter: Option<Waker>,
-    task: Option<Waker>,
-    aborted: bool,
-}
-
-fn lock<T>(state: &Mutex<Remote<T>>) -> MutexGuard<'_, Remote<T>> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-/// An outcome that will be there, or a cancellation when this is dropped.
-struct Promise<T> {
-    state: Arc<Mutex<Remote<T>>>,
-}
-
-impl<T> Promise<T> {
-    fn keep(self, outcome: Result<T, JoinError>) {
-        lock(&self.state).outcome = Some(outcome);
-    }
-}
-
-impl<T> Drop for Promise<T> {
-    fn drop(&mut self) {
-        let mut state = lock(&self.state);
-        if state.outcome.is_none() && !state.taken {
-            state.outcome = Some(Err(JoinError::cancelled()));
-        }
-        let (waiter, task) = (state.waiter.take(), state.task.take());
-        drop(state);
-        drop(task);
-        if let Some(waiter) = waiter {
-            waiter.wake();
-        }
-    }
-}
-
-/// The outcome of a future that was spawned onto a reactor from elsewhere. Can be awaited on any thread
-/// and any executor. Dropping it detaches the task.
-#[must_use = "await the outcome, or `detach` to say that nobody waits for it"]
-pub struct RemoteJoinHandle<T> {
-    state: Arc<Mutex<Remote<T>>>,
-}
-
-impl<T> RemoteJoinHandle<T> {
-    /// Asks to cancel the task: its future is dropped, on its reactor's thread.
-    pub fn abort(&self) {
-        let mut state = lock(&self.state);
-        state.aborted = true;
-        let task = state.task.take();
-        drop(state);
-        if let Some(task) = task {
-            task.wake();
-        }
-    }
-
-    /// Lets the task go on with nobody waiting for it.
-    pub fn detach(self) {}
-
-    /// True once the task has ended.
-    pub fn is_finished(&self) -> bool {
-        let state = lock(&self.state);
-        state.outcome.is_some() || state.taken
-    }
-}
-
-impl<T> Future for RemoteJoinHandle<T> {
-    type Output = Result<T, JoinError>;
-
-    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let mut state = lock(&self.state);
-        if let Some(outcome) = state.outcome.take() {
-            state.taken = true;
-            return Poll::Ready(outcome);
-        }
-        if state.taken {
-            return Poll::Ready(Err(JoinError::taken()));
-        }
-        let before = state.waiter.replace(cx.waker().clone());
-        drop(state);
-        drop(before);
-        Poll::Pending
-    }
-}
-
-impl<T> fmt::Debug for RemoteJoinHandle<T> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RemoteJoinHandle").finish_non_exhaustive()
     }
 }

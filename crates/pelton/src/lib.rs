@@ -50,11 +50,13 @@ mod fleet;
 pub mod fs;
 mod handle;
 pub mod hash;
+mod inbox;
 pub mod io;
 pub mod net;
 mod operation;
 mod reactor;
 mod reads;
+mod remote_join;
 mod runtime;
 pub mod signal;
 #[cfg(feature = "sim")]
@@ -66,7 +68,8 @@ pub mod time;
 pub use blocking::spawn_blocking;
 pub use fault::Fault;
 pub use fleet::{Drain, Fleet, FleetBuilder, FleetError, Member};
-pub use handle::{Closed, Handle, RemoteJoinHandle};
+pub use handle::{Closed, Handle};
+pub use remote_join::RemoteJoinHandle;
 pub use runtime::{Builder, Dispatch, Runtime, block_on, sendable, shutdown_requested, spawn};
 pub use task::{JoinError, JoinHandle, yield_now};
 

@@ -171,7 +171,7 @@ impl Reactor {
         self.tasks.drain_remote();
         if woken {
             self.run_posts();
-            if self.shared.stop_requested() {
+            if self.shared.inbox.stop_requested() {
                 self.stop_waiters.wake_all();
             }
         }
@@ -290,7 +290,7 @@ impl Reactor {
     /// Runs the closures that other threads have posted, those that are there now. Each by itself: one
     /// that panics is counted, and told of, and harms nobody.
     fn run_posts(&self) {
-        for post in self.shared.take_posts() {
+        for post in self.shared.inbox.take_posts() {
             self.driver.counters().posts.add(1);
             if task::contain(post) {
                 self.driver.counters().post_panics.add(1);
@@ -318,7 +318,7 @@ impl Reactor {
         self.ended.set(true);
         // For good: an operation then finds out why.
         self.budget.set(0);
-        self.shared.close();
+        self.shared.inbox.close();
         self.tasks.clear();
     }
 

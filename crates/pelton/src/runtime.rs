@@ -163,7 +163,7 @@ impl Runtime {
     /// Runs whatever has been spawned until [`Handle::shutdown`]. Can be called again after that.
     pub fn run(&self) {
         self.block_on(shutdown_requested());
-        self.reactor.shared.clear_stop();
+        self.reactor.shared.inbox.clear_stop();
     }
 
     /// Spawns a task, from outside [`Runtime::block_on`]. It runs when the runtime does.
@@ -271,7 +271,7 @@ pub fn sendable<F: Future>(future: F) -> impl Future<Output = F::Output> + Send 
 pub async fn shutdown_requested() {
     let mut waiter = StopWaiter { reactor: Reactor::current(), place: None };
     poll_fn(|cx| {
-        if waiter.reactor.shared.stop_requested() {
+        if waiter.reactor.shared.inbox.stop_requested() {
             return Poll::Ready(());
         }
         waiter.reactor.wait_for_stop(cx.waker(), &mut waiter.place);

@@ -318,6 +318,7 @@ pub(crate) unsafe fn send(fd: RawDescriptor, ptr: *const u8, len: usize) -> i32 
 
 /// # Safety
 /// The header and its parts are valid.
+#[allow(clippy::unnecessary_cast)] // With other C libraries the number has another type.
 unsafe fn parts<'a>(header: *const MessageHeader) -> &'a [Part] {
     // SAFETY: by the caller.
     unsafe {

@@ -1061,6 +1061,7 @@ fn len_of(parts: &[(*mut u8, usize)]) -> usize {
 ///
 /// # Safety
 /// What the entry names is valid.
+#[allow(clippy::unnecessary_cast)] // With other C libraries the number has another type.
 unsafe fn parts_of(entry: &Entry) -> Vec<(*mut u8, usize)> {
     let code = entry.opcode;
     if code == IoringOp::Sendmsg as u8 || code == IoringOp::Recvmsg as u8 {

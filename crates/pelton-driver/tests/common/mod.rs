@@ -74,6 +74,13 @@ pub fn small() -> Config {
 }
 
 impl On {
+    /// True where several receives share a buffer of the pool. Elsewhere a driver halves large buffers and has
+    /// more of them, which tells.
+    pub fn fills_buffers_piecewise(&self) -> bool {
+        let large = Config { pool_buffers: 2, pool_buffer_len: 8192, ..small() };
+        self.driver_with(large).snapshot().buffers_total == 2
+    }
+
     pub fn driver(&self) -> Driver {
         self.driver_with(small())
     }

@@ -61,7 +61,7 @@ pub(crate) fn run(script: &[u8]) -> u64 {
         }
         let (live, notifier) = (play.live.clone(), driver.notifier());
         world.set_faults(false);
-        if script.len() % 2 == 0 {
+        if script.len().is_multiple_of(2) {
             play.finish();
         } else {
             // With everything in flight: the drop is to end it.
@@ -375,7 +375,7 @@ impl<'a> Play<'a> {
                         let buf = self.counted(room());
                         self.submit(Submission::recv(fd, buf), |key| Held::Fill(key, expects));
                     }
-                    26 if with % 3 == 0 => {
+                    26 if with.is_multiple_of(3) => {
                         let held = |key| Held::FillInline(key, expects);
                         self.submit(Submission::recv(fd, [0; 8]), held);
                     }
@@ -397,10 +397,10 @@ impl<'a> Play<'a> {
                         let buf = full(self);
                         self.submit(Submission::send(fd, buf), Held::Send);
                     }
-                    30 if with % 3 == 0 => {
+                    30 if with.is_multiple_of(3) => {
                         counted(2 * len);
                         let bufs = vec![full(self), full(self)];
-                        let all = with % 2 == 0;
+                        let all = with.is_multiple_of(2);
                         let op = if all {
                             Submission::send_vectored_all(fd, bufs)
                         } else {
@@ -420,13 +420,13 @@ impl<'a> Play<'a> {
                     }
                 }
             }
-            End::Listener { fd, .. } if what % 2 == 0 => {
+            End::Listener { fd, .. } if what.is_multiple_of(2) => {
                 self.submit(Submission::accept(fd), Held::Accept);
             }
             End::Listener { fd, .. } => self.submit(Submission::accept_multi(fd), Held::Accepts),
             End::File { fd } => {
                 let offset = u64::from(with) * 37;
-                if what % 2 == 0 {
+                if what.is_multiple_of(2) {
                     let buf = self.counted(room());
                     self.submit(Submission::read_at(fd, buf, offset), Held::Read);
                 } else {

@@ -72,7 +72,7 @@ mod queue;
 mod remote;
 mod root;
 mod slab;
-mod sync;
+pub(crate) mod sync;
 #[cfg(feature = "sim")]
 pub(crate) mod turning;
 mod waker;
@@ -80,7 +80,7 @@ mod yield_now;
 
 #[cfg(all(test, loom))]
 mod loom_tests;
-#[cfg(all(test, not(loom)))]
+#[cfg(all(test, not(any(loom, shuttle))))]
 mod tests;
 
 use std::future::Future;
@@ -287,7 +287,7 @@ impl Tasks {
     }
 
     /// Tasks whose future exists.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     fn live(&self) -> usize {
         self.core().local.live.get()
     }

@@ -162,7 +162,7 @@ impl Slab {
     }
 
     /// Zombies, counted by walking.
-    #[cfg(all(test, not(loom)))]
+    #[cfg(all(test, not(any(loom, shuttle))))]
     pub(super) fn zombies(&self) -> usize {
         std::iter::successors(self.zombies.get(), |header| header.next.get()).count()
     }

@@ -1,0 +1,59 @@
+//! What the fuzzer runs of the driver's own parsers, and what must hold whatever the bytes are.
+
+use std::mem::MaybeUninit;
+
+use crate::sys::{AddressLength, AddressStorage, socket_address, write_address};
+
+/// An address as a system has written it into that many bytes: it is none, or it can be written and read again.
+///
+/// # Panics
+/// Something that must hold does not.
+pub fn address(bytes: &[u8]) {
+    // On the heap and no longer than it says, so that a sanitizer sees who reads beyond.
+    let exact: Box<[u8]> = bytes[..bytes.len().min(size_of::<AddressStorage>())].into();
+    let len = exact.len() as AddressLength;
+    // SAFETY: `len` bytes, all initialised.
+    let Some(first) = (unsafe { socket_address(exact.as_ptr().cast(), len) }) else { return };
+    let mut storage = MaybeUninit::<AddressStorage>::zeroed();
+    // SAFETY: a whole storage, which is ours.
+    let again = unsafe {
+        let len = write_address(&first, storage.as_mut_ptr());
+        socket_address(storage.as_ptr(), len)
+    };
+    assert_eq!(again, Some(first));
+}
+
+/// The text by which a failed simulation is played again: it is refused with words, or it is one.
+///
+/// # Panics
+/// Something that must hold does not.
+#[cfg(feature = "sim")]
+pub fn replay(bytes: &[u8]) {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
+    let options = crate::sim::WorldOptions::new(1);
+    if let Err(error) = crate::sim::World::replay_text(&options, text) {
+        assert!(!error.is_empty());
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    #[test]
+    fn random_addresses_hold() {
+        let mut state = 0x9E37_79B9_7F4A_7C15_u64;
+        for _ in 0..if cfg!(miri) { 300 } else { 50_000 } {
+            let mut bytes = [0; 40];
+            for byte in &mut bytes {
+                state ^= state << 13;
+                state ^= state >> 7;
+                state ^= state << 17;
+                *byte = (state >> 32) as u8;
+            }
+            let len = usize::from(bytes[39]) % 40;
+            let family = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, 77];
+            let family = family[usize::from(bytes[38]) % 4] as libc::sa_family_t;
+            bytes[..2].copy_from_slice(&family.to_ne_bytes());
+            super::address(&bytes[..len]);
+        }
+    }
+}
