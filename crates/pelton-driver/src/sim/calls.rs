@@ -187,6 +187,12 @@ fn options<R>(fd: RawDescriptor, f: impl FnOnce(&mut Options) -> R) -> Result<R,
 }
 
 pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
+    // What a pair of Unix sockets does not have, and what is no hop limit.
+    match option {
+        SocketOption::NoDelay(_) | SocketOption::Ttl(_) if is_unix(fd) => return -libc::EOPNOTSUPP,
+        SocketOption::Ttl(ttl) if !(1..=255).contains(&ttl) => return -libc::EINVAL,
+        _ => {}
+    }
     let set = options(fd, |options| match option {
         SocketOption::NoDelay(nodelay) => options.nodelay = nodelay,
         SocketOption::Ttl(ttl) => options.ttl = Some(ttl),
@@ -195,6 +201,11 @@ pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
         SocketOption::ReusePort(reuse) => options.reuse_port = reuse,
     });
     set.err().unwrap_or(0)
+}
+
+fn is_unix(fd: RawDescriptor) -> bool {
+    let is = |state: &mut State| Some(state.stream(state.of_fd(fd)?)?.unix);
+    here(is).flatten().unwrap_or(false)
 }
 
 pub(crate) fn nodelay(fd: RawDescriptor) -> Result<bool, i32> {

@@ -499,6 +499,12 @@ impl State {
         if stream.shut_write {
             return Err(-libc::EPIPE);
         }
+        // There is no network between the ends of a pair: that one is closed is known at once.
+        let (unix, peer) = (stream.unix, stream.peer);
+        if unix && peer.is_none_or(|peer| self.file(peer).is_none()) {
+            return Err(-libc::EPIPE);
+        }
+        let Some(stream) = self.stream(id) else { return Err(-libc::EBADF) };
         if len == 0 {
             return Ok(0);
         }
