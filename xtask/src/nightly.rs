@@ -16,16 +16,17 @@ use crate::{Outcome, run};
 
 pub(crate) fn miri(args: Args) -> Outcome {
     unless_skipped(args, "miri", lacks_miri, || {
-        count(suites::MIRI, |suite| {
-            let mut command = nightly("cargo");
-            command.args(["miri", "test"]).args(suite);
-            or_default(
-                &mut command,
-                "MIRIFLAGS",
-                "-Zmiri-strict-provenance -Zmiri-disable-isolation",
-            );
-            command
-        })
+        interpreted(suites::MIRI, "-Zmiri-strict-provenance -Zmiri-disable-isolation")?;
+        interpreted(suites::MIRI_SIMULATED, "-Zmiri-permissive-provenance -Zmiri-disable-isolation")
+    })
+}
+
+fn interpreted(suites: &[&[&str]], flags: &str) -> Outcome {
+    count(suites, |suite| {
+        let mut command = nightly("cargo");
+        command.args(["miri", "test"]).args(suite);
+        or_default(&mut command, "MIRIFLAGS", flags);
+        command
     })
 }
 

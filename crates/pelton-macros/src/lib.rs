@@ -1,4 +1,6 @@
-//! `#[pelton::main]` and `#[pelton::test]`. Use them through the `pelton` crate.
+//! `#[pelton::main]`, `#[pelton::test]` and `#[pelton::sim_test]`. Use them through the `pelton` crate.
+
+mod sim_test;
 
 use proc_macro::TokenStream;
 use quote::quote;
@@ -28,6 +30,41 @@ pub fn main(arguments: TokenStream, item: TokenStream) -> TokenStream {
 #[proc_macro_attribute]
 pub fn test(arguments: TokenStream, item: TokenStream) -> TokenStream {
     on_reactor(arguments, item, quote!(#[::core::prelude::v1::test]))
+}
+
+/// Runs a function that sets up a simulation as a test, under many seeds. It needs `pelton`'s feature `sim`.
+///
+/// ```ignore
+/// use pelton::sim::Sim;
+///
+/// #[pelton::sim_test(seeds = 200, faults = "harmless", partitions = 50_000)]
+/// fn no_order_is_lost(sim: &Sim) {
+///     sim.host("shop", || async { shop().await });
+///     sim.client("buyer", async { buy("shop:80").await });
+/// }
+/// ```
+///
+/// Each argument may be left out:
+///
+/// - `seeds = 100`: how many.
+/// - `faults = "swarm"`: each seed picks which there are; `"harmless"`: those that no application should
+///   notice; `"none"`.
+/// - `partitions = 0`, `crashes = 0`: how often the network is cut, or a host loses power, in millionths for
+///   each tenth of a second.
+/// - `time_limit_secs = 60`, `grace_secs = 60`: virtual time with faults, and then without.
+/// - `latency_micros = 250`: the least time from one host to another.
+/// - `vary = true`, `twice = true`, `shrink = true`, `allow_panics = false`: as the methods of
+///   `pelton::sim::Options` of these names.
+/// - `options = path::to::function`: changes whatever else there is: `fn(Options) -> Options`, called last.
+///
+/// In the environment `PELTON_SIM_SEED=7` runs that seed alone, and `PELTON_SIM_SEEDS=1000` or
+/// `PELTON_SIM_SEEDS=100..200` others than the attribute says. A failure prints the command that makes it
+/// happen again.
+#[proc_macro_attribute]
+pub fn sim_test(arguments: TokenStream, item: TokenStream) -> TokenStream {
+    sim_test::expand(arguments.into(), item.into())
+        .unwrap_or_else(syn::Error::into_compile_error)
+        .into()
 }
 
 fn on_reactor(

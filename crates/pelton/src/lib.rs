@@ -34,11 +34,14 @@
 //!
 //! # Features
 //! - `bytes`: buffer traits for `bytes::Bytes` and `bytes::BytesMut`.
-//! - `sim`: `Backend::Sim`, a simulated system under the real backends.
+//! - `sim`: `pelton::sim` and `#[pelton::sim_test]`, deterministic simulation for tests; `Backend::Sim`, a
+//!   simulated system under the real backends.
 
 pub use pelton_driver as driver;
 pub use pelton_driver::system::random;
 pub use pelton_driver::{Backend, Lease};
+#[cfg(feature = "sim")]
+pub use pelton_macros::sim_test;
 pub use pelton_macros::{main, test};
 
 mod blocking;
@@ -46,6 +49,7 @@ mod fault;
 mod fleet;
 pub mod fs;
 mod handle;
+pub mod hash;
 pub mod io;
 pub mod net;
 mod operation;

@@ -64,7 +64,9 @@ fn an_echo_without_faults_ends_and_leaves_nothing() {
 
 #[test]
 fn an_echo_survives_a_hundred_swarms() {
-    sim::run_seeds(100, echo);
+    for seed in 0..100 {
+        sim::run_with(Options::new(seed).time_limit(Duration::from_secs(1)), echo);
+    }
 }
 
 #[test]
@@ -81,4 +83,18 @@ fn virtual_time_is_not_real_time() {
     );
     assert!(report.elapsed >= Duration::from_secs(86_400));
     assert!(real.elapsed() < Duration::from_secs(60));
+}
+
+#[test]
+fn outside_of_a_simulation_a_runtime_on_the_simulated_system_runs_its_jobs_itself() {
+    let runtime = pelton::Builder::new().backend(pelton::Backend::Sim).build().unwrap();
+    let written = runtime.block_on(async {
+        let file = pelton::fs::File::create("/data").await?;
+        let (written, _) = file.write_at("hello", 0).await;
+        file.sync_all().await?;
+        let (read, bytes) = file.read_at(Vec::with_capacity(16), 0).await;
+        assert_eq!((read?, &bytes[..]), (5, &b"hello"[..]));
+        written
+    });
+    assert_eq!(written.unwrap(), 5);
 }

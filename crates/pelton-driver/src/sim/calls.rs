@@ -92,7 +92,9 @@ pub(crate) fn enter_default() {
 pub(crate) fn prefers_readiness() -> bool {
     here(|state| {
         let who = state.current_host.0.into();
-        state.choose_told("readiness", who, 2, |_| "the driver ran on readiness".into()) == 1
+        let host = state.current_host;
+        let name = state.host_name(host).to_owned();
+        state.choose_told("readiness", who, 2, |_| format!("{name} ran on epoll")) == 1
     })
     .unwrap_or(false)
 }
@@ -136,7 +138,8 @@ pub(crate) fn resolve(name: &str, port: u16) -> Option<std::io::Result<Vec<Socke
         None => Err(std::io::Error::new(
             std::io::ErrorKind::NotFound,
             format!(
-                "the simulated world has no host named {name:?}: add it with `World::add_host` or `World::add_name`"
+                "no host is named {name:?} in the simulation; there are {} (others can be added with `add_name`)",
+                state.names.keys().map(String::as_str).collect::<Vec<_>>().join(", ")
             ),
         )),
     })
@@ -272,6 +275,11 @@ pub(crate) fn set_nonblocking(fd: RawDescriptor) -> Result<bool, i32> {
 }
 
 pub(crate) fn close(fd: RawDescriptor) -> i32 {
+    if !is_here(fd) && World::current().is_none() {
+        // Dropped on a thread that is not the world's, as real ones may be.
+        super::world::remote_call(fd, true);
+        return 0;
+    }
     call(|state| {
         state.count_call();
         state.close_fd(fd)
@@ -282,7 +290,10 @@ pub(crate) fn close(fd: RawDescriptor) -> i32 {
 fn tried(fd: RawDescriptor, f: impl FnOnce(&mut State, FileId) -> i32) -> i32 {
     on_file(fd, |state, file| {
         let who = file.index.into();
-        if state.fault(Fault::Interrupted, who, || "a call was interrupted".into()) {
+        if state.fault(Fault::Interrupted, who, String::new) {
+            state.tell(Fault::Interrupted.name(), who, |state| {
+                format!("a call on {} was interrupted", state.file_name(file))
+            });
             return -libc::EINTR;
         }
         f(state, file)
@@ -321,7 +332,7 @@ pub(crate) unsafe fn send(fd: RawDescriptor, ptr: *const u8, len: usize) -> i32 
 unsafe fn parts<'a>(header: *const MessageHeader) -> &'a [Part] {
     // SAFETY: by the caller.
     unsafe {
-        let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen as usize);
+        let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen);
         if len == 0 { &[] } else { std::slice::from_raw_parts(parts, len) }
     }
 }
@@ -444,11 +455,15 @@ pub(crate) unsafe fn pread(fd: RawDescriptor, ptr: *mut u8, len: usize, offset: 
 /// # Safety
 /// As for [`pread`].
 pub(crate) unsafe fn pread_cached(fd: RawDescriptor, ptr: *mut u8, len: usize, offset: u64) -> i32 {
-    let cached = on_file(fd, |state, file| match state.file(file) {
+    let cached = on_file(fd, |state, id| match state.file(id) {
         Some(File { kind: Kind::Disk(_), .. }) => {
-            state.choose_told("not cached", file.index.into(), 2, |_| {
-                "a read was not in the page cache".into()
-            }) as i32
+            let missing = state.choose("not cached", id.index.into(), 2);
+            if missing == 1 {
+                state.tell("not cached", id.index.into(), |state| {
+                    format!("a read of {} was not in the page cache", state.file_name(id))
+                });
+            }
+            missing as i32
         }
         _ => -libc::EOPNOTSUPP,
     });
@@ -487,7 +502,7 @@ pub(crate) fn eventfd_write(fd: RawDescriptor) -> i32 {
 
 /// Wakes a driver of a world from a thread that is not the world's.
 pub(crate) fn remote_wake(fd: RawDescriptor) {
-    super::world::remote_wake(fd);
+    super::world::remote_call(fd, false);
 }
 
 /// True when the descriptor is one of this thread's world.
@@ -528,10 +543,10 @@ pub(crate) fn epoll_wait(
         if timeout == Some(0) {
             return None;
         }
-        if state.fault(Fault::EnterInterrupted, number, || "a wait was interrupted".into()) {
+        if state.fault_of(Fault::EnterInterrupted, id, number, "was interrupted in its wait") {
             return Some(-libc::EINTR);
         }
-        let early = state.fault(Fault::EnterEarly, number, || "a wait ended early".into());
+        let early = state.fault_of(Fault::EnterEarly, id, number, "ended its wait early");
         early.then_some(0)
     });
     if let Some(result) = broken {
@@ -613,10 +628,10 @@ pub(crate) unsafe fn ring_enter(
     }
     let number = world.with(|state| state.ring_number(id));
     for (fault, errno, story) in [
-        (Fault::EnterInterrupted, Errno::INTR, "a wait was interrupted"),
-        (Fault::EnterEarly, Errno::TIME, "a wait ended early"),
+        (Fault::EnterInterrupted, Errno::INTR, "was interrupted in its wait"),
+        (Fault::EnterEarly, Errno::TIME, "ended its wait early"),
     ] {
-        if world.with(|state| state.fault(fault, number, || story.into())) {
+        if world.with(|state| state.fault_of(fault, id, number, story)) {
             world.with(|state| state.advance(state.now + MICRO));
             return answer(errno);
         }

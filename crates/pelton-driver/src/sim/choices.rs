@@ -27,7 +27,7 @@ pub struct Decision {
     pub value: u64,
     /// The world's time in nanoseconds.
     pub at: u64,
-    /// What it did, in words, where that is known.
+    /// What it did, in words. Empty where another choice's words tell of it: how short a short receive was.
     pub story: String,
 }
 
@@ -164,6 +164,21 @@ impl Choices {
         value
     }
 
+    /// Puts other words to the last choice of this label about this object, which must not have been dull:
+    /// what it comes to is often known only when others have been made.
+    pub(crate) fn retell(&mut self, label: &'static str, who: u64, story: String, at: Option<u64>) {
+        let is = |one: &&mut Decision| one.who == who && one.label == label;
+        if let Some(one) = self.decisions.iter_mut().rev().take(8).find(is) {
+            one.story = story;
+            one.at = at.unwrap_or(one.at);
+        }
+    }
+
+    /// True when choices that are not dull are remembered: words for others are wasted.
+    pub(crate) fn keeps(&self) -> bool {
+        self.keep
+    }
+
     /// Makes something that happened part of the hash of the run.
     pub(crate) fn note(&mut self, what: u64) {
         self.hash = mix(self.hash ^ what);
@@ -249,6 +264,16 @@ mod tests {
         for bad in ["x", "x=1", "x/1=1", "x/1/2=", "x/a/1=1", "x/1/2=3;y"] {
             assert!(parse_script(bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn a_choice_is_told_again_when_more_is_known() {
+        let mut choices = Choices::new(3, None, true);
+        while choices.choose(0, "fault", 1, 2, |_| String::new()) == 0 {}
+        while choices.choose(0, "by how much", 1, 9, |_| String::new()) == 0 {}
+        choices.retell("fault", 1, "by 5".into(), None);
+        let told: Vec<&str> = choices.decisions().iter().map(|one| &*one.story).collect();
+        assert_eq!(told, ["by 5", ""]);
     }
 
     #[test]

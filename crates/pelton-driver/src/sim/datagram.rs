@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use super::fault::Fault;
 use super::file::{File, FileId, Kind};
 use super::state::{Event, HostId, MILLI, State};
+use super::words::time;
 
 /// Datagrams that wait to be received; those that come then are lost.
 const MOST_WAITING: usize = 256;
@@ -104,19 +105,33 @@ impl State {
         let (Some(from), Some(to)) = (datagram.local, datagram.remote) else { return };
         let Some(to_host) = self.route(host, to.ip()) else { return };
         let who = u64::from(from.port());
-        let lost = self.is_cut(host, to_host)
-            || self.fault(Fault::DatagramLost, who, || "a datagram was lost".into());
-        if lost {
+        let ways = |state: &State| {
+            let (from, to) = (state.host_name(host), state.host_name(to_host));
+            format!("a datagram of {} bytes from {from} to {to}", bytes.len())
+        };
+        if self.is_cut(host, to_host) {
             return;
         }
-        let twice = self.fault(Fault::DatagramTwice, who, || "a datagram came twice".into());
+        if self.fault(Fault::DatagramLost, who, String::new) {
+            self.tell(Fault::DatagramLost.name(), who, |state| format!("{} was lost", ways(state)));
+            return;
+        }
+        let twice = self.fault(Fault::DatagramTwice, who, String::new);
+        if twice {
+            let name = Fault::DatagramTwice.name();
+            self.tell(name, who, |state| format!("{} came twice", ways(state)));
+        }
         for _ in 0..1 + u32::from(twice) {
             let mut after = self.trip(who, host, to_host);
-            if self.fault(Fault::DatagramOvertakes, who, || "a datagram was overtaken".into()) {
-                after += self.choose("datagram overtaken by", who, 50) * MILLI;
+            if self.fault(Fault::DatagramOvertakes, who, String::new) {
+                let late = self.choose("datagram overtaken by", who, 50) * MILLI;
+                after += late;
+                self.tell(Fault::DatagramOvertakes.name(), who, |state| {
+                    format!("{} was {} late", ways(state), time(late))
+                });
             }
             let packet = Packet { from, sender: id, to_host, to, bytes: bytes.clone() };
-            self.plan(after, Event::Packet(packet));
+            self.send_over(host, to_host, self.now + after, Event::Packet(packet));
         }
     }
 

@@ -39,6 +39,12 @@ pub(super) struct DiskFile {
     write: bool,
 }
 
+impl DiskFile {
+    pub(super) fn inode(&self) -> usize {
+        self.inode
+    }
+}
+
 fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
     let end = offset + bytes.len();
     if into.len() < end {
@@ -75,6 +81,21 @@ impl State {
         self.try_new_fd(file)
     }
 
+    /// `host:path`.
+    pub(super) fn disk_name(&self, host: HostId, inode: usize) -> String {
+        let of =
+            |(path, at): (&PathBuf, &usize)| (*at == inode).then(|| path.display().to_string());
+        let path = self.host(host).disk.names.iter().find_map(of);
+        format!("{}:{}", self.host_name(host), path.unwrap_or_else(|| "a file without name".into()))
+    }
+
+    /// Puts words to a fault of a file.
+    fn tell_file(&mut self, fault: Fault, host: HostId, inode: usize, story: &str) {
+        self.tell(fault.name(), inode as u64, |state| {
+            format!("{story} {}", state.disk_name(host, inode))
+        });
+    }
+
     fn disk_file(&self, id: FileId) -> Result<(HostId, usize, bool, bool), i32> {
         match self.file(id) {
             Some(File { kind: Kind::Disk(file), host, .. }) => {
@@ -96,17 +117,18 @@ impl State {
             return Err(-libc::EBADF);
         }
         let who = inode as u64;
-        if self.fault(Fault::IoError, who, || format!("a read of file {inode} failed")) {
+        if self.fault(Fault::IoError, who, String::new) {
+            self.tell_file(Fault::IoError, host, inode, "EIO at a read of");
             return Err(-libc::EIO);
         }
         let cached = &self.host(host).disk.inodes[inode].cached;
         let start = usize::try_from(offset).unwrap_or(usize::MAX).min(cached.len());
         let end = start.saturating_add(len).min(cached.len());
         let mut bytes = cached[start..end].to_vec();
-        if bytes.len() > 1
-            && self.fault(Fault::ShortFile, who, || format!("a read of file {inode} was short"))
-        {
+        if bytes.len() > 1 && self.fault(Fault::ShortFile, who, String::new) {
             let n = 1 + self.choose("short-file to", who, bytes.len() as u64 - 1) as usize;
+            let story = format!("{n} bytes instead of {} at a read of", bytes.len());
+            self.tell_file(Fault::ShortFile, host, inode, &story);
             bytes.truncate(n);
         }
         Ok(bytes)
@@ -122,17 +144,19 @@ impl State {
             return -libc::EBADF;
         }
         let who = inode as u64;
-        if self.fault(Fault::NoSpace, who, || format!("file {inode} found no space")) {
+        if self.fault(Fault::NoSpace, who, String::new) {
+            self.tell_file(Fault::NoSpace, host, inode, "no space at a write to");
             return -libc::ENOSPC;
         }
-        if self.fault(Fault::IoError, who, || format!("a write to file {inode} failed")) {
+        if self.fault(Fault::IoError, who, String::new) {
+            self.tell_file(Fault::IoError, host, inode, "EIO at a write to");
             return -libc::EIO;
         }
         let mut n = bytes.len();
-        if n > 1
-            && self.fault(Fault::ShortFile, who, || format!("a write to file {inode} was short"))
-        {
+        if n > 1 && self.fault(Fault::ShortFile, who, String::new) {
             n = 1 + self.choose("short-file to", who, n as u64 - 1) as usize;
+            let story = format!("{n} bytes instead of {} at a write to", bytes.len());
+            self.tell_file(Fault::ShortFile, host, inode, &story);
         }
         let Ok(offset) = usize::try_from(offset) else { return -libc::EFBIG };
         // As much as a test may want, and no more than a machine that runs it has.
@@ -151,10 +175,12 @@ impl State {
             Err(error) => return error,
         };
         let who = number as u64;
-        if self.fault(Fault::IoError, who, || format!("a sync of file {number} failed")) {
+        if self.fault(Fault::IoError, who, String::new) {
+            self.tell_file(Fault::IoError, host, number, "EIO at a sync of");
             return -libc::EIO;
         }
-        if self.fault(Fault::LyingSync, who, || format!("a sync of file {number} was a lie")) {
+        if self.fault(Fault::LyingSync, who, String::new) {
+            self.tell_file(Fault::LyingSync, host, number, "a sync that did nothing of");
             return 0;
         }
         let disk = &mut self.host_mut(host).disk;
@@ -172,10 +198,14 @@ impl State {
         for number in 0..self.host(host).disk.inodes.len() {
             let pending = std::mem::take(&mut self.host_mut(host).disk.inodes[number].pending);
             for write in pending {
-                let kept = self.choose_told("crash keeps", number as u64, 3, |kept| {
+                let kept = self.choose("crash keeps", number as u64, 3);
+                if kept > 0 {
                     let how = if kept == 1 { "whole" } else { "torn" };
-                    format!("a write to file {number} that was not synced survived {how}")
-                });
+                    self.tell("crash keeps", number as u64, |state| {
+                        let name = state.disk_name(host, number);
+                        format!("a write to {name} that was not synced survived the crash {how}")
+                    });
+                }
                 let (Pending::Write { offset, bytes }, 1..) = (&write, kept) else {
                     if let (Pending::Truncate, 1..) = (&write, kept) {
                         self.host_mut(host).disk.inodes[number].durable.clear();
@@ -196,7 +226,12 @@ impl State {
             disk.names.iter().filter(|(n, _)| !known(n)).map(|(n, i)| (n.clone(), *i)).collect()
         };
         for (name, inode) in unsynced {
-            if self.choose("crash keeps name", inode as u64, 2) == 1 {
+            let host_name = self.host_name(host).to_owned();
+            let tell = |_| {
+                let name = name.display();
+                format!("{host_name}:{name} survived the crash though it was not synced")
+            };
+            if self.choose_told("crash keeps name", inode as u64, 2, tell) == 1 {
                 self.host_mut(host).disk.durable_names.insert(name, inode);
             }
         }

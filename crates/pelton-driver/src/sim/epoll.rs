@@ -23,6 +23,17 @@ struct Item {
     spurious: bool,
 }
 
+impl Epoll {
+    pub(super) fn reactor(&self) -> Option<ProcId> {
+        self.proc
+    }
+
+    /// The files that are registered.
+    pub(super) fn watched(&self) -> impl Iterator<Item = FileId> {
+        self.items.values().map(|item| item.file)
+    }
+}
+
 impl State {
     fn epoll(&mut self, id: FileId) -> Option<&mut Epoll> {
         match self.file_mut(id) {
@@ -104,6 +115,12 @@ impl State {
         item.listed = true;
         let len = epoll.ready.len() as u64;
         let ahead = if len == 0 { 0 } else { self.choose("overtakes", number, len.min(8) + 1) };
+        if ahead > 0 {
+            self.tell("overtakes", number, |state| {
+                let (reactor, name) = (state.reactor_of(id), state.file_name(file));
+                format!("{reactor} heard of {name} before {ahead} others")
+            });
+        }
         if let Some(epoll) = self.epoll(id) {
             epoll.ready.insert((len - ahead) as usize, fd);
         }
@@ -122,7 +139,7 @@ impl State {
         let number = epoll.number;
         if let Some(fd) = epoll.items.keys().next_back().copied()
             && self.fault(Fault::WakeSpurious, number, || {
-                "readiness was told of that was not there".into()
+                "an epoll told of readiness that was not there".into()
             })
             && let Some(epoll) = self.epoll(id)
             && let Some(item) = epoll.items.get_mut(&fd)

@@ -113,7 +113,9 @@ impl State {
     /// [`State::new_fd`] where the system may run out of numbers.
     pub(super) fn try_new_fd(&mut self, file: FileId) -> i32 {
         let host = self.current_host.0.into();
-        if self.fault(Fault::NoDescriptor, host, || "no descriptor was free".into()) {
+        let name = self.host_name(self.current_host).to_owned();
+        let tell = || format!("{name} had no descriptor free");
+        if self.fault(Fault::NoDescriptor, host, tell) {
             self.hold(file);
             self.let_go(file);
             return -libc::EMFILE;

@@ -32,6 +32,7 @@ mod ring;
 mod seal;
 mod state;
 mod stream;
+mod words;
 mod world;
 
 pub use choices::{Decision, Name, script_text};

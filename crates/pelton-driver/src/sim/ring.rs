@@ -30,6 +30,7 @@ use super::fault::Fault;
 use super::file::{File, FileId, Kind, Waiter};
 use super::seal::Seal;
 use super::state::{Event, MICRO, MILLI, ProcId, State};
+use super::words::{operation, time};
 use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part, socket_address};
 
 const SQ_HEAD: usize = 0;
@@ -105,6 +106,8 @@ struct Op {
     seal: Seal,
     done: usize,
     started: bool,
+    /// A cancel came too late to stop what it was doing: it does not wait again.
+    cancelled: bool,
     phase: Phase,
 }
 
@@ -217,6 +220,16 @@ impl Ring {
         place.1.take()
     }
 
+    pub(super) fn reactor(&self) -> Option<ProcId> {
+        self.proc
+    }
+
+    /// What waits, by name, and on which file.
+    pub(super) fn waiting(&self) -> impl Iterator<Item = (&'static str, FileId)> {
+        let ops = self.ops.iter().filter_map(|(_, op)| op.as_ref());
+        ops.map(|op| (operation(op.entry.opcode), op.file))
+    }
+
     /// Operations that have not ended.
     pub(super) fn in_flight(&self) -> usize {
         self.ops.len() - self.free.len()
@@ -244,10 +257,19 @@ impl State {
         params: &mut io_uring_params,
     ) -> Result<FileId, Errno> {
         let number = self.files.len() as u64;
-        if self.fault(Fault::RingRefused, 0, || "the kernel refused a ring".into()) {
+        let host = self.current_host;
+        if self.fault(Fault::RingRefused, 0, String::new) {
+            self.tell(Fault::RingRefused.name(), 0, |state| {
+                format!("the kernel of {} refused a ring", state.host_name(host))
+            });
             return Err(Errno::PERM);
         }
-        let old = self.choose_told("old kernel", 0, 2, |_| "the kernel is an old one".into()) == 1;
+        let old = self.choose("old kernel", 0, 2) == 1;
+        if old {
+            self.tell("old kernel", 0, |state| {
+                format!("the kernel of {} is an old one", state.host_name(host))
+            });
+        }
         if old && params.flags.contains(IoringSetupFlags::NO_SQARRAY) {
             return Err(Errno::INVAL);
         }
@@ -319,19 +341,21 @@ impl State {
         let staged = tail.wrapping_sub(head).min(ring.sq_entries);
         let mut take = submit.min(staged);
         if take > 0 {
-            if self.fault(Fault::EnterAgain, who, || "entering the kernel failed: EAGAIN".into()) {
+            if self.fault_of(Fault::EnterAgain, id, who, "could not enter the kernel: EAGAIN") {
                 return Err(Errno::AGAIN);
             }
             if overflowed
-                && self.fault(Fault::EnterBusy, who, || "entering the kernel failed: EBUSY".into())
+                && self.fault_of(Fault::EnterBusy, id, who, "could not enter the kernel: EBUSY")
             {
                 self.flush_overflow(id);
                 return Err(Errno::BUSY);
             }
-            if take > 1
-                && self.fault(Fault::ShortSubmit, who, || "the kernel took not all entries".into())
-            {
+            if take > 1 && self.fault(Fault::ShortSubmit, who, String::new) {
+                let all = take;
                 take = 1 + self.choose("short-submit to", who, u64::from(take) - 1) as u32;
+                self.tell(Fault::ShortSubmit.name(), who, |state| {
+                    format!("{} got {take} of {all} entries submitted", state.reactor_of(id))
+                });
             }
         }
         for taken in 0..take {
@@ -424,6 +448,9 @@ impl State {
             return;
         }
         let ahead = if len == 0 { 0 } else { self.choose("overtakes", number, len.min(8) + 1) };
+        if ahead > 0 {
+            self.tell_op("overtakes", number, id, key, &format!("went on before {ahead} others"));
+        }
         let Some(ring) = self.ring(id) else { return };
         if let Some(op) = ring.op(key) {
             op.phase = Phase::Ready;
@@ -464,17 +491,23 @@ impl State {
         let seal = unsafe { Seal::put(&parts, fills, entry.user_data) };
         self.hold(file);
         let phase = Phase::Ready;
-        let op = Op { entry, file, parts, seal, done: 0, started: false, phase };
+        let op = Op { entry, file, parts, seal, done: 0, started: false, cancelled: false, phase };
         let Some(ring) = self.ring(id) else { return };
         let number = ring.number;
         let key = ring.add(op);
         if is_file_op(entry.opcode) {
             // A worker does it.
-            let after = 20 * MICRO + self.choose("worker takes", number, 256) * MICRO;
-            return self.send_away(id, key, after);
+            let more = self.choose("worker takes", number, 256) * MICRO;
+            if more > 0 {
+                let story = format!("took {} longer", time(more));
+                self.tell_op("worker takes", number, id, key, &story);
+            }
+            return self.send_away(id, key, 20 * MICRO + more);
         }
-        if self.fault(Fault::LateCompletion, number, || "an operation was begun late".into()) {
+        if self.fault(Fault::LateCompletion, number, String::new) {
             let after = (1 + self.choose("late-completion by", number, 2000)) * MICRO;
+            let story = format!("began {} late", time(after));
+            self.tell_op(Fault::LateCompletion.name(), number, id, key, &story);
             return self.send_away(id, key, after);
         }
         self.attempt(id, key);
@@ -497,12 +530,16 @@ impl State {
         let number = ring.number;
         let Some(op) = ring.op(key) else { return };
         op.phase = Phase::Ready;
-        if self.fault(Fault::LateCompletion, number, || "a completion was late".into()) {
+        if self.fault(Fault::LateCompletion, number, String::new) {
             let after = (1 + self.choose("late-completion by", number, 2000)) * MICRO;
+            let story = format!("went on {} late", time(after));
+            self.tell_op(Fault::LateCompletion.name(), number, id, key, &story);
             return self.send_away(id, key, after);
         }
-        if self.fault(Fault::Unseen, number, || "a completion was not seen at first".into()) {
+        if self.fault(Fault::Unseen, number, String::new) {
             let enters = 1 + self.choose("unseen for", number, 4) as u32;
+            let story = format!("was not seen to end for {enters} calls");
+            self.tell_op(Fault::Unseen.name(), number, id, key, &story);
             if let Some(ring) = self.ring(id) {
                 ring.kept.push((key, enters));
             }
@@ -518,9 +555,8 @@ impl State {
         let Some(op) = ring.op(key) else { return };
         let (entry, file) = (op.entry, op.file);
         let code = entry.opcode;
-        if interruptible(code)
-            && self.fault(Fault::Interrupted, number, || "an operation was interrupted".into())
-        {
+        if interruptible(code) && self.fault(Fault::Interrupted, number, String::new) {
+            self.tell_op(Fault::Interrupted.name(), number, id, key, "was interrupted");
             let done = self.ring(id).and_then(|ring| ring.op(key)).map_or(0, |op| op.done);
             let result = if done > 0 { done as i32 } else { -libc::EINTR };
             return self.end(id, key, result, 0);
@@ -572,6 +608,9 @@ impl State {
 
     fn arm(&mut self, id: FileId, key: OpKey, file: FileId, events: i16) {
         if let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) {
+            if op.cancelled {
+                return self.end_cancelled(id, key);
+            }
             op.phase = Phase::Armed;
         }
         self.wait_for(file, Waiter::Op { ring: id, op: key, events });
@@ -596,8 +635,10 @@ impl State {
             if self.ready(file) & libc::POLLIN == 0 {
                 return self.block(id, key, file, libc::POLLIN);
             }
-            let starved =
-                self.fault(Fault::NoBuffer, number, || "a receive found no buffer".into());
+            let starved = self.fault(Fault::NoBuffer, number, String::new);
+            if starved {
+                self.tell_op(Fault::NoBuffer.name(), number, id, key, "found no buffer");
+            }
             let buffer = self.head_buffer(id, entry.buf_group).filter(|_| !starved);
             let Some((ptr, room, number_of)) = buffer else {
                 return self.end(id, key, -libc::ENOBUFS, 0);
@@ -617,9 +658,7 @@ impl State {
             let flags = self.use_buffer(id, entry.buf_group, bytes.len(), number_of);
             let n = bytes.len() as i32;
             let ends = !multi
-                || self.fault(Fault::MultishotEnds, number, || {
-                    "a multishot receive ended by itself".into()
-                });
+                || self.fault_of(Fault::MultishotEnds, id, number, "had a multishot recv end");
             if ends || !self.yields(id, key, n, flags) {
                 return self.end(id, key, n, flags);
             }
@@ -723,9 +762,7 @@ impl State {
                 unsafe { *len = crate::sys::write_address(&peer, address) };
             }
             let ends = !multi
-                || self.fault(Fault::MultishotEnds, number, || {
-                    "a multishot accept ended by itself".into()
-                });
+                || self.fault_of(Fault::MultishotEnds, id, number, "had a multishot accept end");
             if ends || !self.yields(id, key, fd, 0) {
                 return self.end(id, key, fd, 0);
             }
@@ -803,21 +840,32 @@ impl State {
         let number = ring.number;
         let Some(op) = ring.op(key) else { return -libc::ENOENT };
         let (phase, file) = (op.phase, op.file);
-        let (done, code) = (op.done, op.entry.opcode);
         if phase != Phase::Armed {
-            let certain = self.fault(Fault::CancelTooLate, number, || "a cancel was late".into());
-            let goes_on = certain
-                || self.choose_told("cancel race", number, 2, |_| "a cancel lost its race".into())
-                    == 1;
-            if goes_on {
+            let label = if self.fault(Fault::CancelTooLate, number, String::new) {
+                Some(Fault::CancelTooLate.name())
+            } else {
+                (self.choose("cancel race", number, 2) == 1).then_some("cancel race")
+            };
+            if let Some(label) = label {
+                self.tell_op(label, number, id, key, "was cancelled too late");
+                // As Linux has it: it does what it is about to do, and ends where it would have to wait.
+                if let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) {
+                    op.cancelled = true;
+                }
                 return -libc::EALREADY;
             }
         }
         self.wait_no_more(file, id, key);
-        let sends = matches!(code, c if c == IoringOp::Send as u8 || c == IoringOp::Sendmsg as u8);
+        self.end_cancelled(id, key);
+        0
+    }
+
+    fn end_cancelled(&mut self, id: FileId, key: OpKey) {
+        let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) else { return };
+        let (done, code) = (op.done, op.entry.opcode);
+        let sends = code == IoringOp::Send as u8 || code == IoringOp::Sendmsg as u8;
         let result = if sends && done > 0 { done as i32 } else { -libc::ECANCELED };
         self.end(id, key, result, 0);
-        0
     }
 
     pub(super) fn cancel_everything(&mut self, id: FileId) -> u32 {
@@ -860,8 +908,7 @@ impl State {
             return;
         }
         let number = self.ring_number(id);
-        let spills =
-            self.fault(Fault::Overflow, number, || "the completion queue overflowed".into());
+        let spills = self.fault_of(Fault::Overflow, id, number, "had its queue overflow");
         // Descriptor numbers tell worlds apart: two runs of one seed have others.
         let noted = if super::calls::owns(result) { 0 } else { result as u32 };
         self.choices.note(entry.user_data ^ u64::from(noted) << 20);
@@ -911,6 +958,26 @@ impl State {
             n -= here;
         }
         bytes
+    }
+
+    // Telling.
+
+    /// A fault of a reactor as a whole.
+    pub(super) fn fault_of(&mut self, fault: Fault, id: FileId, who: u64, story: &str) -> bool {
+        let fires = self.fault(fault, who, String::new);
+        if fires {
+            self.tell(fault.name(), who, |state| format!("{} {story}", state.reactor_of(id)));
+        }
+        fires
+    }
+
+    fn tell_op(&mut self, label: &'static str, who: u64, id: FileId, key: OpKey, story: &str) {
+        let op = self.ring(id).and_then(|ring| ring.op(key)).map(|op| (op.entry.opcode, op.file));
+        let Some((code, file)) = op else { return };
+        self.tell(label, who, |state| {
+            let (reactor, name) = (state.reactor_of(id), state.file_name(file));
+            format!("{} of {reactor} on {name} {story}", operation(code))
+        });
     }
 
     // Registering.
@@ -1000,7 +1067,7 @@ unsafe fn parts_of(entry: &Entry) -> Vec<(*mut u8, usize)> {
         let header = std::ptr::with_exposed_provenance::<MessageHeader>(entry.addr as usize);
         // SAFETY: the header and its parts are valid, by the caller.
         let parts: &[Part] = unsafe {
-            let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen as usize);
+            let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen);
             if len == 0 { &[] } else { std::slice::from_raw_parts(parts, len) }
         };
         return parts.iter().map(|part| (part.iov_base.cast(), part.iov_len)).collect();

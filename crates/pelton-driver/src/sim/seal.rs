@@ -1,7 +1,8 @@
 //! Seals on memory that the kernel holds: whoever touches it meanwhile is found out when it lets go.
 //!
 //! What is to be filled is filled with a pattern at once; a real kernel may write anywhere in it at any time
-//! too. What is to be read is summed up. Both are looked at again when the operation goes on and when it ends.
+//! too. What is to be read is copied. Both are looked at again when the operation goes on and when it ends, by
+//! comparing whole slices: Miri runs that as one step, where a loop over the bytes would be most of its time.
 
 /// Bytes of each part that are sealed: the front, where things are written.
 const SEALED: usize = 16 * 1024;
@@ -9,7 +10,7 @@ const SEALED: usize = 16 * 1024;
 pub(super) enum Seal {
     None,
     Filled(u8),
-    Summed(u64),
+    Copied(Vec<u8>),
 }
 
 impl Seal {
@@ -32,8 +33,12 @@ impl Seal {
             }
             return Seal::Filled(pattern);
         }
-        // SAFETY: by the caller.
-        Seal::Summed(unsafe { sum(parts) })
+        let mut copy = Vec::new();
+        for (ptr, len) in parts.iter().filter(|part| part.1 > 0) {
+            // SAFETY: by the caller.
+            copy.extend_from_slice(unsafe { sealed(*ptr, *len) });
+        }
+        Seal::Copied(copy)
     }
 
     /// Looks whether the memory is as it was, the first `written` bytes apart.
@@ -45,46 +50,43 @@ impl Seal {
         parts: &[(*mut u8, usize)],
         mut written: usize,
     ) -> Result<(), &'static str> {
-        match *self {
+        match self {
             Seal::None => Ok(()),
             Seal::Filled(pattern) => {
                 for (ptr, len) in parts {
                     let skip = written.min(*len);
                     written -= skip;
-                    let sealed = (*len).min(SEALED);
-                    if skip < sealed {
-                        // SAFETY: initialised by `put`, or written since; by the caller nobody else is at it.
-                        let rest =
-                            unsafe { std::slice::from_raw_parts(ptr.add(skip), sealed - skip) };
-                        if rest.iter().any(|byte| *byte != pattern) {
-                            return Err("its buffer was written to");
-                        }
+                    // SAFETY: initialised by `put`, or written since; by the caller nobody else is at it.
+                    let rest = unsafe { sealed(*ptr, *len) }.get(skip..).unwrap_or_default();
+                    if let [first, others @ ..] = rest
+                        && (first != pattern || *others != rest[..others.len()])
+                    {
+                        return Err("its buffer was written to");
                     }
                 }
                 Ok(())
             }
-            // SAFETY: by the caller.
-            Seal::Summed(before) if unsafe { sum(parts) } != before => {
-                Err("its bytes were changed")
+            Seal::Copied(before) => {
+                let mut before = &before[..];
+                for (ptr, len) in parts.iter().filter(|part| part.1 > 0) {
+                    // SAFETY: by the caller.
+                    let now = unsafe { sealed(*ptr, *len) };
+                    match before.strip_prefix(now) {
+                        Some(rest) => before = rest,
+                        None => return Err("its bytes were changed"),
+                    }
+                }
+                Ok(())
             }
-            Seal::Summed(_) => Ok(()),
         }
     }
 }
 
+/// The sealed front of a part.
+///
 /// # Safety
-/// The parts are valid for reads, and initialised.
-unsafe fn sum(parts: &[(*mut u8, usize)]) -> u64 {
-    let mut sum = 0xCBF2_9CE4_8422_2325;
-    for (ptr, len) in parts.iter().filter(|part| part.1 > 0) {
-        // SAFETY: by the caller.
-        let bytes = unsafe { std::slice::from_raw_parts(*ptr, (*len).min(SEALED)) };
-        for chunk in bytes.chunks(8) {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            sum = (sum ^ u64::from_le_bytes(word)).wrapping_mul(0x9E37_79B9_7F4A_7C15);
-            sum ^= sum >> 29;
-        }
-    }
-    sum
+/// The part is valid for reads, initialised, and written by nobody while the slice lives.
+unsafe fn sealed<'a>(ptr: *mut u8, len: usize) -> &'a [u8] {
+    // SAFETY: by the caller.
+    unsafe { std::slice::from_raw_parts(ptr, len.min(SEALED)) }
 }

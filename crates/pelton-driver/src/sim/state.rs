@@ -12,6 +12,7 @@ use super::fault::{Fault, Faults};
 use super::file::{FileId, FileSlot, Kind};
 use super::ring::OpKey;
 use super::stream::Segment;
+use super::words::time;
 use super::world::WorldOptions;
 use crate::sys::RawDescriptor;
 
@@ -80,6 +81,14 @@ pub(super) enum Event {
     Spurious(ProcId),
 }
 
+/// Why nothing passes between two hosts, and what waits until it does again.
+pub(super) struct Cut {
+    /// What a network loses is lost: connections are tried again, datagrams are gone. Otherwise everything
+    /// is only late.
+    pub(super) loses: bool,
+    pub(super) held: Vec<Event>,
+}
+
 struct Planned {
     at: Nanos,
     order: u64,
@@ -128,8 +137,9 @@ pub(super) struct State {
     pub(super) listeners: HashMap<(HostId, u16), Vec<FileId>>,
     pub(super) datagrams: HashMap<(HostId, u16), FileId>,
     /// Pairs of hosts that cannot reach each other, and what waits for them to.
-    pub(super) cuts: BTreeMap<(HostId, HostId), Vec<Event>>,
-    pub(super) next_connection: u64,
+    pub(super) cuts: BTreeMap<(HostId, HostId), Cut>,
+    /// Both ends of each connection so far, in words.
+    pub(super) connections: Vec<Box<str>>,
     pub(super) procs: Vec<Proc>,
     pub(super) current_host: HostId,
     pub(super) current_proc: Option<ProcId>,
@@ -172,7 +182,7 @@ impl State {
             listeners: HashMap::new(),
             datagrams: HashMap::new(),
             cuts: BTreeMap::new(),
-            next_connection: 0,
+            connections: Vec::new(),
             procs: Vec::new(),
             current_host: HostId(0),
             current_proc: None,
@@ -231,10 +241,11 @@ impl State {
             }
             self.stalled = None;
         }
-        if self.fault_on(Fault::ClockStall)
-            && self.fault(Fault::ClockStall, 0, || "the clock stood still for a while".into())
-        {
+        if self.fault(Fault::ClockStall, 0, String::new) {
             let length = MILLI + self.choose("clock-stall length", 0, 20) * MILLI;
+            self.tell(Fault::ClockStall.name(), 0, |_| {
+                format!("the clock stood still for {}", time(length))
+            });
             self.stalled = Some((self.now + length, self.now));
         }
         self.now
@@ -246,11 +257,12 @@ impl State {
 
     pub(super) fn wall(&mut self) -> SystemTime {
         let host = self.current_host;
-        let name = self.host(host).name.clone();
-        if self.fault(Fault::WallJump, host.0.into(), || format!("the wall clock of {name} jumped"))
-        {
+        if self.fault(Fault::WallJump, host.0.into(), String::new) {
             let jump = self.choose("wall-jump by", host.0.into(), 7_200) as i64 - 3_600;
             self.host_mut(host).wall_offset += jump;
+            self.tell(Fault::WallJump.name(), host.0.into(), |state| {
+                format!("the wall clock of {} jumped by {jump} s", state.host_name(host))
+            });
         }
         let offset = self.host(host).wall_offset;
         let wall = self.wall_base + Duration::from_nanos(self.now);
@@ -387,16 +399,14 @@ impl State {
         if let Some(timeout) = timeout {
             self.plan(timeout, Event::Deadline(proc, wait));
         }
-        let name = self.proc_name(proc);
-        if self.fault(Fault::WakeSpurious, proc.0.into(), || format!("{name} woke for nothing")) {
-            let after = self.choose("wake-spurious after", proc.0.into(), 1000) * MICRO;
+        let who = proc.0.into();
+        if self.fault(Fault::WakeSpurious, who, String::new) {
+            let after = self.choose("wake-spurious after", who, 1000) * MICRO;
+            self.tell(Fault::WakeSpurious.name(), who, |state| {
+                format!("{} woke for nothing after {}", state.reactor_name(proc), time(after))
+            });
             self.plan(after, Event::Spurious(proc));
         }
-    }
-
-    pub(super) fn proc_name(&self, proc: ProcId) -> String {
-        let host = self.procs[proc.0 as usize].host;
-        format!("reactor {} on {}", proc.0, self.host(host).name)
     }
 
     // Wakes.
@@ -408,12 +418,19 @@ impl State {
             _ => return -libc::EINVAL,
         }
         let who = u64::from(id.index);
-        if self.fault(Fault::WakeTwice, who, || "a wake came twice".into()) {
+        let host = self.file(id).map_or(self.current_host, |file| file.host);
+        if self.fault(Fault::WakeTwice, who, String::new) {
             let after = (1 + self.choose("wake-twice after", who, 500)) * MICRO;
+            self.tell(Fault::WakeTwice.name(), who, |state| {
+                format!("a wake of {} came again after {}", state.host_name(host), time(after))
+            });
             self.plan(after, Event::Heard(id));
         }
-        if self.fault(Fault::WakeLate, who, || "a wake came late".into()) {
+        if self.fault(Fault::WakeLate, who, String::new) {
             let after = (1 + self.choose("wake-late by", who, 5000)) * MICRO;
+            self.tell(Fault::WakeLate.name(), who, |state| {
+                format!("a wake of {} came {} late", state.host_name(host), time(after))
+            });
             self.plan(after, Event::Heard(id));
         } else {
             self.wake_file(id, libc::POLLIN);
@@ -433,7 +450,14 @@ impl State {
         let number = self.next_job;
         self.next_job += 1;
         self.jobs.insert(number, (self.current_host, self.current_proc, job));
-        let after = 20 * MICRO + self.choose("job takes", number, 200) * MICRO;
+        let more = self.choose("job takes", number, 200) * MICRO;
+        if more > 0 {
+            self.tell("job takes", number, |state| {
+                let host = state.host_name(state.current_host);
+                format!("a blocking call of {host} took {} longer", time(more))
+            });
+        }
+        let after = 20 * MICRO + more;
         self.plan(after, Event::Job(number));
     }
 
@@ -453,20 +477,33 @@ impl State {
     /// Sends an event over the network from one host to another: at `at`, or when a cut has healed.
     pub(super) fn send_over(&mut self, from: HostId, to: HostId, at: Nanos, event: Event) {
         if from != to
-            && let Some(held) = self.cuts.get_mut(&State::link(from, to))
+            && let Some(cut) = self.cuts.get_mut(&State::link(from, to))
         {
-            held.push(event);
+            cut.held.push(event);
             return;
         }
         self.plan_at(at, event);
     }
 
     pub(super) fn is_cut(&self, a: HostId, b: HostId) -> bool {
-        a != b && self.cuts.contains_key(&State::link(a, b))
+        a != b && self.cuts.get(&State::link(a, b)).is_some_and(|cut| cut.loses)
+    }
+
+    pub(super) fn is_held(&self, a: HostId, b: HostId) -> bool {
+        a != b && self.cuts.get(&State::link(a, b)).is_some_and(|cut| !cut.loses)
+    }
+
+    /// Lets nothing pass between two hosts. A cut that is there already becomes the stricter of both.
+    pub(super) fn cut(&mut self, a: HostId, b: HostId, loses: bool) {
+        if a != b {
+            let empty = Cut { loses, held: Vec::new() };
+            self.cuts.entry(State::link(a, b)).or_insert(empty).loses |= loses;
+        }
     }
 
     pub(super) fn heal(&mut self, a: HostId, b: HostId) {
-        for event in self.cuts.remove(&State::link(a, b)).unwrap_or_default() {
+        let Some(cut) = self.cuts.remove(&State::link(a, b)) else { return };
+        for event in cut.held {
             self.plan(self.latency, event);
         }
     }
@@ -475,11 +512,22 @@ impl State {
     pub(super) fn trip(&mut self, who: u64, from: HostId, to: HostId) -> Nanos {
         let least = if from == to { 5 * MICRO } else { self.latency };
         let more = self.choose("latency", who, 64) * least / 128;
-        let slow = if self.fault(Fault::Slow, who, || format!("connection {who} was slow")) {
-            (1 + self.choose("slow by", who, 200)) * MILLI
-        } else {
-            0
-        };
+        let ends =
+            |state: &State| (state.host_name(from).to_owned(), state.host_name(to).to_owned());
+        if more > 0 {
+            self.tell("latency", who, |state| {
+                let (from, to) = ends(state);
+                format!("the way from {from} to {to} took {} longer", time(more))
+            });
+        }
+        if !self.fault(Fault::Slow, who, String::new) {
+            return least + more;
+        }
+        let slow = (1 + self.choose("slow by", who, 200)) * MILLI;
+        self.tell(Fault::Slow.name(), who, |state| {
+            let (from, to) = ends(state);
+            format!("something from {from} to {to} was {} late", time(slow))
+        });
         least + more + slow
     }
 }

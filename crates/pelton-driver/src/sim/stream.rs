@@ -173,7 +173,8 @@ impl State {
 
     pub(super) fn stream_pair(&mut self, nonblocking: bool) -> (FileId, FileId) {
         let host = self.current_host;
-        let connection = self.fresh_connection();
+        let connection =
+            self.fresh_connection(|state| format!("a pair of {}", state.host_name(host)));
         let ends = [(); 2].map(|()| {
             let mut stream = Stream::new(host, true);
             stream.phase = Phase::Connected;
@@ -186,11 +187,6 @@ impl State {
             }
         }
         (ends[0], ends[1])
-    }
-
-    fn fresh_connection(&mut self) -> u64 {
-        self.next_connection += 1;
-        self.next_connection
     }
 
     fn ephemeral_port(&mut self, host: HostId) -> u16 {
@@ -311,7 +307,9 @@ impl State {
             self.host(host).addresses.iter().find(same).copied().unwrap_or(to.ip())
         };
         let port = self.ephemeral_port(host);
-        let connection = self.fresh_connection();
+        let connection = self.fresh_connection(|state| {
+            format!("{} -> {}:{}", state.host_name(host), state.host_name(target), to.port())
+        });
         let Some(stream) = self.stream_mut(id) else { return -libc::EBADF };
         stream.connection = connection;
         stream.phase = Phase::Connecting;
@@ -319,9 +317,10 @@ impl State {
         stream.peer_host = target;
         stream.local.get_or_insert(SocketAddr::new(ip, port));
         let trip = self.trip(connection, host, target);
-        if self.fault(Fault::Unreachable, connection, || {
-            format!("connection {connection} found no way to its host")
-        }) {
+        if self.fault(Fault::Unreachable, connection, String::new) {
+            self.tell(Fault::Unreachable.name(), connection, |state| {
+                format!("{} found no way to its host", state.connection_name(connection))
+            });
             self.plan(trip, Event::Answer { to: id, server: None, error: libc::EHOSTUNREACH });
         } else {
             self.plan(trip, Event::Syn { from: id, tries: 1 });
@@ -340,6 +339,10 @@ impl State {
         let trip = self.trip(connection, host, target);
         let again = Event::Syn { from, tries: tries + 1 };
         let timed_out = Event::Answer { to: from, server: None, error: libc::ETIMEDOUT };
+        if self.is_held(host, target) {
+            let now = self.now;
+            return self.send_over(host, target, now, Event::Syn { from, tries });
+        }
         let lost = self.is_cut(host, target) || !self.host(target).up || !self.host(host).up;
         let listener = self.pick_listener(connection, target, to.port());
         let full = listener.is_some_and(|listener| match self.file(listener) {
@@ -377,6 +380,12 @@ impl State {
     fn pick_listener(&mut self, connection: u64, host: HostId, port: u16) -> Option<FileId> {
         let group = self.listeners.get(&(host, port))?.clone();
         let at = self.choose("listener", connection, group.len() as u64);
+        if at > 0 {
+            self.tell("listener", connection, |state| {
+                let name = state.connection_name(connection);
+                format!("{name} went to listener {at} of {}", group.len())
+            });
+        }
         group.get(at as usize).copied()
     }
 
@@ -413,18 +422,26 @@ impl State {
             Some(_) => return Err(-libc::EINVAL),
             None => return Err(-libc::EBADF),
         }
-        if self.fault(Fault::AcceptRunsOut, number, || "an accept ran out of something".into()) {
-            let errors = [libc::EMFILE, libc::ENFILE, libc::ENOMEM];
-            return Err(-errors[self.choose("accept runs out of", number, 3) as usize]);
+        if self.fault(Fault::AcceptRunsOut, number, String::new) {
+            let at = self.choose("accept runs out of", number, 3) as usize;
+            let errors =
+                [(libc::EMFILE, "EMFILE"), (libc::ENFILE, "ENFILE"), (libc::ENOMEM, "ENOMEM")];
+            let (error, name) = errors[at];
+            self.tell(Fault::AcceptRunsOut.name(), number, |state| {
+                format!("an accept on {} failed with {name}", state.file_name(id))
+            });
+            return Err(-error);
         }
         let Some(Kind::Listener(listener)) = self.file_mut(id).map(|file| &mut file.kind) else {
             return Err(-libc::EBADF);
         };
         let Some(taken) = listener.queue.pop_front() else { return Err(-libc::EAGAIN) };
         let connection = self.stream(taken).map_or(0, |stream| stream.connection);
-        if self.fault(Fault::AcceptAborted, number, || {
-            format!("connection {connection} was aborted before it was accepted")
-        }) {
+        if self.fault(Fault::AcceptAborted, number, String::new) {
+            self.tell(Fault::AcceptAborted.name(), number, |state| {
+                let name = state.connection_name(connection);
+                format!("{name} was aborted before it was accepted")
+            });
             if let Some(stream) = self.stream_mut(taken) {
                 stream.options.linger = Some(Duration::ZERO);
             }
@@ -456,12 +473,14 @@ impl State {
         }
         let (connection, there) = (stream.connection, stream.inbox.len());
         let mut n = there.min(most);
-        if n > 1
-            && self.fault(Fault::ShortReceive, connection, || {
-                format!("a receive on connection {connection} was short")
-            })
-        {
+        if n > 1 && self.fault(Fault::ShortReceive, connection, String::new) {
+            let all = n;
             n = 1 + self.choose("short-receive to", connection, n as u64 - 1) as usize;
+            self.tell(Fault::ShortReceive.name(), connection, |state| {
+                let host = state.file(id).map_or("?", |file| state.host_name(file.host));
+                let name = state.connection_name(connection);
+                format!("recv of {host} on {name} brought {n} bytes of {all}")
+            });
         }
         let Some(stream) = self.stream_mut(id) else { return Err(-libc::EBADF) };
         let bytes: Vec<u8> = stream.inbox.drain(..n).collect();
@@ -513,12 +532,14 @@ impl State {
             return Err(-libc::EAGAIN);
         }
         let mut n = len.min(room);
-        if n > 1
-            && self.fault(Fault::ShortSend, connection, || {
-                format!("a send on connection {connection} was short")
-            })
-        {
+        if n > 1 && self.fault(Fault::ShortSend, connection, String::new) {
+            let all = n;
             n = 1 + self.choose("short-send to", connection, n as u64 - 1) as usize;
+            self.tell(Fault::ShortSend.name(), connection, |state| {
+                let host = state.file(id).map_or("?", |file| state.host_name(file.host));
+                let name = state.connection_name(connection);
+                format!("send of {host} on {name} took {n} bytes of {all}")
+            });
         }
         Ok(n)
     }
@@ -540,13 +561,18 @@ impl State {
             return;
         }
         let Some(peer) = self.stream(id).and_then(|stream| stream.peer) else { return };
-        if self.fault(Fault::Reset, connection, || format!("connection {connection} was reset")) {
+        if self.fault(Fault::Reset, connection, String::new) {
+            self.tell(Fault::Reset.name(), connection, |state| {
+                format!("{} was reset", state.connection_name(connection))
+            });
             let after = self.choose("reset after", connection, 1000) * super::state::MICRO;
             self.plan(after, Event::Dead(id, libc::ECONNRESET));
             self.plan(after, Event::Dead(peer, libc::ECONNRESET));
         }
-        if self.fault(Fault::Silence, connection, || format!("connection {connection} fell silent"))
-        {
+        if self.fault(Fault::Silence, connection, String::new) {
+            self.tell(Fault::Silence.name(), connection, |state| {
+                format!("{} fell silent", state.connection_name(connection))
+            });
             for end in [id, peer] {
                 if let Some(stream) = self.stream_mut(end) {
                     stream.muted = true;

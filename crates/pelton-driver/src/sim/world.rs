@@ -189,6 +189,19 @@ impl World {
         })
     }
 
+    /// Puts words to the last choice of this label about `who`, and says when what it did begins: what a
+    /// choice comes to is often known only when others have been made. Others that have no words are details.
+    pub fn tell(
+        &self,
+        label: &'static str,
+        who: u64,
+        at: Duration,
+        story: impl FnOnce() -> String,
+    ) {
+        let at = u64::try_from(at.as_nanos()).unwrap_or(Nanos::MAX);
+        self.with(|state| state.choices.retell(label, who, story(), Some(at)));
+    }
+
     /// Makes something that an application did part of the trace.
     pub fn note(&self, what: u64) {
         self.with(|state| state.choices.note(what));
@@ -206,6 +219,11 @@ impl World {
         self.with(|state| state.names.insert(name.to_owned(), addresses.to_vec()));
     }
 
+    /// A host's addresses.
+    pub fn addresses(&self, host: HostId) -> Vec<IpAddr> {
+        self.with(|state| state.host(host).addresses.clone())
+    }
+
     /// A host's name.
     pub fn host_name(&self, host: HostId) -> String {
         self.with(|state| state.host(host).name.clone())
@@ -213,12 +231,15 @@ impl World {
 
     /// Cuts the network between two hosts: what is sent waits until it has healed.
     pub fn cut(&self, a: HostId, b: HostId) {
-        self.with(|state| {
-            state.cuts.entry(State::link(a, b)).or_default();
-        });
+        self.with(|state| state.cut(a, b, true));
     }
 
-    /// Heals a cut.
+    /// Holds whatever is sent between two hosts, also what a cut would lose, until that is healed.
+    pub fn hold(&self, a: HostId, b: HostId) {
+        self.with(|state| state.cut(a, b, false));
+    }
+
+    /// Heals a cut or ends a hold.
     pub fn heal(&self, a: HostId, b: HostId) {
         self.with(|state| state.heal(a, b));
     }
@@ -307,6 +328,11 @@ impl World {
             }
             let at = state.choose("runs first", 0, runnable.len() as u64);
             let proc = ProcId(runnable[at as usize] as u32);
+            if at > 0 {
+                state.tell("runs first", 0, |state| {
+                    format!("{} ran before {at} others", state.reactor_name(proc))
+                });
+            }
             state.procs[proc.0 as usize].runnable = false;
             let now = state.now;
             state.advance(now + MICRO);
@@ -344,16 +370,34 @@ impl World {
         if self.with(|state| state.next_event().is_none()) {
             return false;
         }
-        let ran = self.with(State::run_event);
-        if let Ran::Job(host, proc, job) = ran {
-            self.as_whom(host, proc, job);
-        }
+        self.run_event();
         true
+    }
+
+    /// Lets the next event happen. True when that was somebody's code.
+    fn run_event(&self) -> bool {
+        match self.with(State::run_event) {
+            Ran::Job(host, proc, job) => {
+                self.as_whom(host, proc, job);
+                true
+            }
+            Ran::Nothing => false,
+        }
     }
 
     /// When the next event happens.
     pub fn next_event(&self) -> Option<Duration> {
         self.with(|state| state.next_event()).map(Duration::from_nanos)
+    }
+
+    /// What a host's drivers have in flight, in words: where a run is stuck, that is what it waits for.
+    pub fn waits_of(&self, host: HostId) -> Vec<String> {
+        self.with(|state| state.waits_of(host))
+    }
+
+    /// The names that can be looked up.
+    pub fn names(&self) -> Vec<String> {
+        self.with(|state| state.names.keys().cloned().collect())
     }
 
     /// What nobody has given back: descriptors, and operations in flight, in words.
@@ -363,18 +407,11 @@ impl World {
             for (index, file) in state.fds.iter().enumerate() {
                 if let Some(file) = file {
                     let what = match state.file(*file).map(|file| &file.kind) {
-                        Some(Kind::Stream(stream)) => {
-                            format!("connection {}", stream.connection)
-                        }
-                        Some(Kind::Listener(listener)) => format!("listener {}", listener.address),
-                        Some(Kind::Datagram(_)) => "a datagram socket".into(),
-                        Some(Kind::Disk(_)) => "a file".into(),
-                        Some(Kind::Event(_)) => "a wake source".into(),
-                        Some(Kind::Epoll(_)) => "an epoll".into(),
                         Some(Kind::Ring(ring)) => {
-                            format!("a ring with {} operations in flight", ring.in_flight())
+                            let name = state.file_name(*file);
+                            format!("{name} with {} operations in flight", ring.in_flight())
                         }
-                        None => "nothing".into(),
+                        _ => state.file_name(*file),
                     };
                     left.push(format!("descriptor {index} is open: {what}"));
                 }
@@ -383,7 +420,9 @@ impl World {
         })
     }
 
-    /// Waits in virtual time until `done`, at most until `limit`; lets things happen meanwhile.
+    /// Waits in virtual time until `done`, at most until `limit`; lets things happen meanwhile. Ends early
+    /// after a job of the blocking pool: it ran on the very thread that waits here, so that what it woke
+    /// there needs no wake.
     pub(super) fn wait(
         &self,
         limit: Option<Nanos>,
@@ -397,7 +436,9 @@ impl World {
             let next = self.with(|state| state.next_event());
             match (next, limit) {
                 (Some(next), limit) if limit.is_none_or(|limit| next <= limit) => {
-                    self.step();
+                    if self.run_event() {
+                        return false;
+                    }
                 }
                 (_, Some(limit)) => {
                     self.with(|state| state.advance(limit));
@@ -416,18 +457,18 @@ impl World {
         let mut remote = REMOTE.lock().unwrap_or_else(PoisonError::into_inner);
         let mut mine = Vec::new();
         self.with(|state| {
-            remote.retain(|fd| {
-                let is_mine = state.of_fd(*fd).is_some();
+            remote.retain(|call| {
+                let is_mine = state.of_fd(call.fd).is_some();
                 if is_mine {
-                    mine.push(*fd);
+                    mine.push(*call);
                 }
                 !is_mine
             });
         });
         REMOTE_PENDING.store(!remote.is_empty(), Ordering::Release);
         drop(remote);
-        for fd in mine {
-            self.with(|state| state.event_write(fd));
+        for Remote { fd, closes } in mine {
+            self.with(|state| if closes { state.close_fd(fd) } else { state.event_write(fd) });
         }
     }
 }
@@ -458,13 +499,19 @@ pub(super) fn enter_for_good(options: &WorldOptions) {
     });
 }
 
-/// Wakes from other threads, which have no place in a world's order of things.
-static REMOTE: Mutex<Vec<RawDescriptor>> = Mutex::new(Vec::new());
+/// A call from another thread, which has no place in a world's order of things: a wake, or a close.
+#[derive(Clone, Copy)]
+struct Remote {
+    fd: RawDescriptor,
+    closes: bool,
+}
+
+static REMOTE: Mutex<Vec<Remote>> = Mutex::new(Vec::new());
 static REMOTE_PENDING: AtomicBool = AtomicBool::new(false);
 static REMOTE_CAME: Condvar = Condvar::new();
 
-pub(super) fn remote_wake(fd: RawDescriptor) {
-    REMOTE.lock().unwrap_or_else(PoisonError::into_inner).push(fd);
+pub(super) fn remote_call(fd: RawDescriptor, closes: bool) {
+    REMOTE.lock().unwrap_or_else(PoisonError::into_inner).push(Remote { fd, closes });
     REMOTE_PENDING.store(true, Ordering::Release);
     REMOTE_CAME.notify_all();
 }

@@ -7,7 +7,6 @@
 //! another reactor takes the way through the (simulated) kernel. Anything that concerns it, a completion, a
 //! wake, the end of its time, makes it runnable, and the next turn finds what has come.
 
-use std::any::Any;
 use std::cell::RefCell;
 use std::future::Future;
 use std::io;
@@ -18,6 +17,7 @@ use std::task::{Context, Poll};
 
 use pelton_driver::sim::{HostId, ReactorId, World};
 
+use super::panics::words;
 use crate::handle::Handle;
 use crate::runtime::{Builder, Runtime};
 
@@ -146,16 +146,5 @@ impl Future for Watched {
         let main = self.main.take();
         let _ = catch_unwind(AssertUnwindSafe(|| drop(main)));
         Poll::Ready(())
-    }
-}
-
-/// What a panic said.
-pub(super) fn words(panic: &(dyn Any + Send)) -> String {
-    if let Some(words) = panic.downcast_ref::<&str>() {
-        (*words).to_owned()
-    } else if let Some(words) = panic.downcast_ref::<String>() {
-        words.clone()
-    } else {
-        "a panic without words".to_owned()
     }
 }

@@ -40,19 +40,30 @@
 //! [`crate::random`], files, sockets, [`crate::spawn_blocking`] (whose calls run on the one thread, in the
 //! simulation's order). What does not go through Pelton is not: `Instant::now`, `SystemTime::now` (use
 //! [`crate::time::now`] and [`crate::time::wall`]), the iteration order of std's `HashMap` (use a `BTreeMap`, or
-//! a hasher seeded with [`crate::random`]), threads of one's own, addresses of memory, files of the real
-//! system. A run that is not deterministic is reported as such: every seed is run twice.
+//! [`crate::hash::HashMap`]), threads of one's own, addresses of memory, files of the real system. A run that is not deterministic is reported as such: every seed is run twice.
 //!
 //! # When a seed fails
 //!
 //! The failing run is shrunk: faults are taken out as long as it fails. What is left is told in words, with the
 //! command that makes exactly that happen again.
 
+mod environment;
+mod group;
+#[doc(hidden)]
+pub mod macro_support;
 mod member;
+mod options;
+mod panics;
 mod report;
 mod run;
+mod scene;
 mod shrink;
+mod trouble;
+mod turns;
 
+pub use group::Group;
+pub use options::Options;
 pub use pelton_driver::sim::{Decision, Fault, Faults};
 pub use report::{Failure, Kind, Report};
-pub use run::{Options, Sim, current, run, run_seeds, run_with, try_run};
+pub use run::{current, run, run_seeds, run_seeds_with, run_with, try_run};
+pub use scene::Sim;

@@ -1,0 +1,314 @@
+//! The loop that turns a simulation's reactors, and what is checked at its end.
+
+use std::time::Duration;
+
+use pelton_driver::Config;
+use pelton_driver::sim::{HostId, ReactorId, World};
+
+use super::group::Group;
+use super::member::{Ended, Member};
+use super::options::Options;
+use super::panics;
+use super::report::Kind;
+use super::scene::{Action, Client, Host, Sim};
+use super::trouble::Rates;
+use crate::runtime::Builder;
+
+/// Operations in flight of one driver. Miri gets less: it looks after every byte of the memory for them.
+const MOST_OPERATIONS: u32 = if cfg!(miri) { 1 << 8 } else { 1 << 16 };
+const MOST_DESCRIPTORS: u32 = if cfg!(miri) { 1 << 8 } else { 1 << 14 };
+
+impl Sim {
+    fn failed(&self) -> bool {
+        self.0.failure.borrow().is_some()
+    }
+
+    /// The settings of one reactor's driver: the seed's, where it varies them.
+    fn builder(&self, host: HostId) -> Builder {
+        let world = &self.0.world;
+        let vary = |label, many: &[u32]| {
+            if !self.0.vary {
+                return many[0];
+            }
+            let host = world.host_name(host);
+            let tell = |at| format!("{host} ran with {label} {}", many[at as usize]);
+            many[world.choose(label, 0, many.len() as u64, tell) as usize]
+        };
+        let config = Config {
+            max_operations: MOST_OPERATIONS,
+            max_descriptors: MOST_DESCRIPTORS,
+            ring_entries: vary("ring_entries", &[256, 2, 8]),
+            completion_entries: vary("completion_entries", &[2048, 256, 512]),
+            pool_buffers: vary("pool_buffers", &[64, 1, 4]) as u16,
+            pool_buffer_len: vary("pool_buffer_len", &[4096, 64, 1024]),
+            ..Config::default()
+        };
+        Builder::new().driver(config)
+    }
+
+    fn boot(&self, at: usize) {
+        let world = &self.0.world;
+        let (id, reactors, boot, name) = {
+            let mut hosts = self.0.hosts.borrow_mut();
+            let host = &mut hosts[at];
+            host.up = true;
+            (host.id, host.reactors, host.boot.clone(), host.name.clone())
+        };
+        for number in 0..reactors {
+            let made = Member::new(world, id, self.builder(id), || boot(number));
+            match made {
+                Ok(member) => self.0.hosts.borrow_mut()[at].members.push(member),
+                Err(error) => self.fail(Kind::Error, format!("{name} cannot start: {error}")),
+            }
+        }
+    }
+
+    /// A host that is down starts again.
+    fn do_restart(&self, name: &str) {
+        let down = {
+            let hosts = self.0.hosts.borrow();
+            let at = hosts.iter().position(|host| host.name == name && !host.up);
+            at.map(|at| (at, hosts[at].id))
+        };
+        if let Some((at, id)) = down {
+            self.0.world.restart(id);
+            self.boot(at);
+        }
+    }
+
+    fn begin(&self) {
+        let count = self.0.hosts.borrow().len();
+        for at in 0..count {
+            self.boot(at);
+        }
+        let count = self.0.clients.borrow().len();
+        for at in 0..count {
+            let (host, main, name) = {
+                let mut clients = self.0.clients.borrow_mut();
+                let client = &mut clients[at];
+                (client.host, client.main.take(), client.name.clone())
+            };
+            let Some(main) = main else { continue };
+            match Member::new(&self.0.world, host, self.builder(host), || main) {
+                Ok(member) => self.0.clients.borrow_mut()[at].member = Some(member),
+                Err(error) => self.fail(Kind::Error, format!("{name} cannot start: {error}")),
+            }
+        }
+    }
+
+    /// Does what is due. True when there was something.
+    fn act(&self) -> bool {
+        let now = self.0.world.now();
+        let due = {
+            let mut actions = self.0.actions.borrow_mut();
+            let first = actions.iter().enumerate().min_by_key(|(at, (when, _))| (*when, *at));
+            match first.map(|(at, (when, _))| (at, *when)) {
+                Some((at, when)) if when <= now => Some(actions.remove(at).1),
+                _ => None,
+            }
+        };
+        let Some(action) = due else { return false };
+        match action {
+            Action::Run(action) => action(self),
+            Action::Trouble(rates) => self.trouble(rates),
+            Action::Cut(a, b) => self.each_link(&Group(vec![a]), &Group(b), World::cut),
+            Action::Heal(a, b) => self.each_link(&Group(vec![a]), &Group(b), World::heal),
+            Action::Crash(name) => self.do_crash(&name),
+            Action::Restart(name) => self.do_restart(&name),
+        }
+        true
+    }
+
+    fn do_crash(&self, name: &str) {
+        let (id, members) = {
+            let mut hosts = self.0.hosts.borrow_mut();
+            let up = |host: &&mut Host| host.name == name && host.up;
+            let Some(host) = hosts.iter_mut().find(up) else { return };
+            host.up = false;
+            (host.id, std::mem::take(&mut host.members))
+        };
+        // What it drops is the application's code.
+        self.0.world.crash(id);
+        for member in members {
+            for left in member.end(&self.0.world) {
+                self.fail(Kind::Violation, left);
+            }
+        }
+    }
+
+    fn next_action(&self) -> Option<Duration> {
+        self.0.actions.borrow().iter().map(|(when, _)| *when).min()
+    }
+
+    /// Turns one reactor, and looks how its main future does.
+    fn turn(&self, reactor: ReactorId) {
+        let world = &self.0.world;
+        // Taken out while it turns: what runs on it may look at the others.
+        let host = {
+            let mut hosts = self.0.hosts.borrow_mut();
+            hosts.iter_mut().enumerate().find_map(|(at, host)| {
+                let member = host.members.iter().position(|member| member.id == reactor)?;
+                Some((at, member))
+            })
+        };
+        if let Some((at, place)) = host {
+            let (member, name) = {
+                let host = &mut self.0.hosts.borrow_mut()[at];
+                (host.members.remove(place), host.name.clone())
+            };
+            member.turn(world);
+            self.look_at(&name, member.ended());
+            self.0.hosts.borrow_mut()[at].members.insert(place, member);
+            return;
+        }
+        let at = {
+            let clients = self.0.clients.borrow();
+            let is = |client: &Client| client.member.as_ref().is_some_and(|m| m.id == reactor);
+            clients.iter().position(is)
+        };
+        let Some(at) = at else { return };
+        let (member, name) = {
+            let client = &mut self.0.clients.borrow_mut()[at];
+            (client.member.take(), client.name.clone())
+        };
+        let Some(member) = member else { return };
+        member.turn(world);
+        let ended = member.ended();
+        self.look_at(&name, ended.clone());
+        if ended.is_none() {
+            self.0.clients.borrow_mut()[at].member = Some(member);
+            return;
+        }
+        self.0.clients.borrow_mut()[at].done = true;
+        for left in member.end(world) {
+            self.fail(Kind::Violation, left);
+        }
+    }
+
+    /// What a turn came to: how the main future ended, and who panicked.
+    fn look_at(&self, name: &str, ended: Option<Ended>) {
+        let panics = panics::take();
+        match ended {
+            Some(Ended::Panicked(what)) => {
+                let what = panics.first().cloned().unwrap_or(format!("panicked: {what}"));
+                self.fail(Kind::Panic, format!("{name} {what}"));
+            }
+            Some(Ended::Badly(error)) => {
+                self.fail(Kind::Error, format!("{name} ended with an error: {error}"));
+            }
+            Some(Ended::Well) | None => {}
+        }
+        if !self.0.allow_panics
+            && let Some(what) = panics.first()
+        {
+            self.fail(Kind::Panic, format!("a task of {name} {what}"));
+        }
+    }
+
+    fn clients_are_done(&self) -> bool {
+        self.0.clients.borrow().iter().all(|client| client.done)
+    }
+
+    /// Turns everything until the clients have ended, at most until `limit`. False at the limit.
+    fn go(&self, limit: Duration) -> bool {
+        let world = &self.0.world;
+        loop {
+            if self.failed() {
+                return true;
+            }
+            if let Some(violation) = world.violations().into_iter().next() {
+                self.fail(Kind::Violation, violation);
+                return true;
+            }
+            if self.clients_are_done() {
+                return true;
+            }
+            if self.act() {
+                continue;
+            }
+            if let Some(reactor) = world.next_runnable() {
+                self.turn(reactor);
+                continue;
+            }
+            let next = match (world.next_event(), self.next_action()) {
+                (Some(event), Some(action)) => Some(event.min(action)),
+                (event, action) => event.or(action),
+            };
+            match next {
+                None => return false,
+                Some(next) if next > limit => {
+                    world.advance(limit);
+                    return false;
+                }
+                Some(next) if world.next_event() == Some(next) => {
+                    world.step();
+                }
+                Some(next) => world.advance(next),
+            }
+        }
+    }
+
+    /// Runs everything, and looks at what is left.
+    pub(super) fn whole(&self, options: &Options) {
+        self.begin();
+        let world = &self.0.world;
+        let Options { partitions, crashes, .. } = *options;
+        self.plan_trouble(Rates { partitions, crashes });
+        if !self.go(options.time_limit) && !self.failed() {
+            world.set_faults(false);
+            world.heal_all();
+            self.0.actions.borrow_mut().clear();
+            let count = self.0.hosts.borrow().len();
+            for at in 0..count {
+                let (up, id) = (self.0.hosts.borrow()[at].up, self.0.hosts.borrow()[at].id);
+                if !up {
+                    world.restart(id);
+                    self.boot(at);
+                }
+            }
+            let limit = world.now() + options.grace;
+            if !self.go(limit) && !self.failed() {
+                self.fail(Kind::Stuck, self.who_is_stuck(options.grace));
+            }
+        }
+        self.end();
+    }
+
+    /// Which clients have not ended, and what everybody waits for.
+    fn who_is_stuck(&self, grace: Duration) -> String {
+        let clients = self.0.clients.borrow();
+        let open: Vec<&Client> = clients.iter().filter(|client| !client.done).collect();
+        let names = Group(open.iter().map(|client| client.name.clone()).collect());
+        let mut what = format!("with all faults off, {names} did not end within {grace:?}");
+        let hosts = self.0.hosts.borrow();
+        let open = open.iter().map(|client| (&client.name, client.host));
+        for (name, id) in open.chain(hosts.iter().map(|host| (&host.name, host.id))) {
+            let waits = self.0.world.waits_of(id);
+            let waits = match &waits[..] {
+                [] => "nothing but timers and tasks".to_owned(),
+                waits => waits.join(", "),
+            };
+            what.push_str(&format!("\n  {name} waits for {waits}"));
+        }
+        what
+    }
+
+    fn end(&self) {
+        let world = &self.0.world;
+        world.set_faults(false);
+        world.heal_all();
+        let mut members: Vec<Member> = Vec::new();
+        self.0.hosts.borrow_mut().iter_mut().for_each(|host| members.append(&mut host.members));
+        let mut clients = self.0.clients.borrow_mut();
+        members.extend(clients.iter_mut().filter_map(|client| client.member.take()));
+        drop(clients);
+        for member in members {
+            for left in member.end(world) {
+                self.fail(Kind::Violation, left);
+            }
+        }
+        for what in world.violations().into_iter().chain(world.leftovers()) {
+            self.fail(Kind::Violation, what);
+        }
+    }
+}
