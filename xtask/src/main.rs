@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod check;
 mod ci;
+mod conformance;
 mod floor;
 mod interrupted;
 mod loom;
@@ -83,6 +84,12 @@ const VERBS: &[Verb] = &[
         usage: "interrupted [--only CALL] [--require] [-- CARGO-TEST-ARGS…]",
         about: "the tests while every third wait is interrupted, and with io_uring refused (strace)",
         run: interrupted::verb,
+    },
+    Verb {
+        name: "conformance",
+        usage: "conformance [--check]",
+        about: "run every behaviour on every backend and write docs/conformance.md; or check its rows",
+        run: conformance::verb,
     },
     Verb {
         name: "bench",

@@ -135,9 +135,9 @@ fn a_connection_tells_its_addresses(on: &Bench) {
 
 fn nobody_there_is_an_error(on: &Bench) {
     on.block_on(async {
-        let (listener_one, one) = listener().await;
-        let (listener_other, other) = listener().await;
-        drop((listener_one, listener_other));
+        let (_one, one) = listener().await;
+        let (_other, other) = listener().await;
+        let (one, other) = (on.nobody_at(one), on.nobody_at(other));
         let error = TcpStream::connect(one).await.unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         let both = [one, other];
@@ -436,7 +436,8 @@ fn a_polled_stream_that_is_dropped(on: &Bench) {
 fn messages_in_pieces(on: &Bench) {
     on.block_on(async {
         let (client, server) = pair().await;
-        let stream: Vec<u8> = (0..50_u8).flat_map(|n| [vec![n], pattern(n.into(), n.into())].concat()).collect();
+        let stream: Vec<u8> =
+            (0..50_u8).flat_map(|n| [vec![n], pattern(n.into(), n.into())].concat()).collect();
         let sender = spawn(async move {
             for piece in stream.chunks(7) {
                 client.send_all(piece.to_vec()).await.unwrap();

@@ -178,8 +178,7 @@ fn a_bad_setting_names_its_field(on: &Bench) {
 fn a_peer_is_told_of_the_end(on: &Bench) {
     let driver = on.driver();
     let runtime = on.builder().build().unwrap();
-    let listener =
-        on.bounded(&runtime, async { TcpListener::bind("127.0.0.1:0").await.unwrap() });
+    let listener = on.bounded(&runtime, async { TcpListener::bind("127.0.0.1:0").await.unwrap() });
     let address = listener.local_addr().unwrap();
     let client = driver.socket(address);
     let connect = driver.go(Submission::connect(client, address));

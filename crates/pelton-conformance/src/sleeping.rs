@@ -7,8 +7,8 @@ use std::rc::Rc;
 use std::time::Duration;
 
 use pelton::net::{TcpListener, TcpStream};
-use pelton::time::{interval, now, sleep, sleep_until, timeout, timeout_at};
 use pelton::spawn;
+use pelton::time::{interval, now, sleep, sleep_until, timeout, timeout_at};
 
 use crate::Bench;
 use crate::registry::behaviours;
@@ -214,9 +214,8 @@ fn an_interval_ticks(on: &Bench) {
 fn sleepers_that_are_dropped(on: &Bench) {
     on.block_on(async {
         for _ in 0..10 {
-            let mut sleepers: Vec<_> = (0..1000)
-                .map(|n| Box::pin(sleep(Duration::from_micros(500 + n))))
-                .collect();
+            let mut sleepers: Vec<_> =
+                (0..1000).map(|n| Box::pin(sleep(Duration::from_micros(500 + n)))).collect();
             std::future::poll_fn(|cx| {
                 for sleeper in &mut sleepers {
                     let _ = sleeper.as_mut().poll(cx);

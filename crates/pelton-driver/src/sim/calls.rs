@@ -127,7 +127,12 @@ pub(crate) fn run_blocking(job: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn 
 
 /// The addresses of a name, from the world's table; none outside of a world.
 pub(crate) fn resolve(name: &str, port: u16) -> Option<std::io::Result<Vec<SocketAddr>>> {
+    // An address that is written out needs no resolver.
+    let literal = name.parse::<IpAddr>().ok();
     here(|state| match state.names.get(name) {
+        _ if literal.is_some() => {
+            Ok(literal.map(|ip| SocketAddr::new(ip, port)).into_iter().collect())
+        }
         Some(addresses) => {
             let own = state.current_host;
             let local = |ip: &IpAddr| state.route(own, *ip) == Some(own) && name == "localhost";
