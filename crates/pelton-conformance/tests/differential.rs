@@ -79,14 +79,12 @@ struct Side {
     closed: bool,
 }
 
-/// What no race decides.
+/// What no race decides. Not what the connections carried: a send is left out where the one before it is under
+/// way, which one system still has and another has ended; there the model alone judges.
 #[derive(Debug, PartialEq, Eq)]
 struct Seen {
     file: Vec<u8>,
     reads: Vec<Vec<u8>>,
-    /// What each end has received, of the connections that nobody has closed and on which nothing was
-    /// cancelled.
-    received: Vec<Option<Vec<u8>>>,
 }
 
 struct Play<'a> {
@@ -131,13 +129,7 @@ fn play(on: &Bench, script: &[Step]) -> Seen {
     play.finish();
     let read = driver.read(file, model.len() + 10, 0);
     assert_eq!(read, model, "the file at the end");
-    let received = (0..4)
-        .map(|end| {
-            let quiet = [end, end ^ 1].iter().all(|e| !play.sides[*e].closed && !play.raced[*e]);
-            quiet.then(|| std::mem::take(&mut play.sides[end].received))
-        })
-        .collect();
-    Seen { file: read, reads, received }
+    Seen { file: read, reads }
 }
 
 impl Play<'_> {
