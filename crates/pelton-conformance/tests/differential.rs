@@ -35,7 +35,7 @@ fn step() -> impl Strategy<Value = Step> {
     let end = 0..4_usize;
     prop_oneof![
         4 => (end.clone(), 1..5000_usize).prop_map(|(end, len)| Step::Send(end, len)),
-        1 => (end.clone(), Just(12 << 20)).prop_map(|(end, len)| Step::Send(end, len)),
+        1 => (end.clone(), Just(400_000)).prop_map(|(end, len)| Step::Send(end, len)),
         2 => (end.clone(), 0..900_usize, 1..900_usize)
             .prop_map(|(end, one, other)| Step::SendParts(end, one, other)),
         6 => (end.clone(), 1..6000_usize).prop_map(|(end, room)| Step::Receive(end, room)),
@@ -361,7 +361,6 @@ impl Play<'_> {
     fn finish(&mut self) {
         for _ in 0..100_000 {
             self.collect();
-            let before = self.in_flight.len();
             for end in 0..4 {
                 if !self.sides[end].closed && !self.receiving(end) {
                     self.step(0, &Step::Receive(end, 65536));
@@ -379,7 +378,7 @@ impl Play<'_> {
                         || self.sides[end].received.len() >= self.sides[end ^ 1].sent.len()
                         || self.raced[end ^ 1]
                 });
-            if done && before > 0 {
+            if done {
                 break;
             }
             driver.settle_briefly();
@@ -403,7 +402,7 @@ impl Play<'_> {
 
 #[test]
 fn every_outcome_is_one_that_the_model_allows_and_what_no_race_decides_is_the_same() {
-    let config = Config { cases: 40, failure_persistence: None, ..Config::default() };
+    let config = Config { cases: 16, failure_persistence: None, ..Config::default() };
     let rng = TestRng::deterministic_rng(RngAlgorithm::ChaCha);
     let mut runner = TestRunner::new_with_rng(config, rng);
     let scripts = proptest::collection::vec(step(), 1..40);
