@@ -4,6 +4,7 @@ use std::process::Command;
 
 use crate::Outcome;
 use crate::args::Args;
+use crate::conformance;
 use crate::metadata::{self, Package, Workspace};
 use crate::run::{cargo, run};
 
@@ -16,6 +17,7 @@ pub(crate) fn verb(args: Args) -> Outcome {
     // Libraries only: the program is called `pelton` too, and its pages would overwrite the library's.
     let doc = ["doc", "--workspace", "--lib", "--no-deps", "--all-features"];
     run(cargo().args(doc).env("RUSTDOCFLAGS", "-D warnings"))?;
+    conformance::check()?;
     for words in feature_checks(&workspace.packages) {
         run(deny_warnings(cargo().arg("clippy").args(words)))?;
     }

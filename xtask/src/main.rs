@@ -8,6 +8,7 @@ mod args;
 mod bench;
 mod check;
 mod ci;
+mod conformance;
 mod floor;
 mod fuzz;
 mod interrupted;
@@ -110,6 +111,12 @@ const VERBS: &[Verb] = &[
         usage: "kernels [--install] [--require] [--kernel IMAGE] [--only NAME]",
         about: "the tests on Linux 6.1 in an emulated machine (qemu; skipped where it is missing)",
         run: kernels::verb,
+    },
+    Verb {
+        name: "conformance",
+        usage: "conformance [--check]",
+        about: "run every behaviour on every backend and write docs/conformance.md; or check its rows",
+        run: conformance::verb,
     },
     Verb {
         name: "bench",

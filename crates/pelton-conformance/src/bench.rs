@@ -2,7 +2,7 @@
 
 use std::cell::OnceCell;
 use std::fmt;
-use std::io::Write;
+use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
@@ -17,7 +17,8 @@ use crate::rig::{Rig, small};
 /// Longer than anything here takes: what comes to it has hung. In virtual time on a simulated system.
 pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
 
-/// A backend on a system.
+/// A backend on a system. `PELTON_CONFORMANCE_ONLY` in the environment leaves all out but those that it names,
+/// with semicolons between them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum System {
     /// io_uring on the real system.
@@ -96,31 +97,48 @@ impl Behaviour {
         if let Err(why) = available(system) {
             return Outcome::NotRun(why);
         }
+        if let Ok(only) = std::env::var("PELTON_CONFORMANCE_ONLY")
+            && !only.split(';').any(|name| name == system.name())
+        {
+            return Outcome::NotRun("left out".into());
+        }
         for seed in seeds(system) {
             let _told = Told { behaviour: self, system, seed };
-            let world = system.is_simulated().then(|| {
-                let faults = match system {
-                    System::SimFaults => Faults::swarm(seed)
-                        .harmless()
-                        // The bench forces a ring, and says so where it is refused.
-                        .without(&[Fault::RingRefused])
-                        .without(self.unbearable),
-                    _ => Faults::none(),
-                };
-                World::new(&WorldOptions { faults, ..WorldOptions::new(seed) })
-            });
-            let entered = world.as_ref().map(World::enter);
-            let bench = Bench { system, seed, directory: OnceCell::new() };
-            (self.show)(&bench);
-            drop(bench);
-            drop(entered);
-            if let Some(world) = world {
-                assert_eq!(world.violations(), [""; 0], "the world has found something wrong");
-                assert_eq!(world.leftovers(), [""; 0], "something was left behind");
-            }
+            let faults = match system {
+                System::SimFaults => Faults::swarm(seed)
+                    .harmless()
+                    // The bench forces a ring, and says so where it is refused.
+                    .without(&[Fault::RingRefused])
+                    .without(self.unbearable),
+                _ => Faults::none(),
+            };
+            in_world(system, seed, faults, self.show);
         }
         Outcome::Holds
     }
+}
+
+/// Runs something on a system, in a world of this seed and without faults where that is simulated. None where
+/// the backend cannot run here.
+pub fn on<R>(system: System, seed: u64, f: impl FnOnce(&Bench) -> R) -> Option<R> {
+    available(system).ok()?;
+    Some(in_world(system, seed, Faults::none(), f))
+}
+
+fn in_world<R>(system: System, seed: u64, faults: Faults, f: impl FnOnce(&Bench) -> R) -> R {
+    let world = system
+        .is_simulated()
+        .then(|| World::new(&WorldOptions { faults, ..WorldOptions::new(seed) }));
+    let entered = world.as_ref().map(World::enter);
+    let bench = Bench { system, seed, directory: OnceCell::new() };
+    let result = f(&bench);
+    drop(bench);
+    drop(entered);
+    if let Some(world) = world {
+        assert_eq!(world.violations(), [""; 0], "the world has found something wrong");
+        assert_eq!(world.leftovers(), [""; 0], "something was left behind");
+    }
+    result
 }
 
 /// Runs one row of a table as a test.
@@ -164,8 +182,9 @@ fn backend(system: System, seed: u64) -> Backend {
 }
 
 /// Past the test harness, which would swallow a `println!`.
+#[cfg(test)]
 fn say(line: &str) {
-    let _ = std::io::stderr().write_all(format!("\n{line}\n").as_bytes());
+    let _ = std::io::Write::write_all(&mut std::io::stderr(), format!("\n{line}\n").as_bytes());
 }
 
 /// Says which world it was when a behaviour panics.
@@ -270,6 +289,11 @@ impl Bench {
             "slots, orphans, operations and tasks that are left"
         );
         assert!(handle.is_closed());
+    }
+
+    /// The address of nobody: the port of a listener, which no other test can have, on another address.
+    pub fn nobody_at(&self, listener: SocketAddr) -> SocketAddr {
+        SocketAddr::from(([127, 0, 0, 2], listener.port()))
     }
 
     /// A path for a file that nobody else has.

@@ -42,7 +42,7 @@ mod sleeping;
 mod tasks;
 mod threads;
 
-pub use bench::{Bench, Outcome, System};
+pub use bench::{Bench, Outcome, System, on};
 pub use registry::{Behaviour, Origin, Source};
 pub use rig::{Rig, errno, pattern, small};
 pub use rows::{ROWS, Row};

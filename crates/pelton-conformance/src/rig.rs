@@ -157,6 +157,13 @@ impl Rig {
         told
     }
 
+    /// Lets some of what is on its way come.
+    #[track_caller]
+    pub fn settle_briefly(&self) {
+        let timer = self.go(Submission::timeout(self.now() + Duration::from_micros(200)));
+        self.end(timer).expect("a timer");
+    }
+
     /// The counters now.
     pub fn snapshot(&self) -> Snapshot {
         self.counters().snapshot()

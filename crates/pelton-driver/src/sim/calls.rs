@@ -127,7 +127,12 @@ pub(crate) fn run_blocking(job: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn 
 
 /// The addresses of a name, from the world's table; none outside of a world.
 pub(crate) fn resolve(name: &str, port: u16) -> Option<std::io::Result<Vec<SocketAddr>>> {
+    // An address that is written out needs no resolver.
+    let literal = name.parse::<IpAddr>().ok();
     here(|state| match state.names.get(name) {
+        _ if literal.is_some() => {
+            Ok(literal.map(|ip| SocketAddr::new(ip, port)).into_iter().collect())
+        }
         Some(addresses) => {
             let own = state.current_host;
             let local = |ip: &IpAddr| state.route(own, *ip) == Some(own) && name == "localhost";
@@ -190,6 +195,12 @@ fn options<R>(fd: RawDescriptor, f: impl FnOnce(&mut Options) -> R) -> Result<R,
 }
 
 pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
+    // What a pair of Unix sockets does not have, and what is no hop limit.
+    match option {
+        SocketOption::NoDelay(_) | SocketOption::Ttl(_) if is_unix(fd) => return -libc::EOPNOTSUPP,
+        SocketOption::Ttl(ttl) if !(1..=255).contains(&ttl) => return -libc::EINVAL,
+        _ => {}
+    }
     let set = options(fd, |options| match option {
         SocketOption::NoDelay(nodelay) => options.nodelay = nodelay,
         SocketOption::Ttl(ttl) => options.ttl = Some(ttl),
@@ -198,6 +209,11 @@ pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
         SocketOption::ReusePort(reuse) => options.reuse_port = reuse,
     });
     set.err().unwrap_or(0)
+}
+
+fn is_unix(fd: RawDescriptor) -> bool {
+    let is = |state: &mut State| Some(state.stream(state.of_fd(fd)?)?.unix);
+    here(is).flatten().unwrap_or(false)
 }
 
 pub(crate) fn nodelay(fd: RawDescriptor) -> Result<bool, i32> {

@@ -56,6 +56,10 @@ fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
 impl State {
     pub(super) fn open(&mut self, path: &Path, flags: OpenFlags) -> i32 {
         let host = self.current_host;
+        let writes = flags.create || flags.create_new || flags.truncate;
+        if !(flags.read || flags.write) || (writes && !flags.write) {
+            return -libc::EINVAL;
+        }
         let disk = &mut self.host_mut(host).disk;
         let inode = match disk.names.get(path).copied() {
             Some(_) if flags.create_new => return -libc::EEXIST,

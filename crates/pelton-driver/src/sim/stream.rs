@@ -344,7 +344,7 @@ impl State {
             return self.send_over(host, target, now, Event::Syn { from, tries });
         }
         let lost = self.is_cut(host, target) || !self.host(target).up || !self.host(host).up;
-        let listener = self.pick_listener(connection, target, to.port());
+        let listener = self.pick_listener(connection, target, to);
         let full = listener.is_some_and(|listener| match self.file(listener) {
             Some(File { kind: Kind::Listener(listener), .. }) => {
                 listener.queue.len() >= listener.backlog
@@ -379,8 +379,15 @@ impl State {
         self.send_over(target, host, self.now + trip, answer);
     }
 
-    fn pick_listener(&mut self, connection: u64, host: HostId, port: u16) -> Option<FileId> {
-        let group = self.listeners.get(&(host, port))?.clone();
+    fn pick_listener(&mut self, connection: u64, host: HostId, to: SocketAddr) -> Option<FileId> {
+        let mut group = self.listeners.get(&(host, to.port()))?.clone();
+        group.retain(|listener| match self.file(*listener).map(|file| &file.kind) {
+            Some(Kind::Listener(listener)) => hears(listener.address.ip(), to.ip()),
+            _ => false,
+        });
+        if group.is_empty() {
+            return None;
+        }
         let at = self.choose("listener", connection, group.len() as u64);
         if at > 0 {
             self.tell("listener", connection, |state| {
@@ -522,6 +529,12 @@ impl State {
         if stream.shut_write {
             return Err(-libc::EPIPE);
         }
+        // There is no network between the ends of a pair: that one is closed is known at once.
+        let (unix, peer) = (stream.unix, stream.peer);
+        if unix && peer.is_none_or(|peer| self.file(peer).is_none()) {
+            return Err(-libc::EPIPE);
+        }
+        let Some(stream) = self.stream(id) else { return Err(-libc::EBADF) };
         if len == 0 {
             return Ok(0);
         }
@@ -711,4 +724,12 @@ impl State {
         let at = stream.arrives.max(self.now + self.trip(stream.connection, host, to_host));
         self.send_over(host, to_host, at, Event::Segment(peer, segment));
     }
+}
+
+/// Whether a listener on one address is reached through another. That of every IPv6 address hears IPv4 too, and
+/// who connects to no address in particular connects to the host itself.
+fn hears(listener: IpAddr, to: IpAddr) -> bool {
+    listener == to
+        || (listener.is_unspecified() && (listener.is_ipv6() || to.is_ipv4()))
+        || (to.is_unspecified() && listener.is_loopback() && listener.is_ipv4() == to.is_ipv4())
 }

@@ -129,7 +129,7 @@ impl Open {
     pub(crate) fn local_addr(self) -> io::Result<SocketAddr> {
         #[cfg(feature = "sim")]
         if sim::owns(self.0) {
-            return sim::local_addr(self.0).map_err(error_of);
+            return sim::local_addr(self.0).map_err(address_error);
         }
         ip(SockRef::from(&self.system()).local_addr()?)
     }
@@ -137,7 +137,7 @@ impl Open {
     pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {
         #[cfg(feature = "sim")]
         if sim::owns(self.0) {
-            return sim::peer_addr(self.0).map_err(error_of);
+            return sim::peer_addr(self.0).map_err(address_error);
         }
         ip(SockRef::from(&self.system()).peer_addr()?)
     }
@@ -200,7 +200,15 @@ impl Open {
 }
 
 fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
-    address.as_socket().ok_or_else(|| {
-        io::Error::new(io::ErrorKind::Unsupported, "the socket's address is not an IP address")
-    })
+    address.as_socket().ok_or_else(no_ip)
+}
+
+fn no_ip() -> io::Error {
+    io::Error::new(io::ErrorKind::Unsupported, "the socket's address is not an IP address")
+}
+
+/// The simulated system has addresses of IP alone, and says so of the others.
+#[cfg(feature = "sim")]
+fn address_error(errno: i32) -> io::Error {
+    if errno.abs() == libc::EAFNOSUPPORT { no_ip() } else { error_of(errno) }
 }
