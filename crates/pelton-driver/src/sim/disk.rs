@@ -57,7 +57,7 @@ impl State {
     pub(super) fn open(&mut self, path: &Path, flags: OpenFlags) -> i32 {
         let host = self.current_host;
         let writes = flags.create || flags.create_new || flags.truncate;
-        if !(flags.read || flags.write) || (writes && !flags.write) {
+        if !flags.write && (writes || !flags.read) {
             return -libc::EINVAL;
         }
         let disk = &mut self.host_mut(host).disk;

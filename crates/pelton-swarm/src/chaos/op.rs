@@ -60,6 +60,8 @@ pub(super) enum AnyKey {
 }
 
 /// What came of an operation.
+// Each buffer keeps its address, by which it is known again.
+#[allow(clippy::vec_box)]
 pub(super) enum Outcome {
     Number(io::Result<usize>),
     Accepted(io::Result<Accepted>),

@@ -99,9 +99,8 @@ impl Chaos {
             }
             (What::Write { file, block, bytes }, result) => {
                 let mut files = self.files.borrow_mut();
-                match result {
-                    Ok(n) => files[*file].wrote(*block, &bytes[..*n]),
-                    Err(_) => {}
+                if let Ok(n) = result {
+                    files[*file].wrote(*block, &bytes[..*n]);
                 }
                 files[*file].unlock(*block);
             }
@@ -144,7 +143,7 @@ impl Chaos {
         if is(error, Errno::CANCELED) {
             let many = matches!(what, What::AcceptMany | What::ReceiveMany);
             let bounded = self.sides[side].driver.counters().unclaimed.get() > 0;
-            if !cancelled && !(many && bounded) {
+            if !(cancelled || (many && bounded)) {
                 self.wrong(format!("{what:?} ended as cancelled, and nobody cancelled it"));
             }
         } else if let Some(desc) = desc {
