@@ -560,6 +560,9 @@ pub(crate) fn epoll_wait(
         world.with(|state| state.advance(state.now + MICRO));
         return result;
     }
+    if timeout == Some(0) {
+        world.pass();
+    }
     let mut taken = world.with(|state| state.epoll_take(id, most));
     if taken.is_empty() && timeout != Some(0) {
         let hosted =
@@ -618,6 +621,9 @@ pub(crate) unsafe fn ring_enter(
 ) -> Result<u32, Errno> {
     let world = World::current().ok_or(Errno::BADF)?;
     let id = world.with(|state| state.of_fd(ring)).ok_or(Errno::BADF)?;
+    if wait == 0 {
+        world.pass();
+    }
     let taken = world.with(|state| state.enter_begin(id, submit, getevents))?;
     if wait == 0 || taken < submit {
         return Ok(taken);

@@ -429,7 +429,10 @@ impl State {
             self.attempt(id, key);
         }
         if let Some(ring) = self.ring(id) {
-            ring.flag(IoringSqFlags::TASKRUN, !ring.work.is_empty());
+            // A driver that no scheduler turns is to look each time, or nothing would ever happen while its
+            // thread keeps itself busy.
+            let alone = ring.proc.is_none();
+            ring.flag(IoringSqFlags::TASKRUN, alone || !ring.work.is_empty());
         }
     }
 

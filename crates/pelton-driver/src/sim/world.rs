@@ -428,6 +428,22 @@ impl World {
         })
     }
 
+    /// A call that does not wait takes a microsecond all the same, outside of a simulation's reactors: whoever
+    /// makes many of them sees time pass and things happen.
+    pub(super) fn pass(&self) {
+        if self.with(|state| state.current_proc.is_some()) {
+            return;
+        }
+        self.hear_remote();
+        let now = self.with(|state| {
+            state.advance(state.now + MICRO);
+            state.now
+        });
+        while self.with(|state| state.next_event().is_some_and(|next| next <= now)) {
+            self.run_event();
+        }
+    }
+
     /// Waits in virtual time until `done`, at most until `limit`; lets things happen meanwhile. Ends early
     /// after a job of the blocking pool: it ran on the very thread that waits here, so that what it woke
     /// there needs no wake.

@@ -7,7 +7,7 @@
 //! another reactor takes the way through the (simulated) kernel. Anything that concerns it, a completion, a
 //! wake, the end of its time, makes it runnable, and the next turn finds what has come.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::future::Future;
 use std::io;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -20,6 +20,9 @@ use pelton_driver::sim::{HostId, ReactorId, World};
 use super::panics::words;
 use crate::handle::Handle;
 use crate::runtime::{Builder, Runtime};
+
+/// So many turns for nothing, one after the other, are a busy loop: faults make a few.
+const MOST_IDLE: u32 = 10_000;
 
 /// What a host or a client runs.
 pub(super) type Main = Pin<Box<dyn Future<Output = io::Result<()>>>>;
@@ -37,6 +40,8 @@ pub(super) struct Member {
     pub(super) host: HostId,
     runtime: Runtime,
     ended: Rc<RefCell<Option<Ended>>>,
+    /// Turns in a row that did nothing and did not lead to a wait.
+    idle: Cell<u32>,
 }
 
 impl Member {
@@ -54,7 +59,7 @@ impl Member {
             let ended = Rc::new(RefCell::new(None));
             let main = Watched { main: Some(main()), ended: ended.clone() };
             drop(runtime.spawn(main));
-            Ok(Member { id, host, runtime, ended })
+            Ok(Member { id, host, runtime, ended, idle: Cell::new(0) })
         })
     }
 
@@ -79,9 +84,17 @@ impl Member {
             let _ = reactor.turn(&root, || Poll::<()>::Pending);
             drop(root);
             // Whatever ran may have left something to submit: it is not idle before a turn without.
-            let busy = reactor.tasks.has_queued() || progress(reactor) != before;
+            let moved = progress(reactor) != before;
+            let busy = reactor.tasks.has_queued() || moved;
+            self.idle.set(if moved { 0 } else { self.idle.get() + 1 });
+            if self.idle.get() == MOST_IDLE && !world.is_waiting(self.id) {
+                let name = world.host_name(self.host);
+                world.violation(format!("a busy loop: {name} turned {MOST_IDLE} times for nothing"));
+            }
             if busy || !world.is_waiting(self.id) || !reactor.driver.park() {
                 world.set_runnable(self.id);
+            } else {
+                self.idle.set(0);
             }
         });
     }

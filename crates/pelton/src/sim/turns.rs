@@ -233,6 +233,15 @@ impl Sim {
             if self.act() {
                 continue;
             }
+            // What is due happens, however busy a reactor keeps itself.
+            let now = world.now();
+            if world.next_event().is_some_and(|next| next <= now) {
+                world.step();
+                continue;
+            }
+            if now > limit {
+                return false;
+            }
             if let Some(reactor) = world.next_runnable() {
                 self.turn(reactor);
                 continue;
