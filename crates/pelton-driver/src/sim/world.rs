@@ -12,7 +12,7 @@ use super::choices::{Decision, parse_script, script};
 use super::fault::{Fault, Faults};
 use super::file::Kind;
 use super::state::{HostId, MICRO, Nanos, ProcId, Ran, State};
-use crate::sys::RawDescriptor;
+use crate::sys::{OwnedDescriptor, RawDescriptor};
 
 /// How long a driver that waits for another thread waits, in real time, before that is called a deadlock.
 const REAL_PATIENCE: Duration = Duration::from_secs(30);
@@ -291,6 +291,17 @@ impl World {
         f()
     }
 
+    /// Makes a descriptor of this world one that does not block, as its user may have done before a driver gets
+    /// it.
+    pub fn set_nonblocking(&self, descriptor: &OwnedDescriptor) {
+        self.with(|state| {
+            let file = state.of_fd(descriptor.as_raw());
+            if let Some(file) = file.and_then(|file| state.file_mut(file)) {
+                file.nonblocking = true;
+            }
+        });
+    }
+
     // Reactors.
 
     /// Adds a reactor to a host. It is runnable.
@@ -377,7 +388,7 @@ impl World {
                         Some(Kind::Listener(listener)) => format!("listener {}", listener.address),
                         Some(Kind::Datagram(_)) => "a datagram socket".into(),
                         Some(Kind::Disk(_)) => "a file".into(),
-                        Some(Kind::Event(_)) => "a wake source".into(),
+                        Some(Kind::Event { .. }) => "a wake source".into(),
                         Some(Kind::Epoll(_)) => "an epoll".into(),
                         Some(Kind::Ring(ring)) => {
                             format!("a ring with {} operations in flight", ring.in_flight())
