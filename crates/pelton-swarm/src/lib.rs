@@ -16,6 +16,7 @@ mod chaos;
 mod churn;
 mod drive;
 mod echo;
+mod errands;
 mod files;
 mod hosted;
 pub mod pattern;
@@ -121,6 +122,11 @@ pub fn worlds() -> &'static [WorldSpec] {
             name: "files",
             about: "a log that is synced, on a host that loses power",
             run: |seed, options| hosted::run(seed, options, 60, files::scenario),
+        },
+        WorldSpec {
+            name: "errands",
+            about: "what one does with a runtime, without errors: whatever is begun must come to its end",
+            run: errands::run,
         },
     ]
 }
