@@ -154,6 +154,9 @@ impl Pool {
         }
         // SAFETY: `start + n` lies in the buffer.
         let ptr = unsafe { NonNull::new_unchecked(self.address(id).add(start as usize)) };
+        let skipped = if mutant!("piece-forgotten") { start } else { 0 };
+        // SAFETY: no more than was added.
+        let ptr = unsafe { ptr.sub(skipped as usize) };
         Some(Lease { ptr, pool: Rc::clone(self), len: n, id })
     }
 
@@ -167,7 +170,7 @@ impl Pool {
         let buffer = &self.buffers[usize::from(id)];
         let leases = buffer.leases.get() - 1;
         buffer.leases.set(leases);
-        if leases == 0 {
+        if leases == 0 || mutant!("buffer-offered-while-leased") {
             self.give_back_last(id);
         }
     }
@@ -186,7 +189,8 @@ impl Pool {
 
     fn offer_if_unused(&self, id: u16) {
         let buffer = &self.buffers[usize::from(id)];
-        if buffer.leases.get() > 0 || buffer.offered.get() {
+        let held = buffer.leases.get() > 0 && !mutant!("buffer-offered-while-leased");
+        if held || buffer.offered.get() {
             return;
         }
         buffer.filled.set(0);
@@ -198,10 +202,20 @@ impl Pool {
                 // SAFETY: no lease holds a part of the buffer and the kernel has let go of it, so the
                 // whole of it is the kernel's again.
                 unsafe { ring.push(self.address(id), self.buffer_len, id) };
+                if mutant!("buffer-given-back-twice") {
+                    // SAFETY: a mutant, which is to be found.
+                    unsafe { ring.push(self.address(id), self.buffer_len, id) };
+                }
                 ring.publish();
             }
-            // SAFETY: as above. The list has had room for every buffer from the start.
-            None => unsafe { &mut *self.free.get() }.push(id),
+            None => {
+                // SAFETY: as above. The list has had room for every buffer from the start.
+                let free = unsafe { &mut *self.free.get() };
+                free.push(id);
+                if mutant!("buffer-given-back-twice") {
+                    free.push(id);
+                }
+            }
         }
     }
 

@@ -36,6 +36,9 @@
 //! - `bytes`: buffer traits for `bytes::Bytes` and `bytes::BytesMut`.
 //! - `sim`: `Backend::Sim`, a simulated system under the real backends.
 
+#[macro_use(mutant)]
+extern crate pelton_driver as _;
+
 pub use pelton_driver as driver;
 pub use pelton_driver::system::random;
 pub use pelton_driver::{Backend, Lease};

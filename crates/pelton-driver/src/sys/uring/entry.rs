@@ -38,6 +38,12 @@ const POLL_MULTISHOT: u32 = 1 << 0;
 const CANCEL_ALL: u32 = 1 << 0;
 const CANCEL_FD: u32 = 1 << 1;
 
+impl Sqe {
+    pub(super) fn is_cancel(&self) -> bool {
+        self.opcode == IoringOp::AsyncCancel as u8
+    }
+}
+
 const EMPTY: Sqe = Sqe {
     opcode: 0,
     flags: 0,

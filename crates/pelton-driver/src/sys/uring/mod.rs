@@ -56,6 +56,8 @@ const GROUP: u16 = 0;
 /// `user_data` of entries that belong to no slot: no slot has the number `NIL`.
 const WAKE: u64 = internal(1);
 const QUIET: u64 = internal(2);
+/// From here on: a cancel that ends its target where it fails. Only a mutant makes one.
+const RETIRES: u64 = 16;
 
 const fn internal(n: u64) -> u64 {
     (n << 32) | NIL as u64
@@ -164,6 +166,9 @@ impl Uring {
         // SAFETY: one thread; entries are plain data.
         let backlog = unsafe { &mut *self.backlog.get() };
         if !backlog.is_empty() || !self.push_now(sqe) {
+            if mutant!("cancel-lost-when-full") && sqe.user_data == QUIET && sqe.is_cancel() {
+                return;
+            }
             backlog.push_back(sqe);
         }
     }
@@ -274,6 +279,7 @@ impl Uring {
                 // Asked again the owner may show fewer bytes than have been sent: then none are left.
                 let memory = core.memory_again(slot)?;
                 let sent = (slot.progress.get() as usize).min(memory.len);
+                let sent = if mutant!("send-from-zero") { 0 } else { sent };
                 let left = (memory.len - sent) as u32;
                 entry::send(
                     raw,
@@ -329,7 +335,9 @@ impl Uring {
 
     pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
         // Behind the operation's own entry if that is still staged, in the ring or in the backlog.
-        self.push(core, entry::cancel(core.arena.id(slot).user_data(), QUIET));
+        let retires =
+            mutant!("reseau-134").then(|| internal(RETIRES + u64::from(core.arena.index(slot))));
+        self.push(core, entry::cancel(core.arena.id(slot).user_data(), retires.unwrap_or(QUIET)));
     }
 
     pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
@@ -365,6 +373,12 @@ impl Uring {
             return self.wait_with_backlog(core);
         }
         if timeout == Some(Duration::ZERO) {
+            if mutant!("libxev-224") && !self.ring.needs_enter() {
+                return Ok(());
+            }
+            if mutant!("overflow-not-looked-at") && self.ring.staged() == 0 {
+                return Ok(());
+            }
             if self.ring.staged() == 0 && !self.ring.needs_enter() {
                 return Ok(());
             }
@@ -414,7 +428,7 @@ impl Uring {
         match result {
             Ok(_) => Ok(()),
             // The tick goes on with what there is; entries that were not taken stay staged.
-            Err(error) if is_transient(error) => {
+            Err(error) if is_transient(error) && !mutant!("ioxide-220") => {
                 if matches!(error, Errno::BUSY | Errno::AGAIN) {
                     core.counters().busy.add(1);
                 }
@@ -469,6 +483,9 @@ impl Uring {
             }
             _ => return false,
         }
+        if mutant!("ioxide-244") && result == 0 && kind != Kind::Send {
+            self.fail_sends(core, slot.fd.get());
+        }
         core.finish_plain(slot, id, kind, result, on);
         true
     }
@@ -494,7 +511,10 @@ impl Uring {
                 result
             }
             Kind::Send
-                if result >= 0 && (result as u32) < slot.arg.get() && slot.has(bits::ALL) =>
+                if result >= 0
+                    && (result as u32) < slot.arg.get()
+                    && slot.has(bits::ALL)
+                    && !mutant!("short-send-is-the-end") =>
             {
                 return self.dispatch_short_send(core, slot, result, on);
             }
@@ -508,7 +528,9 @@ impl Uring {
             }
             Kind::RecvMulti => return self.dispatch_recv_multi(core, slot, cqe, on),
             Kind::Accept => {
-                if result >= 0 {
+                if mutant!("compio-315") && slot.state.get() == State::Orphan {
+                    // Nobody waits for the connection, and nobody closes it.
+                } else if result >= 0 {
                     core.counters().accepts.add(1);
                     // SAFETY: the kernel has just made it for this operation.
                     payload::put_descriptor(slot, unsafe { own(result) });
@@ -526,9 +548,19 @@ impl Uring {
     fn dispatch_internal(&self, core: &Core, cqe: Cqe) {
         if cqe.user_data == WAKE {
             core.shared.wake.drain();
-            if !cqe.more() {
+            if !cqe.more() && !mutant!("watch-not-rearmed") {
                 self.watching.set(false);
                 self.watch(core);
+            }
+        }
+        if mutant!("reseau-134") && cqe.user_data >> 32 >= RETIRES {
+            // Too late to cancel it, so it is taken to have ended: its completion is still on its way.
+            let target = core.arena.get((cqe.user_data >> 32) as u32 - RETIRES as u32);
+            if let Some(slot) = target
+                && matches!(slot.state.get(), State::Busy | State::Orphan)
+                && slot.has(bits::CANCELLED)
+            {
+                core.finish_later(slot, core.cancelled(slot));
             }
         }
         // A cancel that found nothing, or a close that failed: nobody waits to hear of it.
@@ -546,7 +578,9 @@ impl Uring {
             return;
         }
         let polled = slot.has(bits::POLLING);
-        slot.unset(bits::POLLING);
+        if !mutant!("polling-kept") {
+            slot.unset(bits::POLLING);
+        }
         if !may_restart(core, slot) {
             // "Try again" is no outcome.
             let real = polled && result < 0 && !matches!(-result, errno::EINTR | errno::ECANCELED);
@@ -615,8 +649,24 @@ impl Uring {
         if let Some(lease) = lease {
             core.yielded(slot, Item::Lease(lease), on);
         }
+        if mutant!("ioxide-244") && ended {
+            self.fail_sends(core, slot.fd.get());
+        }
         if !cqe.more() {
             self.end_or_rearm(core, cqe, ended, on);
+        } else if mutant!("multishot-dropped-at-first") && slot.state.get() == State::Orphan {
+            core.finish_now(slot, 0, on);
+        }
+    }
+
+    /// ioxide #244: only a mutant does this.
+    #[cold]
+    fn fail_sends(&self, core: &Core, fd: u32) {
+        for slot in (0..core.arena.used()).filter_map(|index| core.arena.get(index)) {
+            let in_flight = slot.state.get() == State::Busy && !slot.has(bits::LINKED);
+            if in_flight && slot.kind.get() == Kind::Send && slot.fd.get() == fd {
+                core.finish_later(slot, -libc::EPIPE);
+            }
         }
     }
 
@@ -629,6 +679,8 @@ impl Uring {
         }
         if !cqe.more() {
             self.end_or_rearm(core, cqe, ended, on);
+        } else if mutant!("multishot-dropped-at-first") && slot.state.get() == State::Orphan {
+            core.finish_now(slot, 0, on);
         }
     }
 
@@ -641,7 +693,9 @@ impl Uring {
             return core.finish_now(slot, cqe.res.min(0), on);
         }
         if may_restart(core, slot) {
-            self.restart(core, slot);
+            if !mutant!("multishot-not-rearmed") {
+                self.restart(core, slot);
+            }
         } else {
             core.finish_now(slot, -errno::ECANCELED, on);
         }
@@ -675,6 +729,9 @@ impl Drop for Reaping<'_> {
 #[cold]
 fn try_again(kind: Kind, result: i32) -> bool {
     match -result {
+        errno::EINTR if mutant!("interrupted-is-the-end") => false,
+        errno::EAGAIN if mutant!("again-is-the-end") => false,
+        errno::ENOBUFS if mutant!("ioxide-93") => false,
         errno::EINTR => !matches!(kind, Kind::Connect | Kind::Shutdown | Kind::Close),
         errno::EAGAIN => !matches!(
             kind,
