@@ -12,6 +12,7 @@ mod floor;
 mod interrupted;
 mod loom;
 mod metadata;
+mod mutants;
 mod nightly;
 mod no_uring;
 mod run;
@@ -78,6 +79,12 @@ const VERBS: &[Verb] = &[
         usage: "sim [--seeds N] [--world NAME] [-- OPTIONS…]",
         about: "the simulator's worlds under as many seeds as asked, and how fast that went",
         run: sim::verb,
+    },
+    Verb {
+        name: "mutants",
+        usage: "mutants [--seeds N] [--write] [-- NAME…]",
+        about: "puts known bugs back and says what finds each; fails where nothing does",
+        run: mutants::verb,
     },
     Verb {
         name: "no-uring",

@@ -19,6 +19,8 @@ mod echo;
 mod errands;
 mod files;
 mod hosted;
+#[cfg(pelton_mutants)]
+pub mod mutants;
 pub mod pattern;
 mod posts;
 mod tasks;
