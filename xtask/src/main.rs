@@ -15,6 +15,7 @@ mod interrupted;
 mod kernels;
 mod loom;
 mod metadata;
+mod mutants;
 mod nightly;
 mod no_uring;
 mod run;
@@ -87,6 +88,12 @@ const VERBS: &[Verb] = &[
         usage: "sim [--seeds N] [--world NAME] [-- OPTIONS…]",
         about: "the simulator's worlds under as many seeds as asked, and how fast that went",
         run: sim::verb,
+    },
+    Verb {
+        name: "mutants",
+        usage: "mutants [--seeds N] [--write] [-- NAME…]",
+        about: "puts known bugs back and says what finds each; fails where nothing does",
+        run: mutants::verb,
     },
     Verb {
         name: "no-uring",

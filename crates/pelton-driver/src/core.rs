@@ -99,10 +99,12 @@ impl Core {
         debug_assert!(!slot.has(bits::LINKED));
         self.counters().ended(slot.kind.get());
         if let Some(entry) = self.fds.get(slot.fd.get()) {
-            if slot.has(bits::CANCELLED) {
+            if slot.has(bits::CANCELLED) && !mutant!("cancelled-not-lowered") {
                 entry.cancelled.set(entry.cancelled.get() - 1);
             }
-            if entry.let_go() {
+            // libxev #231: a descriptor is not closed where what was on it was cancelled.
+            let left = mutant!("libxev-231") && slot.has(bits::CANCELLED);
+            if entry.let_go() && !left {
                 self.closable.push(slot.fd.get());
             }
         }
@@ -239,7 +241,14 @@ impl Core {
     pub(crate) fn discard(&self, slot: &Slot) {
         let leftover = Leftover::take(slot);
         let items = slot.kind.get().is_multishot().then(|| self.items.take_all(slot));
+        let orphan = slot.state.get() == State::Orphan;
         self.release(slot);
+        if mutant!("orphan-leaks") && orphan {
+            return std::mem::forget(leftover);
+        }
+        if mutant!("items-leak") {
+            return std::mem::forget(items);
+        }
         drop(leftover);
         drop(items);
     }

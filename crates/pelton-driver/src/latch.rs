@@ -59,6 +59,9 @@ impl WakeLatch {
 
     /// The thread that was told [`Raise::MustWake`] and could not: the next raise tries again.
     pub fn roll_back(&self) {
+        if mutant!("roll-back-missing") {
+            return;
+        }
         // A failure means that the owner woke for another reason and cleared: nothing to undo.
         let _ =
             self.state.compare_exchange(NOTIFIED, SLEEPING, Ordering::AcqRel, Ordering::Relaxed);
@@ -74,6 +77,12 @@ impl WakeLatch {
     /// The owner, after every wait and before it drains: true when somebody raised.
     #[inline]
     pub fn clear(&self) -> bool {
+        if mutant!("latch-plain-store") {
+            // ioxide #96: a raise between the two is lost.
+            let before = self.state.load(Ordering::Acquire);
+            self.state.store(RUNNING, Ordering::Release);
+            return before == NOTIFIED;
+        }
         self.state.swap(RUNNING, Ordering::AcqRel) == NOTIFIED
     }
 

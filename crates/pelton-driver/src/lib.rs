@@ -32,6 +32,15 @@
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
 
+// First, for its macro.
+#[cfg(not(pelton_mutants))]
+#[macro_use]
+mod mutant;
+#[cfg(pelton_mutants)]
+#[doc(hidden)]
+#[macro_use]
+pub mod mutant;
+
 pub mod blocking;
 mod buf;
 mod config;

@@ -181,8 +181,12 @@ impl Pool {
         }
         // SAFETY: `start + n` lies in the buffer.
         let ptr = unsafe { NonNull::new_unchecked(self.address(id).add(start as usize)) };
-        // SAFETY: what an `Rc` points to is not null.
-        let pool = unsafe { NonNull::new_unchecked(Rc::into_raw(Rc::clone(self)).cast_mut()) };
+        let skipped = if mutant!("piece-forgotten") { start } else { 0 };
+        // SAFETY: no more than was added, and what an `Rc` points to is not null.
+        let (ptr, pool) = unsafe {
+            let pool = NonNull::new_unchecked(Rc::into_raw(Rc::clone(self)).cast_mut());
+            (ptr.sub(skipped as usize), pool)
+        };
         Lease { ptr, pool, len: n, id }
     }
 
@@ -201,6 +205,9 @@ impl Pool {
         let buffer = unsafe { self.buffers.get_unchecked(usize::from(id)) };
         let leases = buffer.leases.get() - 1;
         buffer.leases.set(leases);
+        if leases > 0 && mutant!("buffer-offered-while-leased") {
+            self.offer_if_unused(id);
+        }
         if leases == 0 {
             self.shared.counters.buffers_in_use.sub(1);
             if !buffer.offered.get() {
@@ -218,7 +225,8 @@ impl Pool {
     #[inline(never)]
     fn offer_if_unused(&self, id: u16) {
         let buffer = &self.buffers[usize::from(id)];
-        if buffer.leases.get() > 0 || buffer.offered.get() {
+        let held = buffer.leases.get() > 0 && !mutant!("buffer-offered-while-leased");
+        if held || buffer.offered.get() {
             return;
         }
         buffer.filled.set(0);
@@ -230,10 +238,20 @@ impl Pool {
                 // SAFETY: no lease holds a part of the buffer and the kernel has let go of it, so the
                 // whole of it is the kernel's again.
                 unsafe { ring.push(self.address(id), self.buffer_len, id) };
+                if mutant!("buffer-given-back-twice") {
+                    // SAFETY: a mutant, which is to be found.
+                    unsafe { ring.push(self.address(id), self.buffer_len, id) };
+                }
                 ring.publish();
             }
-            // SAFETY: as above. The list has had room for every buffer from the start.
-            None => unsafe { &mut *self.free.get() }.push(id),
+            None => {
+                // SAFETY: as above. The list has had room for every buffer from the start.
+                let free = unsafe { &mut *self.free.get() };
+                free.push(id);
+                if mutant!("buffer-given-back-twice") {
+                    free.push(id);
+                }
+            }
         }
     }
 }

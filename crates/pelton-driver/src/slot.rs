@@ -49,7 +49,8 @@ impl OpId {
     /// The number that the kernel carries for the operation.
     #[inline(always)]
     pub fn user_data(self) -> u64 {
-        self.0
+        // tokio #8112: the place alone, whoever is in it by then.
+        if mutant!("user-data-without-generation") { u64::from(self.index()) } else { self.0 }
     }
 
     #[inline(always)]
@@ -351,7 +352,8 @@ impl Arena {
     /// The slot that `id` names, if the operation has not been released since.
     #[inline(always)]
     pub(crate) fn find(&self, id: OpId) -> Option<&Slot> {
-        self.get(id.index()).filter(|slot| slot.id() == id)
+        let any = mutant!("user-data-without-generation");
+        self.get(id.index()).filter(|slot| slot.id() == id || any)
     }
 
     /// The number of a slot of this arena.
@@ -422,7 +424,9 @@ impl Arena {
     pub(crate) fn release(&self, slot: &Slot) {
         debug_assert_ne!(slot.state.get(), State::Free);
         debug_assert!(!slot.has(bits::LINKED), "a slot is released while it is in a list");
-        slot.generation.set(slot.generation.get().wrapping_add(1));
+        if !mutant!("generation-not-bumped") {
+            slot.generation.set(slot.generation.get().wrapping_add(1));
+        }
         slot.state.set(State::Free);
         slot.token.set(self.free.get());
         // The list is only ever read through shared references, which this one's provenance allows.
@@ -455,7 +459,10 @@ impl SlotList {
     pub(crate) fn push(&self, arena: &Arena, slot: &Slot) {
         assert!(!slot.has(bits::LINKED), "an operation is in one list at a time");
         slot.set(bits::LINKED);
-        slot.arg.set(NIL);
+        // libxev #169: what the link still says leads into the middle of some list.
+        if !mutant!("libxev-169") {
+            slot.arg.set(NIL);
+        }
         let index = arena.index(slot);
         match arena.get(self.tail.get()) {
             Some(last) => last.arg.set(index),
@@ -470,7 +477,9 @@ impl SlotList {
         if self.head.get() == NIL {
             self.tail.set(NIL);
         }
-        slot.arg.set(NIL);
+        if !mutant!("libxev-169") {
+            slot.arg.set(NIL);
+        }
         slot.unset(bits::LINKED);
         Some(slot)
     }

@@ -16,8 +16,11 @@ mod chaos;
 mod churn;
 mod drive;
 mod echo;
+mod errands;
 mod files;
 mod hosted;
+#[cfg(pelton_mutants)]
+pub mod mutants;
 pub mod pattern;
 mod posts;
 mod tasks;
@@ -121,6 +124,11 @@ pub fn worlds() -> &'static [WorldSpec] {
             name: "files",
             about: "a log that is synced, on a host that loses power",
             run: |seed, options| hosted::run(seed, options, 60, files::scenario),
+        },
+        WorldSpec {
+            name: "errands",
+            about: "what one does with a runtime, without errors: whatever is begun must come to its end",
+            run: errands::run,
         },
     ]
 }

@@ -22,6 +22,8 @@ pelton-swarm list
 fn main() -> ExitCode {
     let words: Vec<String> = std::env::args().skip(1).collect();
     let outcome = match words.first().map(String::as_str) {
+        #[cfg(pelton_mutants)]
+        Some("mutants") => return pelton_swarm::mutants::main(&words[1..]),
         Some("run") => Plan::parse(&words[1..]).map(|plan| plan.run()),
         Some("list") => {
             list();

@@ -44,3 +44,8 @@ fn no_post_is_lost() {
 fn what_was_synced_survives() {
     some_seeds("files", 20);
 }
+
+#[test]
+fn every_errand_comes_to_its_end() {
+    some_seeds("errands", 6);
+}

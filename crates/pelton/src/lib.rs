@@ -37,6 +37,9 @@
 //! - `sim`: `pelton::sim` and `#[pelton::sim_test]`, deterministic simulation for tests; `Backend::Sim`, a
 //!   simulated system under the real backends.
 
+#[macro_use(mutant)]
+extern crate pelton_driver as _;
+
 pub use pelton_driver as driver;
 pub use pelton_driver::system::random;
 pub use pelton_driver::{Backend, Lease};

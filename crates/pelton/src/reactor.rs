@@ -209,6 +209,9 @@ impl Reactor {
     #[inline(always)]
     pub(crate) fn wait_for<P>(&self, key: &Key<P>, waker: &Waker) {
         let before = self.driver.token(key);
+        if mutant!("token-not-moved") && before != Token::NONE {
+            return;
+        }
         match self.tasks.token(waker) {
             Some(token) => {
                 self.driver.set_token(key, Token(token.into_raw()));

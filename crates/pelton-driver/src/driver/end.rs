@@ -4,7 +4,7 @@
 use super::Driver;
 use crate::descriptor::{Fd, flags};
 use crate::op::Kind;
-use crate::payload::Payload;
+use crate::payload::{Leftover, Payload};
 use crate::slot::{Key, NIL, OpId, Slot, State, bits};
 
 impl Driver {
@@ -19,7 +19,7 @@ impl Driver {
     }
 
     pub(super) fn begin_close(&self, index: u32, entry: &crate::descriptor::Entry) {
-        if entry.in_flight() == 0 {
+        if entry.in_flight() == 0 || mutant!("close-with-operations") {
             self.core.closable.push(index);
         } else {
             self.cancel_all_on(index, entry);
@@ -77,7 +77,7 @@ impl Driver {
         while let Some(index) = core.closable.pop() {
             let Some(entry) = core.fds.get(index) else { continue };
             if entry.flags.get() & (flags::OPEN | flags::CLOSING) != flags::OPEN | flags::CLOSING
-                || entry.in_flight() > 0
+                || (entry.in_flight() > 0 && !mutant!("close-with-operations"))
             {
                 continue;
             }
@@ -93,6 +93,11 @@ impl Driver {
     /// Asking twice, or for one that has ended, does nothing. A close is not cancelled.
     pub fn cancel(&self, id: OpId) -> bool {
         let core = &**self.core;
+        if mutant!("libxev-237") {
+            // libxev #230: whoever is in that place, in whatever state.
+            core.arena.get(id.index()).inspect(|slot| self.cancel_slot(slot));
+            return true;
+        }
         let Some(slot) = core.arena.find(id).filter(|slot| slot.state.get() == State::Busy) else {
             return false;
         };
@@ -125,8 +130,22 @@ impl Driver {
         }
         if !self.core.cancel_own(slot) {
             self.room.cancel(&self.core, slot);
+            if mutant!("send-reused-early") && slot.kind.get() == Kind::Send {
+                self.end_at_once(slot);
+            }
+            if mutant!("cancel-removes") && slot.kind.get() == Kind::Recv {
+                self.end_at_once(slot);
+            }
         }
         self.settle();
+    }
+
+    /// Ends an operation that is cancelled without its last completion: only mutants do.
+    #[cold]
+    fn end_at_once(&self, slot: &Slot) {
+        if matches!(slot.state.get(), State::Busy | State::Orphan) {
+            self.core.finish_later(slot, self.core.cancelled(slot));
+        }
     }
 
     /// Gives up an operation: whoever was waiting has gone. It is cancelled, nobody is told of it, and what
@@ -134,6 +153,10 @@ impl Driver {
     /// given back.
     pub fn abandon<P: Payload>(&self, key: Key<P>) {
         let Some(slot) = self.slot_of(&key) else { return };
+        if mutant!("done-becomes-orphan") && slot.state.get() == State::Done {
+            // Whatever is not busy must be an orphan: nothing will ever complete it.
+            slot.state.set(State::Busy);
+        }
         match slot.state.get() {
             State::Busy if slot.kind.get() == Kind::Timeout => {
                 // The driver's own: it ends here and now, and owns nothing.
@@ -142,6 +165,10 @@ impl Driver {
                 self.core.arena.release(slot);
             }
             State::Busy => {
+                if mutant!("ioxide-221") && slot.kind.get() == Kind::Send {
+                    // The kernel may read it still.
+                    drop(Leftover::take(slot));
+                }
                 slot.state.set(State::Orphan);
                 slot.token.set(std::ptr::null_mut());
                 self.core.counters().orphans.add(1);

@@ -54,7 +54,8 @@ impl Driver {
         }
         self.restart_stalled();
         // Whoever has been told of something must get to act on it: no waiting then.
-        let must_act = on.told > 0 || core.ready.len() > 0 || self.woken.get();
+        let told = on.told > 0 && !mutant!("waits-after-telling");
+        let must_act = told || core.ready.len() > 0 || self.woken.get();
         let timeout = if must_act || self.room.has_work() {
             Some(Duration::ZERO)
         } else {
@@ -85,7 +86,8 @@ impl Driver {
     #[inline(always)]
     fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
         let core = &**self.core;
-        let timeout = if timeout == Some(Duration::ZERO) || !core.shared.latch.try_sleep() {
+        let may_sleep = || core.shared.latch.try_sleep() || mutant!("sleeps-without-latch");
+        let timeout = if timeout == Some(Duration::ZERO) || !may_sleep() {
             Some(Duration::ZERO)
         } else {
             timeout
@@ -112,9 +114,14 @@ impl Driver {
         for _ in 0..core.ready.len() {
             let Some(id) = core.ready.pop() else { break };
             // Taken or abandoned meanwhile: nobody waits to be told.
-            let Some(slot) = core.arena.find(id) else { continue };
+            let mut found = core.arena.find(id);
+            if mutant!("libxev-227") {
+                // Whatever is in that place now.
+                found = core.arena.get(id.index());
+            }
+            let Some(slot) = found else { continue };
             // Told of already, or its items have been taken.
-            if !slot.has(bits::ANNOUNCED) {
+            if !slot.has(bits::ANNOUNCED) && !mutant!("libxev-227") {
                 continue;
             }
             slot.unset(bits::ANNOUNCED);
@@ -128,7 +135,7 @@ impl Driver {
     /// Buffers have come back: as many receives as there are buffers may try again.
     fn restart_stalled(&self) {
         let core = &**self.core;
-        if core.stalled.is_empty() {
+        if core.stalled.is_empty() || mutant!("stall-not-restarted") {
             return;
         }
         for _ in 0..core.pool.available() {
@@ -140,6 +147,11 @@ impl Driver {
     fn until_next_timer(&self, timeout: Option<Duration>) -> Option<Duration> {
         let core = &**self.core;
         if timeout == Some(Duration::ZERO) || core.wheel.is_empty() {
+            return timeout;
+        }
+        // Reseau #107: the deadline of a read that is parked is not waited for.
+        if mutant!("reseau-107") && core.counters().snapshot().in_flight_total() > core.wheel.len()
+        {
             return timeout;
         }
         let next = core.wheel.next()?;

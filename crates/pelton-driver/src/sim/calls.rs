@@ -497,7 +497,8 @@ pub(crate) fn fsync(fd: RawDescriptor, _data_only: bool) -> i32 {
 
 pub(crate) fn eventfd() -> i32 {
     call(|state| {
-        let file = state.new_file(Kind::Event(0), true);
+        let of = state.current_proc;
+        let file = state.new_file(Kind::Event { count: 0, of }, true);
         state.new_fd(file)
     })
 }

@@ -10,7 +10,7 @@ use super::disk::DiskFile;
 use super::epoll::Epoll;
 use super::fault::Fault;
 use super::ring::{OpKey, Ring};
-use super::state::{HostId, State};
+use super::state::{HostId, ProcId, State};
 use super::stream::{Listener, Stream};
 use crate::sys::RawDescriptor;
 
@@ -43,8 +43,11 @@ pub(super) enum Kind {
     Listener(Listener),
     Datagram(Datagram),
     Disk(DiskFile),
-    /// The count of an event descriptor.
-    Event(u64),
+    /// An event descriptor: its count, and the reactor that it wakes.
+    Event {
+        count: u64,
+        of: Option<ProcId>,
+    },
     Epoll(Epoll),
     Ring(Box<Ring>),
 }
@@ -159,7 +162,7 @@ impl State {
             Kind::Datagram(datagram) => self.datagram_closed(id, file.host, &datagram),
             Kind::Ring(ring) => self.ring_closed(*ring),
             Kind::Epoll(epoll) => self.epoll_closed(id, &epoll),
-            Kind::Disk(_) | Kind::Event(_) => {}
+            Kind::Disk(_) | Kind::Event { .. } => {}
         }
     }
 
@@ -171,8 +174,8 @@ impl State {
             Some(Kind::Listener(_)) => libc::POLLIN,
             Some(Kind::Datagram(datagram)) => datagram.ready(),
             Some(Kind::Disk(_)) => libc::POLLIN | libc::POLLOUT,
-            Some(Kind::Event(0)) => libc::POLLOUT,
-            Some(Kind::Event(_)) => libc::POLLIN | libc::POLLOUT,
+            Some(Kind::Event { count: 0, .. }) => libc::POLLOUT,
+            Some(Kind::Event { .. }) => libc::POLLIN | libc::POLLOUT,
             Some(Kind::Epoll(_) | Kind::Ring(_)) => 0,
             None => libc::POLLNVAL,
         }

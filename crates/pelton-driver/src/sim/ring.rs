@@ -319,6 +319,12 @@ impl State {
         // left its memory behind.
         for key in ring.keys() {
             if let Some(op) = ring.remove(key) {
+                if !op.parts.is_empty() || op.entry.flags & BUFFER_SELECT != 0 {
+                    let user_data = op.entry.user_data;
+                    self.violation(format!(
+                        "a ring was closed with operation {user_data:#x} in flight, which holds memory"
+                    ));
+                }
                 self.let_go(op.file);
             }
         }
@@ -795,7 +801,10 @@ impl State {
             return self.arm(id, key, file, events);
         }
         if multi {
-            if self.yields(id, key, there.into(), 0) {
+            let number = self.ring_number(id);
+            let ends = self
+                .fault(Fault::MultishotEnds, number, || "a multishot poll ended by itself".into());
+            if !ends && self.yields(id, key, there.into(), 0) {
                 self.arm(id, key, file, events);
             } else {
                 self.end(id, key, there.into(), 0);

@@ -50,6 +50,8 @@ pub(super) struct Proc {
     /// What it waits in: the number of the wait, which makes a late deadline find nobody.
     pub(super) waiting: Option<u64>,
     pub(super) waits: u64,
+    /// The wait in which it was last woken by somebody else.
+    woken: Option<u64>,
     pub(super) runnable: bool,
 }
 
@@ -379,7 +381,7 @@ impl State {
     // Reactors.
 
     pub(super) fn add_proc(&mut self, host: HostId) -> ProcId {
-        self.procs.push(Proc { host, waiting: None, waits: 0, runnable: true });
+        self.procs.push(Proc { host, waiting: None, waits: 0, woken: None, runnable: true });
         ProcId(self.procs.len() as u32 - 1)
     }
 
@@ -409,12 +411,27 @@ impl State {
         }
     }
 
+    /// A reactor is woken through the kernel: once, at most, between two of its waits.
+    fn count_wake(&mut self, proc: ProcId) {
+        let state = &mut self.procs[proc.0 as usize];
+        let wait = Some(state.waits);
+        if std::mem::replace(&mut state.woken, wait) == wait {
+            let name = self.reactor_name(proc);
+            self.violation(format!("{name} was woken through the kernel twice in one wait"));
+        }
+    }
+
     // Wakes.
 
     pub(super) fn event_write(&mut self, fd: RawDescriptor) -> i32 {
         let Some(id) = self.of_fd(fd) else { return -libc::EBADF };
         match self.file_mut(id).map(|file| &mut file.kind) {
-            Some(Kind::Event(count)) => *count += 1,
+            Some(Kind::Event { count, of }) => {
+                *count += 1;
+                if let Some(proc) = *of {
+                    self.count_wake(proc);
+                }
+            }
             _ => return -libc::EINVAL,
         }
         let who = u64::from(id.index);

@@ -53,7 +53,7 @@ impl State {
                 None => format!("a datagram socket of {host}"),
             },
             Kind::Disk(disk) => self.disk_name(file.host, disk.inode()),
-            Kind::Event(_) => format!("a wake source of {host} (a `Handle` that outlives it?)"),
+            Kind::Event { .. } => format!("a wake source of {host} (a `Handle` that outlives it?)"),
             Kind::Epoll(_) => format!("an epoll of {host}"),
             Kind::Ring(_) => format!("a ring of {host}"),
         }
@@ -93,7 +93,7 @@ impl State {
             match &file.kind {
                 Kind::Ring(ring) => {
                     let real = |on: &FileId| {
-                        !matches!(self.file(*on).map(|file| &file.kind), Some(Kind::Event(_)))
+                        !matches!(self.file(*on).map(|file| &file.kind), Some(Kind::Event { .. }))
                     };
                     for (what, on) in ring.waiting().filter(|(_, on)| real(on)) {
                         waits.push(format!("{what} on {}", self.file_name(on)));
@@ -102,7 +102,7 @@ impl State {
                 Kind::Epoll(epoll) => {
                     let on = epoll.watched().map(|on| self.file(on).map(|file| (on, &file.kind)));
                     for (on, kind) in on.flatten() {
-                        if !matches!(kind, Kind::Event(_)) {
+                        if !matches!(kind, Kind::Event { .. }) {
                             waits.push(format!("readiness of {}", self.file_name(on)));
                         }
                     }

@@ -12,7 +12,7 @@ use super::choices::{Decision, parse_script, script};
 use super::fault::{Fault, Faults};
 use super::file::Kind;
 use super::state::{HostId, MICRO, Nanos, ProcId, Ran, State};
-use crate::sys::RawDescriptor;
+use crate::sys::{OwnedDescriptor, RawDescriptor};
 
 /// How long a driver that waits for another thread waits, in real time, before that is called a deadlock.
 const REAL_PATIENCE: Duration = Duration::from_secs(30);
@@ -310,6 +310,17 @@ impl World {
         });
         let _back = Back(self, before.0, before.1);
         f()
+    }
+
+    /// Makes a descriptor of this world one that does not block, as its user may have done before a driver gets
+    /// it.
+    pub fn set_nonblocking(&self, descriptor: &OwnedDescriptor) {
+        self.with(|state| {
+            let file = state.of_fd(descriptor.as_raw());
+            if let Some(file) = file.and_then(|file| state.file_mut(file)) {
+                file.nonblocking = true;
+            }
+        });
     }
 
     // Reactors.

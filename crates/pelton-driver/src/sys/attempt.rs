@@ -203,6 +203,7 @@ fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory
     loop {
         // Asked again the owner may show less than has been sent already: then there is nothing left.
         let sent = (slot.progress.get() as usize).min(memory.len);
+        let sent = if mutant!("send-from-zero") { 0 } else { sent };
         // SAFETY: `sent <= len`, and the bytes belong to the slot's owner, which nobody changes while the
         // slot is busy. A null pointer stands only for no bytes, which `Vec` and slices never give.
         let rest = unsafe {
@@ -215,7 +216,8 @@ fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory
         }
         let n = result as usize;
         slot.progress.set((sent + n) as u32);
-        if n == rest.len() || !slot.has(bits::ALL) || n == 0 {
+        let all = slot.has(bits::ALL) && !mutant!("short-send-is-the-end");
+        if n == rest.len() || !all || n == 0 {
             return Attempt::Done((sent + n) as i32);
         }
     }

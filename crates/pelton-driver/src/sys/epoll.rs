@@ -209,7 +209,7 @@ impl Epoll {
         match self.epoll_wait(events, timeout) {
             Ok(n) => self.filled.set(n),
             // The tick goes on with what there is; nothing is lost, edges stay with the kernel.
-            Err(errno::EINTR) => {}
+            Err(errno::EINTR) if !mutant!("ioxide-220") => {}
             Err(error) => return Err(io::Error::from_raw_os_error(error)),
         }
         Ok(())
@@ -341,7 +341,12 @@ impl Epoll {
                     if slot.has(bits::LINKED) {
                         queue.pop(&core.arena);
                     }
+                    let next = queue.first(&core.arena).filter(|_| mutant!("libxev-234"));
                     core.finish_now(slot, result, on);
+                    // libxev #234: it was parked when the batch began, and may have ended since.
+                    if let Some(next) = next.filter(|next| !next.has(bits::LINKED)) {
+                        core.finish_now(next, 0, on);
+                    }
                 }
                 Attempt::Drained(result) => {
                     forget_readable(entry);
@@ -357,7 +362,9 @@ impl Epoll {
                     core.yielded(slot, item, on);
                     share -= 1;
                     if share == 0 {
-                        self.list(index, entry);
+                        if !mutant!("share-not-listed") {
+                            self.list(index, entry);
+                        }
                         break;
                     }
                 }
@@ -424,11 +431,14 @@ impl Epoll {
                 entry.unset(direction.ready());
                 self.park(core, slot, entry, direction);
             }
+            Attempt::NoBuffer if mutant!("ioxide-93") => {
+                let _ = core.finish(slot, -libc::ENOBUFS);
+            }
             Attempt::NoBuffer => core.stall(slot),
             Attempt::Yield(item) => {
                 core.yielded_later(slot, item);
                 self.park(core, slot, entry, direction);
-                if slot.has(bits::LINKED) {
+                if slot.has(bits::LINKED) && !mutant!("share-not-listed") {
                     // The rest at the next tick, in turn with the others.
                     self.list(slot.fd.get(), entry);
                 }
@@ -452,7 +462,7 @@ impl Epoll {
     #[cold]
     fn register(&self, core: &Core, index: u32, entry: &Entry) -> io::Result<()> {
         let both = libc::EPOLLIN | libc::EPOLLOUT | libc::EPOLLRDHUP | libc::EPOLLET;
-        let data = OpId::new(index, entry.named()).user_data();
+        let data = u64::from(entry.named()) << 32 | u64::from(index);
         core.counters().registrations.add(1);
         self.control(libc::EPOLL_CTL_ADD, entry.raw.get(), both, data)?;
         entry.set(flags::REGISTERED);
@@ -615,7 +625,8 @@ impl Direction {
 /// A stream that filled less than the buffer is empty: the next receive need not find that out.
 #[inline(always)]
 fn forget_readable(entry: &Entry) {
-    if entry.flags.get() & (flags::STREAM | flags::HUNG_UP) == flags::STREAM {
+    let forgets = mutant!("hangup-forgotten") && entry.has(flags::STREAM);
+    if entry.flags.get() & (flags::STREAM | flags::HUNG_UP) == flags::STREAM || forgets {
         entry.unset(flags::READABLE);
     }
 }

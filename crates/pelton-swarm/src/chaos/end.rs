@@ -69,6 +69,9 @@ impl Chaos {
 
     fn wind_up(&self) {
         let dice = Dice::new(self.world.seed());
+        let gentle = dice.one_in(2);
+        // Now and then nobody waits, and the world goes on in between.
+        let polled = dice.one_in(4);
         for side in 0..self.sides.len() {
             let at = &self.sides[side];
             for (descriptor, known) in at.detached.take() {
@@ -84,7 +87,18 @@ impl Chaos {
             for op in at.ops.borrow_mut().values_mut() {
                 op.cancelled = true;
             }
-            self.with(side, |driver| driver.cancel_all());
+            if gentle {
+                // The closes end what is on descriptors.
+                let loose = |op: &super::op::Op| op.desc.is_none().then_some(op.id);
+                let ids: Vec<_> = at.ops.borrow().values().filter_map(loose).collect();
+                self.with(side, |driver| {
+                    ids.into_iter().for_each(|id| {
+                        driver.cancel(id);
+                    })
+                });
+            } else {
+                self.with(side, |driver| driver.cancel_all());
+            }
             while !at.leases.borrow().is_empty() {
                 self.drop_lease(side, 0);
             }
@@ -93,7 +107,14 @@ impl Chaos {
         loop {
             let mut left = 0;
             for side in 0..self.sides.len() {
-                self.tick(side, Duration::from_millis(10));
+                if polled {
+                    self.tick(side, Duration::ZERO);
+                    if !self.world.step() {
+                        self.world.advance(self.world.now() + Duration::from_millis(10));
+                    }
+                } else {
+                    self.tick(side, Duration::from_millis(10));
+                }
                 self.take_told(side, &dice);
                 let driver = &self.sides[side].driver;
                 left += driver.operations() + driver.descriptors();

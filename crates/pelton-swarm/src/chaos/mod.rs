@@ -111,6 +111,10 @@ struct Desc {
 struct Side {
     driver: Driver,
     notifier: Notifier,
+    /// Notified since its last tick began, from outside of one.
+    notified: Cell<bool>,
+    /// When its tick has told somebody of something last.
+    told_at: Cell<Option<Duration>>,
     host: HostId,
     ip: IpAddr,
     descs: RefCell<Vec<Desc>>,
@@ -171,6 +175,8 @@ impl Chaos {
             let driver = world.on_host(on, || Driver::new(config)).ok()?;
             sides.push(Side {
                 notifier: driver.notifier(),
+                notified: Cell::new(false),
+                told_at: Cell::new(None),
                 driver,
                 host: on,
                 ip,
@@ -273,13 +279,25 @@ impl Chaos {
     fn tick(&self, side: usize, timeout: Duration) {
         let before = self.world.now();
         self.say(|| format!("tick {side} for {timeout:?}"));
+        self.sides[side].told_at.set(None);
+        let notified = self.sides[side].notified.take();
         let outer = self.ticking.replace(self.ticking.get() | 1 << side);
         let ticked = self.with(side, |driver| {
             driver.tick(Some(timeout), |completion| self.told(side, completion))
         });
         self.ticking.set(outer);
-        if let Err(error) = ticked {
-            self.wrong(format!("a tick failed: {error}"));
+        match ticked {
+            Err(error) => self.wrong(format!("a tick failed: {error}")),
+            Ok(tick) if !timeout.is_zero() => {
+                let (at, now) = (&self.sides[side], self.world.now());
+                if notified && tick.completions == 0 && now - before >= timeout {
+                    self.wrong(format!("driver {side} slept for {timeout:?}, notified as it was"));
+                }
+                if at.told_at.get().is_some_and(|told| now - told >= timeout) {
+                    self.wrong(format!("driver {side} waited for {timeout:?} after it had told"));
+                }
+            }
+            Ok(_) => {}
         }
         self.audit(side, before);
     }
@@ -287,6 +305,7 @@ impl Chaos {
     fn told(&self, side: usize, completion: Completion) {
         let at = &self.sides[side];
         let token = completion.token.as_number();
+        at.told_at.set(Some(self.world.now()));
         self.say(|| format!("told {side}: {token} more {}", completion.more));
         {
             let mut ops = at.ops.borrow_mut();
@@ -324,6 +343,16 @@ impl Chaos {
             self.step();
             self.depth.set(self.depth.get() - 1);
         }
+        self.told_now();
+    }
+
+    /// Whoever was told has acted: from now on no time is to pass in a tick that has told of something.
+    fn told_now(&self) {
+        for (number, side) in self.sides.iter().enumerate() {
+            if self.ticking.get() & (1 << number) != 0 && (side.told_at.get().is_some()) {
+                side.told_at.set(Some(self.world.now()));
+            }
+        }
     }
 
     /// The drop of a buffer runs the driver.
@@ -334,6 +363,7 @@ impl Chaos {
         self.depth.set(self.depth.get() + 1);
         self.step();
         self.depth.set(self.depth.get() - 1);
+        self.told_now();
     }
 
     /// Whether the numbers add up.

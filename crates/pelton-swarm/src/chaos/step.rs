@@ -28,6 +28,7 @@ const STEPS: &[(&str, usize, Do)] = &[
     ("close", 4, Chaos::close_any),
     ("drop a lease", 12, Chaos::drop_any_lease),
     ("notify", 3, Chaos::notify),
+    ("fill the table", 1, Chaos::fill_table),
     ("detach", 3, Chaos::detach_any),
     ("attach", 5, Chaos::attach_any),
     ("tick", 36, Chaos::tick_some),
@@ -312,12 +313,32 @@ impl Chaos {
         }
     }
 
+    /// More sockets than the table of descriptors has room for.
+    fn fill_table(&self, side: usize, dice: &Dice) {
+        if !dice.one_in(8) {
+            return;
+        }
+        let like = std::net::SocketAddr::new(self.sides[side].ip, 1);
+        let mut made = Vec::new();
+        while let Ok(fd) = self.with(side, |driver| driver.stream_socket(like)) {
+            made.push(fd);
+            if made.len() > 256 {
+                self.wrong("a table of 256 descriptors took more");
+                break;
+            }
+        }
+        self.with(side, |driver| made.into_iter().for_each(|fd| driver.close(fd)));
+    }
+
     fn notify(&self, side: usize, _: &Dice) {
         let due = self.world.now() + Duration::from_millis(60);
         for op in self.sides[side].ops.borrow_mut().values_mut() {
             if matches!(op.what, What::Wake) {
                 op.due.get_or_insert(due);
             }
+        }
+        if self.ticking.get() & (1 << side) == 0 {
+            self.sides[side].notified.set(true);
         }
         if let Err(error) = self.sides[side].notifier.notify() {
             self.wrong(format!("a wake failed: {error}"));
@@ -364,6 +385,9 @@ impl Chaos {
         }
         let (descriptor, mut known) =
             self.sides[from].detached.borrow_mut().swap_remove(dice.below(left));
+        if dice.one_in(2) {
+            self.world.set_nonblocking(&descriptor);
+        }
         let Ok(fd) = self.with(side, |driver| driver.attach(descriptor)) else {
             return self.gone(&known);
         };

@@ -71,6 +71,9 @@ impl Left {
 
     #[cold]
     fn keep(&self, reactor: &Reactor, key: Key<Leasing>) {
+        if mutant!("receive-dropped-with-its-future") {
+            return operation::abandon(reactor, key);
+        }
         reactor.wait_no_more(&key);
         let mut leavings = self.take_box();
         let other = leavings.key.replace(key);

@@ -89,7 +89,8 @@ impl Member {
             self.idle.set(if moved { 0 } else { self.idle.get() + 1 });
             if self.idle.get() == MOST_IDLE && !world.is_waiting(self.id) {
                 let name = world.host_name(self.host);
-                world.violation(format!("a busy loop: {name} turned {MOST_IDLE} times for nothing"));
+                world
+                    .violation(format!("a busy loop: {name} turned {MOST_IDLE} times for nothing"));
             }
             if busy || !world.is_waiting(self.id) || !reactor.driver.park() {
                 world.set_runnable(self.id);

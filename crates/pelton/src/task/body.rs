@@ -198,8 +198,13 @@ unsafe fn complete<F: Future>(body: NonNull<Prefix>, value: F::Output) -> Polled
 unsafe fn panicked<F: Future>(body: NonNull<Prefix>, payload: Box<dyn Any + Send>) {
     // SAFETY: see above; the caller has the body to itself.
     let stage = unsafe { stage::<F>(body) };
-    // SAFETY: the poll unwound, so the future is still there; it is dropped once, here.
-    contain(|| unsafe { stage.cast::<F>().drop_in_place() });
+    contain(|| {
+        // ioxide #94: whatever the task owned is never released.
+        if !mutant!("ioxide-94") {
+            // SAFETY: the poll unwound, so the future is still there; it is dropped once, here.
+            unsafe { stage.cast::<F>().drop_in_place() }
+        }
+    });
     // SAFETY: the future has been dropped, so the stage is free for the output.
     unsafe { stage.write(Stage { output: ManuallyDrop::new(Err(JoinError::panic(payload))) }) };
 }

@@ -88,6 +88,9 @@ impl Core {
         if state & (QUEUED | DONE | DEAD) != 0 {
             return;
         }
+        if mutant!("wake-while-running") && state & RUNNING != 0 {
+            return;
+        }
         header.state.set(state | QUEUED);
         if state & ROOT == 0 {
             self.local.queue.push(header);
@@ -189,6 +192,9 @@ impl Core {
     }
 
     fn wake_joiner(&self, joiner: Joiner) {
+        if mutant!("joiner-not-woken") {
+            return;
+        }
         match joiner {
             Joiner::Ours(None) => {}
             Joiner::Ours(Some(header)) => self.wake_local(header),

@@ -199,7 +199,8 @@ impl HeaderRef {
         let core = self.core;
         // Release: what this thread did with the header comes before its next use, or its end.
         // Acquire: if it is for us to end it, what the others did comes before.
-        let before = self.word.fetch_sub(ONE, Ordering::AcqRel);
+        let order = if mutant!("release-relaxed") { Ordering::Relaxed } else { Ordering::AcqRel };
+        let before = self.word.fetch_sub(ONE, order);
         if before & !NOTIFIED == ONE | ORPHANED {
             // SAFETY: the end of the reactor counted this header among those that keep the core, and
             // only the one decrement that leaves no reference behind gets here.

@@ -55,7 +55,7 @@ impl Remote {
             match self.head.compare_exchange_weak(
                 head,
                 header.as_ptr().as_ptr(),
-                Ordering::Release,
+                if mutant!("push-relaxed") { Ordering::Relaxed } else { Ordering::Release },
                 Ordering::Relaxed,
             ) {
                 Ok(_) => return,
@@ -66,7 +66,7 @@ impl Remote {
 
     /// Any thread, after its push.
     pub(super) fn notify(&self) {
-        if self.notifier.notify().is_err() {
+        if self.notifier.notify().is_err() && !mutant!("debt-forgotten") {
             self.owed.store(true, Ordering::Release);
         }
     }
@@ -110,7 +110,12 @@ impl Remote {
             // SAFETY: as above. The next instruction may give the link away, so it is read before.
             first = unsafe { header.remote_next.get() };
             // A plain store here would let a wake that comes at the same time be lost: see above.
-            header.word.fetch_and(!NOTIFIED, Ordering::AcqRel);
+            if mutant!("compio-948") {
+                let word = header.word.load(Ordering::Acquire);
+                header.word.store(word & !NOTIFIED, Ordering::Release);
+            } else {
+                header.word.fetch_and(!NOTIFIED, Ordering::AcqRel);
+            }
             wake(header);
             count += 1;
         }

@@ -97,6 +97,10 @@ impl Sqe {
 
     /// An entry that says nothing.
     pub(super) const NOTHING: Sqe = EMPTY;
+
+    pub(super) fn is_cancel(&self) -> bool {
+        self.opcode == IoringOp::AsyncCancel as u8
+    }
 }
 
 const EMPTY: Sqe = Sqe {

@@ -54,6 +54,8 @@ const GROUP: u16 = 0;
 /// `user_data` of entries that belong to no slot: no slot has the number `NIL`.
 const WAKE: u64 = internal(1);
 const QUIET: u64 = internal(2);
+/// From here on: a cancel that ends its target where it fails. Only a mutant makes one.
+const RETIRES: u64 = 16;
 
 const fn internal(n: u64) -> u64 {
     (n << 32) | NIL as u64
@@ -204,6 +206,7 @@ impl Uring {
                 // Asked again the owner may show fewer bytes than have been sent: then none are left.
                 let memory = core.memory_again(slot)?;
                 let sent = (slot.progress.get() as usize).min(memory.len);
+                let sent = if mutant!("send-from-zero") { 0 } else { sent };
                 let left = (memory.len - sent) as u32;
                 entry::send(
                     raw,
@@ -260,7 +263,9 @@ impl Uring {
 
     pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
         // Behind the operation's own entry if that is still staged, in the ring or in the backlog.
-        self.push(core, entry::cancel(core.arena.id(slot).user_data(), QUIET));
+        let retires =
+            mutant!("reseau-134").then(|| internal(RETIRES + u64::from(core.arena.index(slot))));
+        self.push(core, entry::cancel(core.arena.id(slot).user_data(), retires.unwrap_or(QUIET)));
     }
 
     pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
@@ -296,6 +301,12 @@ impl Uring {
             return self.wait_with_backlog(core);
         }
         if timeout == Some(Duration::ZERO) {
+            if mutant!("libxev-224") && !self.ring.needs_enter() {
+                return Ok(());
+            }
+            if mutant!("overflow-not-looked-at") && self.ring.staged() == 0 {
+                return Ok(());
+            }
             if self.ring.staged() == 0 && !self.ring.needs_enter() {
                 return Ok(());
             }
@@ -349,7 +360,7 @@ impl Uring {
         match result {
             Ok(_) => Ok(()),
             // The tick goes on with what there is; entries that were not taken stay staged.
-            Err(error) if is_transient(error) => {
+            Err(error) if is_transient(error) && !mutant!("ioxide-220") => {
                 if matches!(error, Errno::BUSY | Errno::AGAIN) {
                     core.counters().busy.add(1);
                 }
@@ -410,6 +421,9 @@ impl Uring {
             }
             _ => return false,
         }
+        if mutant!("ioxide-244") && result == 0 && slot.kind.get() != Kind::Send {
+            self.fail_sends(core, slot.fd.get());
+        }
         // SAFETY: these kinds are operations on a descriptor, and are in flight since it was found.
         let entry = unsafe { core.fds.get_used(slot.fd.get()) };
         core.finish_plain(slot, id, entry, result, on);
@@ -445,7 +459,10 @@ impl Uring {
                 result
             }
             Kind::Send
-                if result >= 0 && (result as u32) < slot.arg.get() && slot.has(bits::ALL) =>
+                if result >= 0
+                    && (result as u32) < slot.arg.get()
+                    && slot.has(bits::ALL)
+                    && !mutant!("short-send-is-the-end") =>
             {
                 return self.dispatch_short_send(core, slot, result, on);
             }
@@ -459,7 +476,9 @@ impl Uring {
             }
             Kind::RecvMulti => return self.dispatch_recv_multi(core, slot, cqe, on),
             Kind::Accept => {
-                if result >= 0 {
+                if mutant!("compio-315") && slot.state.get() == State::Orphan {
+                    // Nobody waits for the connection, and nobody closes it.
+                } else if result >= 0 {
                     core.counters().accepts.add(1);
                     // SAFETY: the kernel has just made it for this operation.
                     payload::put_descriptor(slot, unsafe { own(result) });
@@ -477,9 +496,19 @@ impl Uring {
     fn dispatch_internal(&self, core: &Core, cqe: Cqe) {
         if cqe.user_data == WAKE {
             core.shared.wake.drain();
-            if !cqe.more() {
+            if !cqe.more() && !mutant!("watch-not-rearmed") {
                 self.watching.set(false);
                 self.watch(core);
+            }
+        }
+        if mutant!("reseau-134") && cqe.user_data >> 32 >= RETIRES {
+            // Too late to cancel it, so it is taken to have ended: its completion is still on its way.
+            let target = core.arena.get((cqe.user_data >> 32) as u32 - RETIRES as u32);
+            if let Some(slot) = target
+                && matches!(slot.state.get(), State::Busy | State::Orphan)
+                && slot.has(bits::CANCELLED)
+            {
+                core.finish_later(slot, core.cancelled(slot));
             }
         }
         // A cancel that found nothing, or a close that failed: nobody waits to hear of it.
@@ -497,7 +526,9 @@ impl Uring {
             return;
         }
         let polled = slot.has(bits::POLLING);
-        slot.unset(bits::POLLING);
+        if !mutant!("polling-kept") {
+            slot.unset(bits::POLLING);
+        }
         if !may_restart(core, slot) {
             // "Try again" is no outcome.
             let real = polled && result < 0 && !matches!(-result, errno::EINTR | errno::ECANCELED);
@@ -566,8 +597,24 @@ impl Uring {
         if let Some(lease) = lease {
             core.yielded(slot, Item::Lease(lease), on);
         }
+        if mutant!("ioxide-244") && ended {
+            self.fail_sends(core, slot.fd.get());
+        }
         if !cqe.more() {
             self.end_or_rearm(core, cqe, ended, on);
+        } else if mutant!("multishot-dropped-at-first") && slot.state.get() == State::Orphan {
+            core.finish_now(slot, 0, on);
+        }
+    }
+
+    /// ioxide #244: only a mutant does this.
+    #[cold]
+    fn fail_sends(&self, core: &Core, fd: u32) {
+        for slot in (0..core.arena.used()).filter_map(|index| core.arena.get(index)) {
+            let in_flight = slot.state.get() == State::Busy && !slot.has(bits::LINKED);
+            if in_flight && slot.kind.get() == Kind::Send && slot.fd.get() == fd {
+                core.finish_later(slot, -libc::EPIPE);
+            }
         }
     }
 
@@ -580,6 +627,8 @@ impl Uring {
         }
         if !cqe.more() {
             self.end_or_rearm(core, cqe, ended, on);
+        } else if mutant!("multishot-dropped-at-first") && slot.state.get() == State::Orphan {
+            core.finish_now(slot, 0, on);
         }
     }
 
@@ -592,7 +641,9 @@ impl Uring {
             return core.finish_now(slot, cqe.res.min(0), on);
         }
         if may_restart(core, slot) {
-            self.restart(core, slot);
+            if !mutant!("multishot-not-rearmed") {
+                self.restart(core, slot);
+            }
         } else {
             core.finish_now(slot, -errno::ECANCELED, on);
         }
@@ -626,6 +677,9 @@ impl Drop for Reaping<'_> {
 #[cold]
 fn try_again(kind: Kind, result: i32) -> bool {
     match -result {
+        errno::EINTR if mutant!("interrupted-is-the-end") => false,
+        errno::EAGAIN if mutant!("again-is-the-end") => false,
+        errno::ENOBUFS if mutant!("ioxide-93") => false,
         errno::EINTR => !matches!(kind, Kind::Connect | Kind::Shutdown | Kind::Close),
         errno::EAGAIN => !matches!(
             kind,

@@ -328,8 +328,10 @@ impl Ring {
         getevents: bool,
     ) -> Result<u32, Errno> {
         self.publish();
+        let fresh = mutant!("staged-from-our-tail")
+            .then(|| self.sq_local_tail.get().wrapping_sub(self.sq_tail.load(Ordering::Relaxed)));
         self.sq_tail.store(self.sq_local_tail.get(), Ordering::Release);
-        let staged = self.staged();
+        let staged = fresh.unwrap_or_else(|| self.staged());
         let mut flags = self.enter_flags;
         let getevents = getevents || wait > 0;
         flags.set(IoringEnterFlags::GETEVENTS, getevents);
