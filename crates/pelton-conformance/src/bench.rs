@@ -58,8 +58,8 @@ impl System {
     fn seeds(self) -> std::ops::Range<u64> {
         match self {
             System::IoUring | System::Epoll => 0..1,
-            System::SimRing | System::SimReadiness => 0..5,
-            System::SimFaults => 0..20,
+            System::SimRing | System::SimReadiness => 0..2,
+            System::SimFaults => 0..6,
         }
     }
 }

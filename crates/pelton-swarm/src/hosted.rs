@@ -14,7 +14,9 @@ pub(crate) fn run(
     scenario: fn(&Sim),
 ) -> Result<Stats, Box<Failure>> {
     let span = Duration::from_secs(60 * minutes);
+    // Workers that panic on purpose are part of these worlds; what is wrong is told by other means.
     let mut run = sim::Options::new(seed)
+        .allow_panics(true)
         .faults(options.faults.of(seed))
         .twice(options.twice)
         .time_limit(span)
