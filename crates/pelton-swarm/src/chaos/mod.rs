@@ -101,6 +101,8 @@ struct Desc {
     open: bool,
     /// Several receives may be in flight at once.
     loose: bool,
+    /// Several receives have been in flight on it at once.
+    mixed: bool,
     /// This end has said that it will receive no more.
     deaf: bool,
     /// An error was seen on it, or may have gone to an operation that was given up.
@@ -256,10 +258,18 @@ impl Chaos {
             return None;
         }
         let found = crate::pattern::connection(local);
-        if let Role::Stream { conn, .. } = &mut self.sides[side].descs.borrow_mut()[desc].role {
-            *conn = Some(found);
-        }
+        let mixed = {
+            let desc = &mut self.sides[side].descs.borrow_mut()[desc];
+            if let Role::Stream { conn, .. } = &mut desc.role {
+                *conn = Some(found);
+            }
+            desc.mixed
+        };
         self.flow((found, client), |flow| flow.known = true);
+        if mixed {
+            // Since before anybody knew which connection it is.
+            self.flow((found, !client), Flow::loosen);
+        }
         Some((found, client))
     }
 
@@ -271,7 +281,7 @@ impl Chaos {
         let mut descs = self.sides[side].descs.borrow_mut();
         self.say(|| format!("descriptor {side}/{}: {role:?} {fd:?}", descs.len()));
         let (deaf, troubled) = (false, false);
-        descs.push(Desc { fd, role, open: true, loose, deaf, troubled });
+        descs.push(Desc { fd, role, open: true, loose, mixed: false, deaf, troubled });
         descs.len() - 1
     }
 

@@ -214,8 +214,11 @@ impl Chaos {
         if others && !loose {
             return;
         }
-        if others && let Some((conn, client)) = self.connection(side, desc) {
-            self.flow((conn, !client), super::Flow::loosen);
+        if others {
+            at.descs.borrow_mut()[desc].mixed = true;
+            if let Some((conn, client)) = self.connection(side, desc) {
+                self.flow((conn, !client), super::Flow::loosen);
+            }
         }
         let on = Some(desc);
         match dice.below(8) {
