@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
-use pelton_driver::Config;
 use pelton_driver::sim::{HostId, ReactorId, World};
+use pelton_driver::{Backend, Config};
 
 use super::group::Group;
 use super::member::{Ended, Member};
@@ -35,6 +35,8 @@ impl Sim {
             many[world.choose(label, 0, many.len() as u64, tell) as usize]
         };
         let config = Config {
+            // Not the environment's, which would make another run of the same seed.
+            backend: Backend::Sim,
             max_operations: MOST_OPERATIONS,
             max_descriptors: MOST_DESCRIPTORS,
             ring_entries: vary("ring_entries", &[256, 2, 8]),
