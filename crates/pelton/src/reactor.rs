@@ -209,7 +209,7 @@ impl Reactor {
     #[inline(always)]
     pub(crate) fn wait_for<P>(&self, key: &Key<P>, waker: &Waker) {
         let before = self.driver.token(key);
-        if mutant!("token-not-moved") && before != Token::NONE {
+        if mutant!("token-not-moved") && before != NOBODY {
             return;
         }
         match self.tasks.token(waker) {
@@ -232,6 +232,9 @@ impl Reactor {
     pub(crate) unsafe fn wait_for_flight<P>(&self, flight: &Flight<P>, waker: &Waker) {
         // SAFETY: as the caller says.
         let before = unsafe { self.driver.token_in(flight) };
+        if mutant!("token-not-moved") && before != NOBODY {
+            return;
+        }
         let (token, replaced) = match self.tasks.token(waker) {
             Some(token) => (Token(token.into_raw()), before),
             None => (self.foreign_token(waker, &mut place_of(before)), NOBODY),
