@@ -2,8 +2,11 @@
 
 mod common;
 
+use std::cell::Cell;
 use std::io::{Read, Write};
 use std::net::Shutdown;
+use std::rc::Rc;
+use std::time::Duration;
 
 use common::*;
 use pelton_driver::*;
@@ -13,6 +16,8 @@ on_every_backend! {
     a_send_that_is_cut_short_goes_on_where_it_was_and_behind_nobody
     a_send_that_fails_at_once_gives_its_error_and_its_buffer
     entries_that_say_much_leave_nothing_behind_for_those_that_say_little
+    a_close_that_has_landed_at_once_is_told_of_by_no_tick
+    a_buffer_that_is_sent_away_and_ticks_in_its_drop_is_not_told_of_its_own_send
 }
 
 /// Launches, and takes the outcome when it is there.
@@ -121,4 +126,63 @@ fn entries_that_say_much_leave_nothing_behind_for_those_that_say_little(on: &On)
             assert_eq!(&answer, b"again");
         }
     }
+}
+
+fn a_close_that_has_landed_at_once_is_told_of_by_no_tick(on: &On) {
+    let driver = on.driver();
+    let (fd, _peer) = unix(&driver);
+    // SAFETY: nothing else is in flight on it.
+    let launched = unsafe { driver.launch(Submission::close(fd), || Token::number(7)) };
+    let Ok(Launched::Flying(flight)) = launched else { panic!("a close has a slot") };
+    // SAFETY: this driver has launched it.
+    if unsafe { driver.has_landed(&flight) } {
+        assert!(!on.is_uring(), "on the ring it goes with the next entry");
+        let mut told = 0;
+        driver.tick(Some(Duration::ZERO), |_| told += 1).unwrap();
+        assert_eq!(told, 0, "whoever launched it knew");
+    } else {
+        assert!(on.is_uring());
+        // SAFETY: as above.
+        driver.until(|| unsafe { driver.has_landed(&flight) });
+    }
+    // SAFETY: as above, and it has landed.
+    unsafe { driver.land(flight) }.unwrap();
+}
+
+/// Runs the driver when it is dropped, and counts what it is told of.
+struct Ticks {
+    driver: Rc<Driver>,
+    told: Rc<Cell<usize>>,
+    dropped: Rc<Cell<bool>>,
+}
+
+impl IoBuf for Ticks {
+    fn as_init(&self) -> &[u8] {
+        b"away"
+    }
+}
+
+impl Drop for Ticks {
+    fn drop(&mut self) {
+        self.dropped.set(true);
+        let told = &self.told;
+        self.driver.tick(Some(Duration::ZERO), |_| told.set(told.get() + 1)).unwrap();
+    }
+}
+
+fn a_buffer_that_is_sent_away_and_ticks_in_its_drop_is_not_told_of_its_own_send(on: &On) {
+    let driver = Rc::new(on.driver());
+    let (fd, _peer) = unix(&driver);
+    let (told, dropped) = (Rc::new(Cell::new(0)), Rc::new(Cell::new(false)));
+    let buf = Ticks { driver: driver.clone(), told: told.clone(), dropped: dropped.clone() };
+    let key = driver.submit(Submission::send_away(fd, buf), Token::number(3)).unwrap();
+    if !driver.is_done(&key) {
+        assert!(on.is_uring());
+        driver.until(|| driver.is_done(&key));
+    }
+    assert!(!dropped.get());
+    driver.take(key).unwrap().unwrap();
+    // Its slot was released before its drop, so that there was nobody left to tell.
+    assert!(dropped.get());
+    assert_eq!(told.get(), 0);
 }
