@@ -13,7 +13,8 @@ use crate::slot::{Flight, Key, NIL, OpId, Slot, State, Token, bits, plain};
 use crate::sys::{Try, errno};
 
 impl Driver {
-    /// Submits an operation. Its completion is told of by a later tick, even where it has ended already.
+    /// Submits an operation. Its completion is told of by a tick, even where it has ended already, and never
+    /// inside this call: by a later tick, or, submitted from inside a tick's callback, perhaps by that one.
     ///
     /// Nothing enters the kernel until the next tick, unless the descriptor may be ready (epoll) or the
     /// submission queue is full (io_uring).
