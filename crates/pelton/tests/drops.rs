@@ -13,6 +13,7 @@ use std::time::Duration;
 
 use common::{
     inside_each_backend, on_each_backend, open_descriptors, pair, pair_with_std, pattern, quiet,
+    tight_pair_with_std,
 };
 use pelton::Handle;
 use pelton::driver::{IoBuf, IoBufMut, Spare};
@@ -192,7 +193,7 @@ fn memory_that_is_being_sent_stays_as_it_is_until_the_kernel_has_let_go() {
     inside_each_backend(|_| async {
         let live = Rc::new(Cell::new(0));
         for polls in 1..8 {
-            let (stream, mut client) = pair_with_std().await;
+            let (stream, mut client) = tight_pair_with_std().await;
             let mut send = Box::pin(stream.write_all(Guarded::new(8 << 20, &live)));
             for _ in 0..polls {
                 assert!(poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx).is_pending())).await);
@@ -223,7 +224,7 @@ fn memory_that_is_being_sent_stays_as_it_is_until_the_kernel_has_let_go() {
 fn what_was_cancelled_in_the_middle_never_reaches_the_next_connection() {
     inside_each_backend(|_| async {
         for _ in 0..20 {
-            let (old, mut old_peer) = pair_with_std().await;
+            let (old, mut old_peer) = tight_pair_with_std().await;
             let mut send = Box::pin(old.write_all(vec![b'o'; 4 << 20]));
             assert!(poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx).is_pending())).await);
             drop(send);
