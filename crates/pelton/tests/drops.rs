@@ -13,7 +13,6 @@ use std::time::Duration;
 
 use common::{
     inside_each_backend, on_each_backend, open_descriptors, pair, pair_with_std, pattern, quiet,
-    tight_pair_with_std,
 };
 use pelton::Handle;
 use pelton::driver::{IoBuf, IoBufMut, Spare};
@@ -148,6 +147,21 @@ fn all_futures_at_once_can_be_dropped_with_their_objects_first() {
         assert_eq!(handle.snapshot().buffers_in_use, 0);
         common::closed_down_to(before).await;
     });
+}
+
+/// A connection whose other end is the standard library's, where the system holds little of what has been sent and not read. It would else hold as much
+/// as it likes, tens of mebibytes where the peer reads, and a large send could end before a test wants it to.
+async fn tight_pair_with_std() -> (TcpStream, std::net::TcpStream) {
+    const LITTLE: usize = 64 << 10;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // What is accepted has the sizes of its listener.
+    listener.with_socket(|socket| socket.set_send_buffer_size(LITTLE)).unwrap();
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    // Before it is connected: the window is agreed on then.
+    client.set_recv_buffer_size(LITTLE).unwrap();
+    client.connect(&listener.local_addr().unwrap().into()).unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (server, client.into())
 }
 
 /// Counts how many of it live, and poisons its memory when it goes: whoever still reads or writes that

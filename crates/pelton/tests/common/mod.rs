@@ -149,21 +149,6 @@ pub async fn pair_with_std() -> (TcpStream, std::net::TcpStream) {
     (server, client)
 }
 
-/// The same, where the system holds little of what has been sent and not read. It would else hold as much
-/// as it likes, tens of mebibytes where the peer reads, and a large send could end before a test wants it to.
-pub async fn tight_pair_with_std() -> (TcpStream, std::net::TcpStream) {
-    const LITTLE: usize = 64 << 10;
-    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    // What is accepted has the sizes of its listener.
-    listener.with_socket(|socket| socket.set_send_buffer_size(LITTLE)).unwrap();
-    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    // Before it is connected: the window is agreed on then.
-    client.set_recv_buffer_size(LITTLE).unwrap();
-    client.connect(&listener.local_addr().unwrap().into()).unwrap();
-    let (server, _) = listener.accept().await.unwrap();
-    (server, client.into())
-}
-
 /// Receives until `n` bytes are there or the stream ends.
 pub async fn read_n(stream: &TcpStream, n: usize) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(n);
