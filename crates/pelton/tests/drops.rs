@@ -149,8 +149,9 @@ fn all_futures_at_once_can_be_dropped_with_their_objects_first() {
     });
 }
 
-/// A connection whose other end is the standard library's, where the system holds little of what has been sent and not read. It would else hold as much
-/// as it likes, tens of mebibytes where the peer reads, and a large send could end before a test wants it to.
+/// A connection whose other end is the standard library's, where the system holds little of what has been
+/// sent and not read. It would else hold as much as it likes, tens of mebibytes where the peer reads, and a
+/// large send could end before a test wants it to.
 async fn tight_pair_with_std() -> (TcpStream, std::net::TcpStream) {
     const LITTLE: usize = 64 << 10;
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
