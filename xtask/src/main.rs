@@ -24,6 +24,8 @@ mod sim;
 mod suites;
 mod tally;
 mod test;
+#[cfg(unix)]
+mod windows;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -118,6 +120,13 @@ const VERBS: &[Verb] = &[
         usage: "kernels [--install] [--require] [--kernel IMAGE] [--only NAME]",
         about: "the tests on Linux 6.1 in an emulated machine (qemu; skipped where it is missing)",
         run: kernels::verb,
+    },
+    #[cfg(unix)]
+    Verb {
+        name: "windows",
+        usage: "windows [--install] [--require] [--check] [--only NAME] [-- CARGO-TEST-ARGS…]",
+        about: "the tests of Windows under Wine; --check lints its targets (skipped where missing)",
+        run: windows::verb,
     },
     Verb {
         name: "conformance",
