@@ -65,6 +65,11 @@ impl Kit {
         Ok(kit)
     }
 
+    /// Where it is kept, with room for what else a target needs.
+    pub(crate) fn folder(&self) -> &Path {
+        &self.folder
+    }
+
     fn sysroot(&self) -> PathBuf {
         self.folder.join("tc")
     }
@@ -168,7 +173,7 @@ fn cache() -> Outcome<PathBuf> {
     Ok(Path::new(&home).join(".cache"))
 }
 
-pub(crate) fn make_folder(path: &Path) -> Outcome {
+fn make_folder(path: &Path) -> Outcome {
     fs::create_dir_all(path).map_err(|error| about(path, &error))
 }
 
@@ -176,6 +181,6 @@ pub(crate) fn write(path: &Path, text: &str) -> Outcome {
     fs::write(path, text).map_err(|error| about(path, &error))
 }
 
-pub(crate) fn about(path: &Path, error: &std::io::Error) -> String {
+fn about(path: &Path, error: &std::io::Error) -> String {
     format!("{}: {error}", path.display())
 }

@@ -28,6 +28,8 @@ mod tally;
 #[cfg(unix)]
 mod targets;
 mod test;
+#[cfg(unix)]
+mod windows;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -129,6 +131,13 @@ const VERBS: &[Verb] = &[
         usage: "targets [--install] [--require] [--only NAME]",
         about: "lints and types for macOS and the BSDs (skipped where their libraries are missing)",
         run: targets::verb,
+    },
+    #[cfg(unix)]
+    Verb {
+        name: "windows",
+        usage: "windows [--install] [--require] [--check] [--only NAME] [-- CARGO-TEST-ARGS…]",
+        about: "the tests of Windows under Wine; --check lints its targets (skipped where missing)",
+        run: windows::verb,
     },
     Verb {
         name: "conformance",
