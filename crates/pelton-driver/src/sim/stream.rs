@@ -494,7 +494,11 @@ impl State {
             });
         }
         let Some(stream) = self.stream_mut(id) else { return Err(-libc::EBADF) };
-        let bytes: Vec<u8> = stream.inbox.drain(..n).collect();
+        // By slices, which without optimisation is many times as fast as byte by byte.
+        let (front, back) = stream.inbox.as_slices();
+        let (front, back) = (&front[..n.min(front.len())], &back[..n.saturating_sub(front.len())]);
+        let bytes = [front, back].concat();
+        stream.inbox.drain(..n);
         let (peer, peer_host) = (stream.peer, stream.peer_host);
         let host = self.file(id).map_or(peer_host, |file| file.host);
         if let Some(peer) = peer
@@ -586,12 +590,26 @@ impl State {
             self.tell(Fault::Silence.name(), connection, |state| {
                 format!("{} fell silent", state.connection_name(connection))
             });
-            for end in [id, peer] {
-                if let Some(stream) = self.stream_mut(end) {
-                    stream.muted = true;
-                }
-                self.plan(PATIENCE, Event::Dead(end, libc::ETIMEDOUT));
+            self.fall_silent([id, peer], libc::ETIMEDOUT);
+        }
+        if self.fault(Fault::WayLost, connection, String::new) {
+            let errors = [(libc::EHOSTUNREACH, "EHOSTUNREACH"), (libc::ENETUNREACH, "ENETUNREACH")];
+            let (error, name) = errors[self.choose("way-lost as", connection, 2) as usize];
+            self.tell(Fault::WayLost.name(), connection, |state| {
+                format!("{} lost its way: {name}", state.connection_name(connection))
+            });
+            self.fall_silent([id, peer], error);
+        }
+    }
+
+    /// Nothing passes between two ends any more. They hope, as TCP does, and then fail: with what routers have
+    /// said meanwhile, or that time is up.
+    fn fall_silent(&mut self, ends: [FileId; 2], error: i32) {
+        for end in ends {
+            if let Some(stream) = self.stream_mut(end) {
+                stream.muted = true;
             }
+            self.plan(PATIENCE, Event::Dead(end, error));
         }
     }
 
