@@ -301,9 +301,7 @@ impl Bench {
     /// Runs a future on a runtime; one that does not end fails instead of hanging.
     pub fn bounded<F: Future>(&self, runtime: &Runtime, future: F) -> F::Output {
         runtime
-            .block_on(async {
-                pelton::time::timeout(watchdog(self.is_simulated()), future).await
-            })
+            .block_on(async { pelton::time::timeout(watchdog(self.is_simulated()), future).await })
             .expect("it does not come to its end")
     }
 

@@ -133,8 +133,7 @@ impl State {
         if !self.fault(Fault::NoDriver, who, String::new) {
             return self.new_fd(file);
         }
-        let errors =
-            [(libc::EMFILE, "EMFILE"), (libc::ENFILE, "ENFILE"), (libc::ENOMEM, "ENOMEM")];
+        let errors = [(libc::EMFILE, "EMFILE"), (libc::ENFILE, "ENFILE"), (libc::ENOMEM, "ENOMEM")];
         let (error, name) = errors[self.choose("no-driver as", who, 3) as usize];
         self.tell(Fault::NoDriver.name(), who, |state| {
             format!("{} was refused {what}: {name}", state.host_name(host))
