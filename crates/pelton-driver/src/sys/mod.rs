@@ -62,7 +62,8 @@ pub(crate) use unix::part_base;
 #[cfg(unix)]
 pub(crate) use unix::{
     AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, OfRoom, Part, WakeSource,
-    borrow_descriptor, message_header, part, part_len, part_skip, socket_address, write_address,
+    borrow_descriptor, cure, message_header, part, part_len, part_skip, socket_address,
+    write_address,
 };
 #[cfg(unix)]
 pub use unix::{BorrowedDescriptor, RawDescriptor, errno};
@@ -78,8 +79,8 @@ pub(crate) use windows::part_base;
 #[cfg(windows)]
 pub(crate) use windows::{
     AddressLength, AddressStorage, BufferRing, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
-    WakeSource, borrow_descriptor, calls, file, message_header, part, part_len, part_skip, socket,
-    socket_address, write_address,
+    WakeSource, borrow_descriptor, calls, cure, file, message_header, part, part_len, part_skip,
+    socket, socket_address, write_address,
 };
 #[cfg(windows)]
 pub use windows::{BorrowedDescriptor, RawDescriptor, errno};

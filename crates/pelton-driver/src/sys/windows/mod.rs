@@ -130,6 +130,11 @@ impl OfRoom {
     }
 }
 
+/// What helps where something of the system's has run out: Windows has no limits that somebody sets.
+pub(crate) fn cure(_: &io::Error) -> Option<&'static str> {
+    None
+}
+
 /// The key of the packets that wake. Nothing that is associated has it, and whoever posts another packet to
 /// this port is not answered.
 pub(crate) const KEY_WAKE: usize = 1;
