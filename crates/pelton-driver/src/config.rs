@@ -206,7 +206,8 @@ pub enum Error {
         /// Why, and what to do about it.
         reason: String,
     },
-    /// The system refused something that every backend needs.
+    /// The system refused something that every backend needs. Where something has run out it says what helps;
+    /// nothing is left of the driver, and another attempt may succeed.
     Os {
         /// What was refused.
         what: &'static str,
@@ -222,7 +223,10 @@ impl fmt::Display for Error {
             Error::Unsupported { backend, reason } => {
                 write!(f, "{backend} cannot run here: {reason}")
             }
-            Error::Os { what, error } => write!(f, "{what}: {error}"),
+            Error::Os { what, error } => match crate::sys::cure(error) {
+                Some(cure) => write!(f, "{what}: {error}: {cure}"),
+                None => write!(f, "{what}: {error}"),
+            },
         }
     }
 }

@@ -44,7 +44,7 @@ pub use unix::RawDescriptor;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use unix::part_base;
 pub(crate) use unix::{
-    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, Part, WakeSource, errno,
+    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, Part, WakeSource, cure, errno,
     message_header, part, part_len, part_skip, socket_address, write_address,
 };
 

@@ -127,6 +127,25 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(true)
 }
 
+/// What helps where something of the system's has run out.
+pub(crate) fn cure(error: &io::Error) -> Option<&'static str> {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error)? {
+        Errno::MFILE => Some(
+            "raise RLIMIT_NOFILE (`ulimit -n`, LimitNOFILE= of the systemd unit) or close some descriptors, \
+             and try again",
+        ),
+        Errno::NFILE => Some(
+            "the system's table of open files is full: raise fs.file-max with sysctl, or find out who holds \
+             the files (`lsof`), and try again",
+        ),
+        Errno::NOMEM => {
+            Some("raise the container's memory limit, or end something else, and try again")
+        }
+        _ => None,
+    }
+}
+
 /// The kernel object through which another thread breaks a driver's wait: an eventfd, or a pipe where
 /// there is none.
 ///
