@@ -23,7 +23,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::Op;
 use crate::payload::Memory;
-use crate::slot::{OpId, Slot};
+use crate::slot::{OpId, Slot, State};
 
 mod absent;
 #[cfg(unix)]
@@ -152,6 +152,7 @@ impl Room {
         in_room!(self, kernel => kernel.prepare(core))
     }
 
+    /// True where the operation has ended already, and nobody is told of it.
     #[inline(always)]
     pub(crate) fn start(
         &self,
@@ -161,8 +162,13 @@ impl Room {
         op: Op,
         entry: &Entry,
         memory: Memory,
-    ) {
+    ) -> bool {
         in_room!(self, kernel => kernel.start(core, slot, id, op, entry, memory));
+        match self {
+            Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_) => slot.state.get() == State::Done,
+            // Nothing ends before the kernel is entered, but for what says so itself.
+            _ => false,
+        }
     }
 
     /// Reads what is cached, without a wait and without an operation.
