@@ -23,7 +23,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::Op;
 use crate::payload::Memory;
-use crate::slot::{OpId, Slot};
+use crate::slot::{OpId, Slot, State};
 
 mod absent;
 #[cfg(unix)]
@@ -152,6 +152,7 @@ impl Room {
         in_room!(self, kernel => kernel.prepare(core))
     }
 
+    /// True where the operation has ended already, and nobody is told of it.
     #[inline(always)]
     pub(crate) fn start(
         &self,
@@ -161,8 +162,31 @@ impl Room {
         op: Op,
         entry: &Entry,
         memory: Memory,
-    ) {
-        in_room!(self, kernel => kernel.start(core, slot, id, op, entry, memory));
+    ) -> bool {
+        match self {
+            Room::Uring(uring) => {
+                uring.start(core, slot, id, op, entry, memory);
+                // Nothing ends before the kernel is entered, but for what says so itself.
+                false
+            }
+            Room::Epoll(epoll) => {
+                epoll.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Kqueue(kqueue) => {
+                kqueue.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Iocp(iocp) => {
+                iocp.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(fake) => {
+                fake.start(core, slot, id, op, entry, memory);
+                false
+            }
+        }
     }
 
     /// Reads what is cached, without a wait and without an operation.
