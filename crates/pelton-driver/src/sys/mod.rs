@@ -25,37 +25,64 @@ use crate::op::Op;
 use crate::payload::Memory;
 use crate::slot::{OpId, Slot, State};
 
+mod absent;
+#[cfg(unix)]
 mod attempt;
+#[cfg(unix)]
 pub(crate) mod calls;
+mod choice;
+#[cfg(unix)]
 mod descriptor;
+#[cfg(target_os = "linux")]
 mod epoll;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod fake;
+#[cfg(unix)]
 pub(crate) mod file;
+#[cfg(windows)]
+mod iocp;
+#[cfg(unix)]
 pub(crate) mod socket;
+#[cfg(any(windows, test))]
+#[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
+mod status;
+#[cfg(unix)]
 mod unix;
+#[cfg(target_os = "linux")]
 pub(crate) mod uring;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
 #[cfg(feature = "sim")]
 use attempt::shutdown_arg;
-pub use descriptor::OwnedDescriptor;
-pub(crate) use descriptor::own;
-pub use unix::RawDescriptor;
+pub(crate) use choice::BufferRing;
 #[cfg(any(test, feature = "fake-kernel"))]
-pub(crate) use unix::part_base;
-pub(crate) use unix::{
-    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, Part, WakeSource, cure, errno,
-    message_header, part, part_len, part_skip, socket_address, write_address,
+pub(crate) use system::part_base;
+#[cfg(test)]
+pub(crate) use system::{AddressFamily, FAMILY_AT};
+pub(crate) use system::{
+    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, OfRoom, Part, WakeSource,
+    borrow_descriptor, cure, message_header, own, part, part_len, part_skip, read_cached,
+    socket_address, write_address,
 };
+pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
+#[cfg(windows)]
+pub(crate) use windows::{calls, file, socket};
 
-pub(crate) use uring::bufring::BufRing as BufferRing;
-
-/// The kernel that a driver runs on.
+/// The kernel that a driver runs on. Those that this system has not got cannot be made.
 // One per driver, never moved after construction: the size of the largest does not matter.
 #[allow(clippy::large_enum_variant)]
+#[allow(dead_code, reason = "no system makes all of them")]
 pub(crate) enum Room {
-    Uring(uring::Uring),
-    Epoll(epoll::Epoll),
+    Uring(choice::Uring),
+    Epoll(choice::Epoll),
+    Kqueue(choice::Kqueue),
+    Iocp(choice::Iocp),
     #[cfg(any(test, feature = "fake-kernel"))]
     Fake(fake::Fake),
 }
@@ -75,6 +102,8 @@ macro_rules! in_room {
         match $room {
             Room::Uring($kernel) => $call,
             Room::Epoll($kernel) => $call,
+            Room::Kqueue($kernel) => $call,
+            Room::Iocp($kernel) => $call,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake($kernel) => $call,
         }
@@ -85,36 +114,7 @@ impl Room {
     /// The room that the settings ask for, or the best that works here and why a better one does not.
     pub(crate) fn choose(config: &Config) -> Result<(Room, Option<String>), Error> {
         let (wanted, simulated) = calls::placed(config.wanted()?);
-        match wanted {
-            Backend::IoUring => uring::Uring::new(config, simulated)
-                .map(|room| (Room::Uring(room), None))
-                .map_err(|reason| Error::Unsupported { backend: Backend::IoUring, reason }),
-            Backend::Epoll => Room::epoll(config, simulated, None),
-            #[cfg(feature = "sim")]
-            Backend::Sim => unreachable!("it is one of the others, on a simulated system"),
-            Backend::Auto => match uring::Uring::new(config, simulated) {
-                Ok(room) => Ok((Room::Uring(room), None)),
-                Err(reason) => {
-                    let reason = uring::setup::for_fallback(&reason);
-                    Room::epoll(config, simulated, Some(format!("{reason}; using epoll")))
-                }
-            },
-        }
-    }
-
-    fn epoll(
-        config: &Config,
-        simulated: bool,
-        fallback: Option<String>,
-    ) -> Result<(Room, Option<String>), Error> {
-        if config.batch_wait.is_zero() {
-            return Ok((Room::Epoll(epoll::Epoll::new(simulated)?), fallback));
-        }
-        let because = fallback.map_or(String::new(), |reason| format!(" ({reason})"));
-        Err(Error::Unsupported {
-            backend: Backend::Epoll,
-            reason: format!("`batch_wait` needs io_uring{because}: leave it at zero"),
-        })
+        choice::open(wanted, config, simulated)
     }
 
     pub(crate) fn backend(&self) -> Backend {
@@ -123,6 +123,8 @@ impl Room {
             room if room.is_simulated() => Backend::Sim,
             Room::Uring(_) => Backend::IoUring,
             Room::Epoll(_) => Backend::Epoll,
+            Room::Kqueue(_) => Backend::Kqueue,
+            Room::Iocp(_) => Backend::Iocp,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => Backend::Auto,
         }
@@ -130,27 +132,20 @@ impl Room {
 
     /// True when the room runs on a simulated system.
     pub(crate) fn is_simulated(&self) -> bool {
-        match self {
-            Room::Uring(uring) => uring.is_simulated(),
-            Room::Epoll(epoll) => epoll.is_simulated(),
-            #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(_) => false,
-        }
+        in_room!(self, kernel => kernel.is_simulated())
     }
 
     /// True when the room fills one pooled buffer with several receives.
     pub(crate) fn fills_buffers_piecewise(&self) -> bool {
         match self {
             Room::Uring(uring) => uring.fills_buffers_piecewise(),
-            Room::Epoll(_) => true,
-            #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(_) => true,
+            _ => true,
         }
     }
 
     /// True when descriptors must not block: readiness is tried, not waited for in the kernel.
     pub(crate) fn wants_nonblocking(&self) -> bool {
-        matches!(self, Room::Epoll(_))
+        self.tries_sends()
     }
 
     pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
@@ -175,12 +170,20 @@ impl Room {
                 false
             }
             Room::Epoll(epoll) => {
-                epoll.start(core, slot, op, entry, memory);
+                epoll.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Kqueue(kqueue) => {
+                kqueue.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Iocp(iocp) => {
+                iocp.start(core, slot, id, op, entry, memory);
                 slot.state.get() == State::Done
             }
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(fake) => {
-                fake.start(core, slot, op, entry, memory);
+                fake.start(core, slot, id, op, entry, memory);
                 false
             }
         }
@@ -190,17 +193,17 @@ impl Room {
     #[inline(always)]
     pub(crate) fn read_cached(&self, entry: &Entry, memory: Memory, offset: u64) -> Option<i32> {
         match self {
-            Room::Uring(_) | Room::Epoll(_) => attempt::read_cached(entry, memory, offset),
             // Its descriptors are nobody's.
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => None,
+            _ => read_cached(entry, memory, offset),
         }
     }
 
     /// True where [`Room::try_send`] is worth a call.
     #[inline(always)]
     pub(crate) fn tries_sends(&self) -> bool {
-        matches!(self, Room::Epoll(_))
+        matches!(self, Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_))
     }
 
     /// Sends on a descriptor that may be ready, for an operation that has not begun.
@@ -208,6 +211,8 @@ impl Room {
     pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
         match self {
             Room::Epoll(epoll) => epoll.try_send(core, entry, bytes, all),
+            Room::Kqueue(kqueue) => kqueue.try_send(core, entry, bytes, all),
+            Room::Iocp(iocp) => iocp.try_send(core, entry, bytes, all),
             _ => Try::Begun(0),
         }
     }
@@ -228,6 +233,8 @@ impl Room {
     pub(crate) fn cancels_one_by_one(&self, entry: &Entry) -> bool {
         match self {
             Room::Uring(uring) => uring.cancels_one_by_one(entry),
+            // By its own packet's place: all on a handle would be its other owners' operations too.
+            Room::Iocp(_) => true,
             _ => false,
         }
     }
@@ -238,8 +245,11 @@ impl Room {
 
     /// A descriptor is given back to the user: nothing is in flight on it.
     pub(crate) fn forget(&self, core: &Core, entry: &Entry) {
-        if let Room::Epoll(epoll) = self {
-            epoll.forget(core, entry);
+        match self {
+            Room::Epoll(epoll) => epoll.forget(core, entry),
+            Room::Kqueue(kqueue) => kqueue.forget(core, entry),
+            Room::Iocp(iocp) => iocp.forget(core, entry),
+            _ => {}
         }
     }
 
@@ -270,9 +280,11 @@ impl Room {
 
     /// Before the room is dropped with nothing in flight, or leaked with something.
     pub(crate) fn retire(&self, core: &Core) {
-        if let Room::Uring(_) = self {
+        match self {
             // The buffers must be out of the kernel's ring before the pool's memory goes.
-            drop(core.pool.detach());
+            Room::Uring(_) => drop(core.pool.detach()),
+            Room::Iocp(iocp) => iocp.retire(core),
+            _ => {}
         }
     }
 }
