@@ -18,7 +18,8 @@ pub(super) struct Sparse {
 impl Sparse {
     /// Up to `len` bytes from `offset` on, fewer where the file ends.
     pub(super) fn read(&self, offset: u64, len: usize) -> Vec<u8> {
-        let there = usize::try_from(self.len.saturating_sub(offset)).unwrap_or(usize::MAX);
+        let end = if mutant!("sim-read-beyond") { self.len + 64 } else { self.len };
+        let there = usize::try_from(end.saturating_sub(offset)).unwrap_or(usize::MAX);
         let mut bytes = vec![0; there.min(len)];
         pieces(offset, bytes.len(), |number, from, at, n| {
             if let Some(chunk) = self.chunks.get(&number) {

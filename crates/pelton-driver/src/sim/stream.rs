@@ -486,7 +486,8 @@ impl State {
                 None => Err(-libc::EBADF),
             };
         };
-        if stream.inbox.is_empty() {
+        let early = mutant!("sim-end-before-data") && stream.fin;
+        if stream.inbox.is_empty() || early {
             return match (stream.error.take(), stream.phase) {
                 (Some(error), _) => Err(-error),
                 (None, Phase::Connecting) => Err(-libc::EAGAIN),
@@ -708,7 +709,12 @@ impl State {
         match content {
             Content::Data(bytes) => {
                 // Also where this end has said that it will read no more: what is there is read before the end.
-                if stream.phase == Phase::Connected {
+                // Where it has said that it will not write either, TCP gives the connection up.
+                if stream.phase == Phase::Connected && stream.shut_read && stream.shut_write {
+                    self.dies(to, libc::ECONNRESET);
+                    let at = self.now + self.latency;
+                    self.send_over(to_host, from_host, at, Event::Dead(from, libc::ECONNRESET));
+                } else if stream.phase == Phase::Connected {
                     stream.inbox.extend(bytes);
                     self.wake_file(to, libc::POLLIN);
                 } else if let Some(sender) = self.stream_mut(from) {

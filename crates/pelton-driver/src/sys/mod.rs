@@ -175,11 +175,29 @@ impl Room {
         entry: &Entry,
         memory: Memory,
     ) -> bool {
-        in_room!(self, kernel => kernel.start(core, slot, id, op, entry, memory));
         match self {
-            Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_) => slot.state.get() == State::Done,
-            // Nothing ends before the kernel is entered, but for what says so itself.
-            _ => false,
+            Room::Uring(uring) => {
+                uring.start(core, slot, id, op, entry, memory);
+                // Nothing ends before the kernel is entered, but for what says so itself.
+                false
+            }
+            Room::Epoll(epoll) => {
+                epoll.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Kqueue(kqueue) => {
+                kqueue.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Iocp(iocp) => {
+                iocp.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(fake) => {
+                fake.start(core, slot, id, op, entry, memory);
+                false
+            }
         }
     }
 
