@@ -271,6 +271,7 @@ impl Room {
             Room::Epoll(_) => true,
             #[cfg(windows)]
             Room::Iocp(_) => true,
+            #[allow(unreachable_patterns)] // A system may have no other.
             _ => false,
         }
     }
@@ -283,6 +284,7 @@ impl Room {
             Room::Epoll(epoll) => epoll.try_send(core, entry, bytes, all),
             #[cfg(windows)]
             Room::Iocp(iocp) => iocp.try_send(core, entry, bytes, all),
+            #[allow(unreachable_patterns)] // As above.
             _ => Try::Begun(0),
         }
     }
@@ -310,6 +312,7 @@ impl Room {
                 let _ = entry;
                 true
             }
+            #[allow(unreachable_patterns)] // A system may have no other.
             _ => false,
         }
     }
@@ -325,7 +328,32 @@ impl Room {
             Room::Epoll(epoll) => epoll.forget(core, entry),
             #[cfg(windows)]
             Room::Iocp(iocp) => iocp.forget(core, entry),
+            #[allow(unreachable_patterns)] // A system may have no other.
             _ => {}
+        }
+    }
+
+    /// A listener has been made for this driver, and is in its table, or there was no room.
+    pub(crate) fn listens(&self, raw: RawDescriptor, is_kept: bool) {
+        match self {
+            #[cfg(windows)]
+            Room::Iocp(iocp) => iocp.listens(raw, is_kept),
+            #[allow(unreachable_patterns)] // A system may have no other.
+            _ => {
+                let _ = (raw, is_kept);
+            }
+        }
+    }
+
+    /// A socket has been shut down on the spot.
+    pub(crate) fn shut(&self, core: &Core, fd: u32, entry: &Entry, how: std::net::Shutdown) {
+        match self {
+            #[cfg(windows)]
+            Room::Iocp(iocp) => iocp.shut(core, fd, entry, how),
+            #[allow(unreachable_patterns)] // A system may have no other.
+            _ => {
+                let _ = (core, fd, entry, how);
+            }
         }
     }
 
@@ -351,6 +379,7 @@ impl Room {
         match self {
             #[cfg(unix)]
             Room::Uring(uring) => uring.has_staged(),
+            #[allow(unreachable_patterns)] // A system may have no other.
             _ => false,
         }
     }
@@ -363,6 +392,7 @@ impl Room {
             Room::Uring(_) => drop(core.pool.detach()),
             #[cfg(windows)]
             Room::Iocp(iocp) => iocp.retire(core),
+            #[allow(unreachable_patterns)] // A system may have no other.
             _ => {}
         }
     }
