@@ -13,6 +13,8 @@ mod floor;
 mod fuzz;
 mod interrupted;
 mod kernels;
+#[cfg(unix)]
+mod kit;
 mod loom;
 mod metadata;
 mod mutants;
@@ -23,6 +25,8 @@ mod seccomp;
 mod sim;
 mod suites;
 mod tally;
+#[cfg(unix)]
+mod targets;
 mod test;
 #[cfg(unix)]
 mod windows;
@@ -120,6 +124,13 @@ const VERBS: &[Verb] = &[
         usage: "kernels [--install] [--require] [--kernel IMAGE] [--only NAME]",
         about: "the tests on Linux 6.1 in an emulated machine (qemu; skipped where it is missing)",
         run: kernels::verb,
+    },
+    #[cfg(unix)]
+    Verb {
+        name: "targets",
+        usage: "targets [--install] [--require] [--only NAME]",
+        about: "lints and types for macOS and the BSDs (skipped where their libraries are missing)",
+        run: targets::verb,
     },
     #[cfg(unix)]
     Verb {

@@ -127,7 +127,9 @@ fn setting_anew_keeps_the_new_moment(on: &Bench) {
     let again = driver.go_for(Submission::timeout(late), 2);
     let other = driver.go_for(Submission::timeout(soon), 3);
     let told = driver.until(|| driver.is_done(&other));
-    assert_eq!(told.len(), 1, "the old moment fires nobody: {told:?}");
+    // The new one may be among them: a clock that stood still shows both moments at once.
+    let of_old = |one: &pelton_driver::Completion| one.token.as_number() == 1;
+    assert!(!told.iter().any(of_old), "the old moment fires nobody: {told:?}");
     driver.take(other).unwrap().unwrap();
     driver.until(|| driver.is_done(&again));
     assert!(driver.now() >= late);

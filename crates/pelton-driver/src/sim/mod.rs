@@ -31,6 +31,7 @@ mod file;
 mod ring;
 mod seal;
 mod shrink;
+mod sparse;
 mod state;
 mod stream;
 mod words;
