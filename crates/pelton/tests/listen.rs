@@ -13,6 +13,7 @@ use std::time::Duration;
 use common::{eventually, inside_each_backend, on_each_backend, open_descriptors, quiet};
 use pelton::net::{ListenOptions, TcpListener, TcpStream};
 use pelton::{Builder, Fault, Handle};
+#[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 async fn listen() -> (TcpListener, std::net::SocketAddr) {
@@ -242,6 +243,7 @@ fn a_peer_that_has_gone_before_it_was_accepted_harms_nobody() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn without_descriptors_accepting_pauses_tells_of_it_once_and_goes_on() {
     on_each_backend(|backend| {

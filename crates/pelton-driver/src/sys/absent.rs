@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{Try, WakeSource};
+use super::{RawDescriptor, Try, WakeSource};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -69,6 +69,14 @@ impl Absent {
     }
 
     pub(crate) fn forget(&self, _: &Core, _: &Entry) {
+        match *self {}
+    }
+
+    pub(crate) fn listens(&self, _: RawDescriptor, _: bool) {
+        match *self {}
+    }
+
+    pub(crate) fn shut(&self, _: &Core, _: u32, _: &Entry, _: std::net::Shutdown) {
         match *self {}
     }
 

@@ -265,6 +265,20 @@ impl Room {
         }
     }
 
+    /// A listener has been made for this driver, and is in its table, or there was no room.
+    pub(crate) fn listens(&self, raw: RawDescriptor, is_kept: bool) {
+        if let Room::Iocp(iocp) = self {
+            iocp.listens(raw, is_kept);
+        }
+    }
+
+    /// A socket has been shut down on the spot.
+    pub(crate) fn shut(&self, core: &Core, fd: u32, entry: &Entry, how: std::net::Shutdown) {
+        if let Room::Iocp(iocp) = self {
+            iocp.shut(core, fd, entry, how);
+        }
+    }
+
     /// True when a wait would return at once because there is something to reap.
     #[inline(always)]
     pub(crate) fn has_work(&self) -> bool {

@@ -277,10 +277,27 @@ impl Drop for Turn<'_> {
 }
 
 fn is_cancelled(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
+    error.raw_os_error() == Some(pelton_driver::errno::ECANCELED)
 }
 
 /// The connection failed before it was accepted, which says nothing of the listener.
+#[cfg(windows)]
+fn passes(error: &io::Error) -> bool {
+    use pelton_driver::errno::{EAGAIN, ECONNABORTED, ECONNRESET, EINTR};
+    let number = error.raw_os_error();
+    [EAGAIN, ECONNABORTED, ECONNRESET, EINTR].iter().any(|errno| number == Some(*errno))
+}
+
+#[cfg(windows)]
+fn runs_out(error: &io::Error) -> bool {
+    use pelton_driver::errno::{EMFILE, ENOBUFS};
+    let number = error.raw_os_error();
+    [EMFILE, ENOBUFS].iter().any(|errno| number == Some(*errno))
+        || error.kind() == io::ErrorKind::QuotaExceeded
+}
+
+/// The connection failed before it was accepted, which says nothing of the listener.
+#[cfg(unix)]
 fn passes(error: &io::Error) -> bool {
     use rustix::io::Errno;
     // Linux hands pending network errors of the new connection to accept.
@@ -303,6 +320,7 @@ fn passes(error: &io::Error) -> bool {
     .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+#[cfg(unix)]
 fn runs_out(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
@@ -311,5 +329,5 @@ fn runs_out(error: &io::Error) -> bool {
         || error.kind() == io::ErrorKind::QuotaExceeded
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

@@ -21,8 +21,8 @@ impl Iocp {
         let begun = family_of(entry.raw.get())
             .and_then(|family| {
                 home.family.set(family);
-                // Its accepts are all told of by packets.
-                self.associate(core, entry, false)
+                // Its accepts are all told of by packets; those of one that is shared in another way.
+                if self.is_shared(entry) { Ok(()) } else { self.associate(core, entry, false) }
             })
             .and_then(|()| self.post_accept(core, slot, home, entry));
         if let Err(error) = begun {
@@ -31,18 +31,19 @@ impl Iocp {
         }
         if slot.kind.get() == Kind::AcceptMulti {
             // One is enough; the others only spare the system a wait.
-            while home.ahead.get() < AHEAD && self.post_accept(core, slot, home, entry).is_ok() {}
+            let wanted = self.wanted(slot, entry);
+            while home.ahead.get() < wanted && self.post_accept(core, slot, home, entry).is_ok() {}
         }
     }
 
     /// Gives one more accept to the kernel.
     fn post_accept(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) -> Result<(), i32> {
         let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
+        let tell = self.is_shared(entry).then(|| core.shared.wake.port());
         loop {
             let number = self.aheads.claim(home.family.get())?;
             let Some(ahead) = self.aheads.get(number) else { return Err(errno::ENOBUFS) };
-            match self.aheads.post(&self.extensions, listener, ahead, entry.of_room.skips.get()) {
-                // The listener skips nothing, so a success that came at once posts as well.
+            match self.aheads.post(&self.extensions, listener, ahead, tell) {
                 Began::Posts | Began::Ended => {
                     ahead.slot.set(core.arena.index(slot));
                     ahead.generation.set(slot.generation.get());
@@ -141,7 +142,7 @@ impl Iocp {
     }
 
     fn refill_quietly(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
-        let wanted = if slot.kind.get() == Kind::AcceptMulti { AHEAD } else { 1 };
+        let wanted = self.wanted(slot, entry);
         while home.ahead.get() < wanted {
             if let Err(error) = self.post_accept(core, slot, home, entry) {
                 home.error.set(error);
@@ -149,6 +150,12 @@ impl Iocp {
             }
         }
         home.error.set(0);
+    }
+
+    /// How many accepts of an operation are to be in the kernel.
+    fn wanted(&self, slot: &Slot, entry: &Entry) -> u32 {
+        // Those who share a listener take turns.
+        if slot.kind.get() != Kind::AcceptMulti || self.is_shared(entry) { 1 } else { AHEAD }
     }
 
     /// Ends an operation that has nothing in the kernel any more.

@@ -118,6 +118,8 @@ pub(crate) struct OfRoom {
     pub(crate) skips: std::cell::Cell<bool>,
     /// Sends that are in the kernel.
     pub(crate) sends: std::cell::Cell<u32>,
+    /// It has been shut down for receiving.
+    pub(crate) read_shut: std::cell::Cell<bool>,
 }
 
 impl OfRoom {
@@ -126,6 +128,7 @@ impl OfRoom {
             poll: std::cell::Cell::new(crate::slot::NIL),
             skips: std::cell::Cell::new(false),
             sends: std::cell::Cell::new(0),
+            read_shut: std::cell::Cell::new(false),
         }
     }
 
@@ -133,6 +136,7 @@ impl OfRoom {
         self.poll.set(crate::slot::NIL);
         self.skips.set(false);
         self.sends.set(0);
+        self.read_shut.set(false);
     }
 }
 
