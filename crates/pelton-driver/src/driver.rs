@@ -212,6 +212,11 @@ impl Driver {
         })
     }
 
+    #[cfg(all(test, unix, not(miri)))]
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
+    }
+
     /// The moment that the driver was made.
     pub fn start_time(&self) -> Instant {
         self.core.start

@@ -10,14 +10,12 @@ use std::time::Duration;
 
 use super::calls;
 use super::descriptor::OwnedDescriptor;
-use super::readiness::{Direction, Event, Poller, Readiness, data_of};
+use super::readiness::{Direction, Poller, Readiness, WAKE, data_of};
 use super::unix::{RawDescriptor, check, errno, last_errno};
 use crate::config::Error;
 use crate::core::Core;
 use crate::descriptor::{Entry, Fd, flags};
 
-/// The event data of the wake source: no table entry has this number.
-const WAKE: u64 = u64::MAX;
 const EVENTS: usize = 256;
 const MOST_EVENTS: usize = 4096;
 
@@ -55,6 +53,8 @@ impl Selector {
 }
 
 impl Poller for Selector {
+    type Bits = u32;
+
     const OUTLIVES_CLOSE: bool = true;
 
     #[inline(always)]
@@ -123,19 +123,26 @@ impl Poller for Selector {
     }
 
     #[inline(always)]
-    fn next(&self, core: &Core) -> Option<Event> {
-        while self.has_events() {
-            let at = self.dispatched.get();
-            self.dispatched.set(at + 1);
-            // SAFETY: one thread; the event is copied and the reference ends before user code runs.
-            let event = unsafe { (&*self.events.get())[at] };
-            let (bits, data) = (event.events, event.u64);
-            if data != WAKE {
-                return Some(Event { data, ready: ready(bits) });
-            }
-            core.shared.wake.drain();
+    fn next(&self) -> Option<(u64, u32)> {
+        let at = self.dispatched.get();
+        if at >= self.filled.get() {
+            return None;
         }
-        None
+        self.dispatched.set(at + 1);
+        // SAFETY: one thread; the event is copied and the reference ends before user code runs.
+        let event = unsafe { (&*self.events.get())[at] };
+        Some((event.u64, event.events))
+    }
+
+    /// The flags that an event sets.
+    #[inline(always)]
+    fn ready(bits: u32) -> u16 {
+        const IN: u32 = libc::EPOLLIN as u32;
+        const OUT: u32 = libc::EPOLLOUT as u32;
+        const _: () =
+            assert!(IN << 3 == flags::READABLE as u32 && OUT << 2 == flags::WRITABLE as u32);
+        let usual = ((bits & IN) << 3 | (bits & OUT) << 2) as u16;
+        if bits & !(IN | OUT) == 0 { usual } else { usual | unusual(bits) }
     }
 }
 
@@ -178,16 +185,6 @@ pub(super) fn epoll_wait(
     // SAFETY: as above.
     let result = unsafe { libc::epoll_wait(raw, events.as_mut_ptr(), len, millis) };
     if result >= 0 { Ok(result as usize) } else { Err(last_errno()) }
-}
-
-/// The flags that an event sets.
-#[inline(always)]
-fn ready(bits: u32) -> u16 {
-    const IN: u32 = libc::EPOLLIN as u32;
-    const OUT: u32 = libc::EPOLLOUT as u32;
-    const _: () = assert!(IN << 3 == flags::READABLE as u32 && OUT << 2 == flags::WRITABLE as u32);
-    let usual = ((bits & IN) << 3 | (bits & OUT) << 2) as u16;
-    if bits & !(IN | OUT) == 0 { usual } else { usual | unusual(bits) }
 }
 
 #[cold]

@@ -34,11 +34,16 @@ use crate::slot::{OpId, Slot, State, bits};
 
 mod usual;
 
+/// The event data of the wake source: no table entry has this number.
+pub(crate) const WAKE: u64 = u64::MAX;
 /// How many items one multishot operation may yield before others have their turn.
 const SHARE: usize = 16;
 
 /// What a room of readiness asks its kernel.
 pub(crate) trait Poller {
+    /// What an event tells, as the kernel has it.
+    type Bits;
+
     /// True where a registration outlives the descriptor's close as long as there are duplicates of it.
     const OUTLIVES_CLOSE: bool;
 
@@ -74,16 +79,11 @@ pub(crate) trait Poller {
         refused: impl FnMut(Fd, Direction, i32),
     ) -> io::Result<()>;
 
-    /// The next event, but for those of the wake source.
-    fn next(&self, core: &Core) -> Option<Event>;
-}
+    /// The next event: what it carries, and what it tells.
+    fn next(&self) -> Option<(u64, Self::Bits)>;
 
-/// Something may be ready.
-pub(crate) struct Event {
-    /// The descriptor's number in the table and its generation, as [`data_of`] puts them together.
-    pub(crate) data: u64,
-    /// What it may be ready for: flags of its entry.
-    pub(crate) ready: u16,
+    /// The flags of an entry that an event sets.
+    fn ready(bits: Self::Bits) -> u16;
 }
 
 /// The room of a kernel that tells of readiness.
@@ -250,14 +250,18 @@ impl<P: Poller> Readiness<P> {
             entry.unset(flags::LISTED);
             self.run(core, index, entry, on);
         }
-        while let Some(Event { data, ready }) = self.poller.next(core) {
+        while let Some((data, bits)) = self.poller.next() {
+            if data == WAKE {
+                core.shared.wake.drain();
+                continue;
+            }
             let id = OpId::from_user_data(data);
             let fd = Fd { index: id.index(), generation: id.generation() };
             let Some(entry) = named(core, fd) else {
                 core.counters().stale.add(1);
                 continue;
             };
-            entry.flags.set(entry.flags.get() | ready);
+            entry.flags.set(entry.flags.get() | P::ready(bits));
             let unfinished = Unfinished { room: self, index: id.index(), entry };
             self.run_plain(core, entry, on);
             if !entry.writers.is_empty()

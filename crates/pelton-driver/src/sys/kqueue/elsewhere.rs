@@ -59,6 +59,9 @@ struct Notes {
     /// What the events of a descriptor's filters carry.
     filters: HashMap<RawDescriptor, Filters>,
     user: Option<u64>,
+    /// What the next change for a descriptor fails with, for a test; 0 for nothing.
+    #[cfg(test)]
+    refusal: i32,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -99,6 +102,19 @@ impl Queue {
         if told > 0 || events.is_empty() { Ok(told) } else { self.wait(events, timeout) }
     }
 
+    /// Whether there is a filter for reading a descriptor, and one for writing.
+    #[cfg(test)]
+    pub(super) fn watches(&self, raw: RawDescriptor) -> (bool, bool) {
+        let filters = self.notes().filters.get(&raw).copied().unwrap_or_default();
+        (filters.read.is_some(), filters.write.is_some())
+    }
+
+    /// Refuses the next filter for a descriptor.
+    #[cfg(test)]
+    pub(super) fn refuse_next(&self, error: i32) {
+        self.notes().refusal = error;
+    }
+
     fn notes(&self) -> MutexGuard<'_, Notes> {
         self.notes.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -110,6 +126,10 @@ impl Queue {
         }
         let Ok(raw) = RawDescriptor::try_from(change.ident) else { return errno::EBADF };
         let mut notes = self.notes();
+        #[cfg(test)]
+        if notes.refusal != 0 {
+            return std::mem::take(&mut notes.refusal);
+        }
         let filters = notes.filters.entry(raw).or_default();
         let mut now = *filters;
         let this = if change.filter == Filter::Read { &mut now.read } else { &mut now.write };

@@ -2,7 +2,7 @@
 
 /// What is watched for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Filter {
+pub(crate) enum Filter {
     /// There is something to receive, or to accept.
     Read,
     /// There is room to send.
@@ -16,7 +16,7 @@ pub(super) enum Filter {
 
 /// A change, or an event: `struct kevent`, in fields that are wide enough on every system.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Event {
+pub(crate) struct Event {
     pub(super) ident: usize,
     pub(super) filter: Filter,
     pub(super) flags: u32,

@@ -15,13 +15,13 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::readiness::{Direction, Event, Poller, Readiness, data_of, named};
+use super::readiness::{Direction, Poller, Readiness, data_of, named};
 use super::unix::{NO_DESCRIPTOR, WakeSource, errno};
 use crate::config::{Backend, Config, Error};
 use crate::core::Core;
 use crate::descriptor::{Entry, Fd, flags};
 use changes::{Changes, Refused};
-use event::Filter;
+use event::{Event, Filter};
 use kevent::Kevent;
 
 mod changes;
@@ -32,8 +32,6 @@ mod wake;
 
 pub(crate) use kevent::Queue;
 
-/// The event data of the wake source: no table entry has this number.
-const WAKE: u64 = u64::MAX;
 const EVENTS: usize = 256;
 const MOST_EVENTS: usize = 4096;
 
@@ -73,7 +71,7 @@ impl Kqueue {
             });
         }
         let queue = Queue::new(simulated).map_err(|error| Error::Os { what: "kqueue", error })?;
-        let nothing = event::Event::NOTHING;
+        let nothing = Event::NOTHING;
         Ok(Readiness::on(Selector {
             queue: Arc::new(queue),
             changes: Changes::default(),
@@ -126,6 +124,8 @@ impl Selector {
 }
 
 impl Poller for Selector {
+    type Bits = Event;
+
     /// A queue knows a descriptor by its number, and forgets it when that is closed.
     const OUTLIVES_CLOSE: bool = false;
 
@@ -212,18 +212,19 @@ impl Poller for Selector {
     }
 
     #[inline(always)]
-    fn next(&self, core: &Core) -> Option<Event> {
-        while self.has_events() {
-            let at = self.dispatched.get();
-            self.dispatched.set(at + 1);
-            // SAFETY: one thread; the event is copied and the reference ends before user code runs.
-            let event = unsafe { (&*self.events.get())[at] }.told();
-            if event.udata != WAKE {
-                return Some(Event { data: event.udata, ready: ready(&event) });
-            }
-            core.shared.wake.drain();
+    fn next(&self) -> Option<(u64, Event)> {
+        let at = self.dispatched.get();
+        if at >= self.filled.get() {
+            return None;
         }
-        None
+        self.dispatched.set(at + 1);
+        // SAFETY: one thread; the event is copied and the reference ends before user code runs.
+        let event = unsafe { (&*self.events.get())[at] }.told();
+        Some((event.udata, event))
+    }
+
+    fn ready(event: Event) -> u16 {
+        ready(&event)
     }
 }
 
@@ -231,7 +232,7 @@ impl Poller for Selector {
 ///
 /// The end of what can be received is a hang-up, behind which no further edge comes; the end of what can be sent
 /// is only room to send, and the try finds out. An error counts for both directions, whichever filter tells of it.
-fn ready(event: &event::Event) -> u16 {
+fn ready(event: &Event) -> u16 {
     let ended = event.flags & kevent::flags::EOF != 0;
     let failed = event.flags & kevent::flags::ERROR != 0 || (ended && event.fflags != 0);
     let mut set = match event.filter {

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use super::event::{Event, Filter};
 use super::kevent::{Kevent, flags};
-use super::{Calls, Queue, WAKE};
+use super::{Calls, Queue};
+use crate::sys::readiness::WAKE;
 use crate::sys::unix::{RawDescriptor, errno};
 
 /// Any number does: filters of users are numbered by themselves.
@@ -29,7 +30,7 @@ pub(super) fn watch_pipe(calls: &impl Calls, pipe: RawDescriptor) -> Result<(), 
     told(calls, Event { ident, filter, flags, fflags: 0, data: 0, udata: WAKE })
 }
 
-fn trigger(calls: &impl Calls) -> Result<(), i32> {
+pub(super) fn trigger(calls: &impl Calls) -> Result<(), i32> {
     // A trigger also replaces what the event carries, on some systems.
     told(calls, wake_event(0, flags::TRIGGER))
 }
