@@ -10,7 +10,7 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The best that works here: io_uring, else epoll. `PELTON_BACKEND` in the environment can name
+    /// The best that works here: io_uring, else epoll; on Windows completion ports. `PELTON_BACKEND` in the environment can name
     /// another.
     #[default]
     Auto,
@@ -18,6 +18,8 @@ pub enum Backend {
     IoUring,
     /// epoll, with a pool of threads for files.
     Epoll,
+    /// Completion ports. Only Windows.
+    Iocp,
     /// A simulated system instead of the real one (feature `sim`): io_uring on that, or epoll.
     #[cfg(feature = "sim")]
     Sim,
@@ -30,6 +32,7 @@ impl Backend {
             Backend::Auto => "auto",
             Backend::IoUring => "io_uring",
             Backend::Epoll => "epoll",
+            Backend::Iocp => "iocp",
             #[cfg(feature = "sim")]
             Backend::Sim => "sim",
         }
@@ -50,6 +53,7 @@ impl FromStr for Backend {
             "auto" => Ok(Backend::Auto),
             "io_uring" | "io-uring" | "uring" => Ok(Backend::IoUring),
             "epoll" => Ok(Backend::Epoll),
+            "iocp" => Ok(Backend::Iocp),
             #[cfg(feature = "sim")]
             "sim" => Ok(Backend::Sim),
             #[cfg(not(feature = "sim"))]
@@ -57,12 +61,12 @@ impl FromStr for Backend {
                 field: "backend",
                 reason:
                     "this program was built without the feature `sim`: build it with that, or use \
-                         auto, io_uring or epoll"
+                         auto, io_uring, epoll or iocp"
                         .into(),
             }),
             _ => Err(ConfigError {
                 field: "backend",
-                reason: format!("{name:?} is no backend: use auto, io_uring or epoll"),
+                reason: format!("{name:?} is no backend: use auto, io_uring, epoll or iocp"),
             }),
         }
     }

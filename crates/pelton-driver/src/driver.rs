@@ -34,7 +34,9 @@ use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
-use crate::sys::{OwnedDescriptor, Room, WakeSource, calls, errno, own};
+use crate::sys::{
+    BorrowedDescriptor, OwnedDescriptor, Room, WakeSource, borrow_descriptor, calls, errno, own,
+};
 use crate::timer::Wheel;
 
 pub use sockets::ListenOptions;
@@ -162,7 +164,7 @@ impl Driver {
         })?;
         let no_memory = |what| Error::Os { what, error: io::ErrorKind::OutOfMemory.into() };
         let wake = WakeSource::new(room.is_simulated())
-            .map_err(|error| Error::Os { what: "eventfd", error })?;
+            .map_err(|error| Error::Os { what: "the object that wakes", error })?;
         let shared = Arc::new(Shared {
             latch: WakeLatch::new(),
             wake,
@@ -306,7 +308,7 @@ impl Driver {
     pub fn with_descriptor<R>(
         &self,
         fd: Fd,
-        f: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> R,
+        f: impl FnOnce(BorrowedDescriptor<'_>) -> R,
     ) -> io::Result<R> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
         if calls::is_simulated(entry.raw.get()) {
@@ -319,7 +321,7 @@ impl Driver {
         // Counted as in flight, so that `f` cannot close it under its own feet.
         let hold = Hold::new(self, fd.index, entry);
         // SAFETY: the descriptor is open, and stays open while it is held.
-        let result = f(unsafe { std::os::fd::BorrowedFd::borrow_raw(entry.raw.get()) });
+        let result = f(unsafe { borrow_descriptor(entry.raw.get()) });
         drop(hold);
         Ok(result)
     }

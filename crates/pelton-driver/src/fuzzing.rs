@@ -50,8 +50,9 @@ mod tests {
                 *byte = (state >> 32) as u8;
             }
             let len = usize::from(bytes[39]) % 40;
-            let family = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, 77];
-            let family = family[usize::from(bytes[38]) % 4] as libc::sa_family_t;
+            // The families of IP, by the system's numbers, that of Unix, and none.
+            let (v4, v6) = (socket2::Domain::IPV4, socket2::Domain::IPV6);
+            let family = [v4.into(), v6.into(), 1, 77_i32][usize::from(bytes[38]) % 4] as u16;
             bytes[..2].copy_from_slice(&family.to_ne_bytes());
             super::address(&bytes[..len]);
         }

@@ -11,8 +11,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::unix::NO_DESCRIPTOR;
-use super::{OwnedDescriptor, Part, errno, part, part_base, part_len};
+use super::{NO_DESCRIPTOR, OwnedDescriptor, Part, errno, part, part_base, part_len};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -21,7 +20,7 @@ use crate::payload::{self, Item, Memory};
 use crate::slot::{OpId, Slot, State, bits};
 
 /// Something that the fake kernel was given.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Held {
     /// The operation, by the number that a kernel would carry.
@@ -29,6 +28,16 @@ pub struct Held {
     /// What it is.
     pub kind: Kind,
     parts: Vec<Part>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Held { user_data, kind, .. } = self;
+        f.debug_struct("Held")
+            .field("user_data", user_data)
+            .field("kind", kind)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Held {

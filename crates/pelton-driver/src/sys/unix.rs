@@ -10,6 +10,9 @@ use super::descriptor::OwnedDescriptor;
 /// A descriptor as the system numbers it.
 pub type RawDescriptor = RawFd;
 
+/// A descriptor of the system's that somebody has open.
+pub type BorrowedDescriptor<'a> = BorrowedFd<'a>;
+
 pub(crate) const NO_DESCRIPTOR: RawDescriptor = -1;
 
 pub(crate) type AddressStorage = libc::sockaddr_storage;
@@ -99,6 +102,19 @@ pub(crate) unsafe fn socket_address(
 pub(crate) unsafe fn borrow(raw: RawDescriptor) -> BorrowedFd<'static> {
     // SAFETY: the caller says so. The lifetime is as short as the caller keeps the value.
     unsafe { BorrowedFd::borrow_raw(raw) }
+}
+
+pub(crate) use borrow as borrow_descriptor;
+
+/// What a descriptor's entry in the table keeps for a room of this system: nothing beyond what it has.
+pub(crate) struct OfRoom;
+
+impl OfRoom {
+    pub(crate) const fn new() -> OfRoom {
+        OfRoom
+    }
+
+    pub(crate) fn clear(&self) {}
 }
 
 /// Turns the return value of a call into a result as completions carry it: negative errors.
@@ -225,10 +241,12 @@ impl WakeSource {
     }
 }
 
-/// The errors that the rooms tell apart, by the names of the system.
-pub(crate) mod errno {
-    pub(crate) use libc::{
-        EAGAIN, EALREADY, EBADF, ECANCELED, EINPROGRESS, EINTR, EISCONN, ENOBUFS, ENOENT, ENOSYS,
+/// The numbers of errors that rooms give by themselves, as [`io::Error::raw_os_error`] has them on this system.
+pub mod errno {
+    pub use libc::{
+        EAGAIN, EALREADY, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS,
+        EINTR, EINVAL, EIO, EISCONN, EMFILE, ENOBUFS, ENOENT, ENOSYS, ENOTCONN, ENOTSOCK, EPIPE,
+        ESPIPE,
     };
 }
 
