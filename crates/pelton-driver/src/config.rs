@@ -10,14 +10,16 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The best that works here: io_uring, else epoll; on Windows completion ports. `PELTON_BACKEND` in the environment can name
-    /// another.
+    /// The best that works here: io_uring, else epoll; on macOS and the BSDs kqueue, on Windows completion
+    /// ports. `PELTON_BACKEND` in the environment can name another.
     #[default]
     Auto,
     /// io_uring, from Linux 6.1.
     IoUring,
     /// epoll, with a pool of threads for files.
     Epoll,
+    /// kqueue, with a pool of threads for files. macOS and the BSDs.
+    Kqueue,
     /// Completion ports. Only Windows.
     Iocp,
     /// A simulated system instead of the real one (feature `sim`): io_uring on that, or epoll.
@@ -32,6 +34,7 @@ impl Backend {
             Backend::Auto => "auto",
             Backend::IoUring => "io_uring",
             Backend::Epoll => "epoll",
+            Backend::Kqueue => "kqueue",
             Backend::Iocp => "iocp",
             #[cfg(feature = "sim")]
             Backend::Sim => "sim",
@@ -53,6 +56,7 @@ impl FromStr for Backend {
             "auto" => Ok(Backend::Auto),
             "io_uring" | "io-uring" | "uring" => Ok(Backend::IoUring),
             "epoll" => Ok(Backend::Epoll),
+            "kqueue" => Ok(Backend::Kqueue),
             "iocp" => Ok(Backend::Iocp),
             #[cfg(feature = "sim")]
             "sim" => Ok(Backend::Sim),
@@ -61,12 +65,14 @@ impl FromStr for Backend {
                 field: "backend",
                 reason:
                     "this program was built without the feature `sim`: build it with that, or use \
-                         auto, io_uring, epoll or iocp"
+                         auto, io_uring, epoll, kqueue or iocp"
                         .into(),
             }),
             _ => Err(ConfigError {
                 field: "backend",
-                reason: format!("{name:?} is no backend: use auto, io_uring, epoll or iocp"),
+                reason: format!(
+                    "{name:?} is no backend: use auto, io_uring, epoll, kqueue or iocp"
+                ),
             }),
         }
     }

@@ -15,7 +15,6 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -80,7 +79,8 @@ fn fresh_id() -> Option<NonZeroU32> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Driver {
-    core: ManuallyDrop<Box<Core>>,
+    /// In here and not behind a pointer, which every operation would have to follow.
+    core: ManuallyDrop<Core>,
     room: ManuallyDrop<Room>,
     backend: Backend,
     fallback: Option<String>,
@@ -182,7 +182,7 @@ impl Driver {
         }
         let pool = Pool::new(buffers, len, shared.clone())
             .ok_or_else(|| no_memory("memory for the pool (lower `pool_buffers`)"))?;
-        let core = Box::new(Core {
+        let core = Core {
             id,
             start: calls::now(),
             arena: Arena::new(config.max_operations)
@@ -192,14 +192,14 @@ impl Driver {
             scratch: Scratch::new(),
             items: Items::new(),
             wheel: Wheel::new(),
-            pool: Rc::new(pool),
+            pool,
             shared,
             replies: Arc::new(Replies::default()),
             ready: Fifo::new(),
             stalled: SlotList::new(),
             wakes: SlotList::new(),
             closable: Fifo::new(),
-        });
+        };
         room.prepare(&core)?;
         Ok(Driver {
             backend: room.backend(),

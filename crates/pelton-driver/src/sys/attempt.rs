@@ -5,6 +5,7 @@ use std::net::Shutdown;
 
 use super::calls;
 use super::descriptor::{OwnedDescriptor, own};
+use super::unix::native::POLL_IN;
 use super::unix::{AddressLength, AddressStorage, RawDescriptor, borrow, check, errno};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
@@ -304,7 +305,7 @@ pub(crate) fn interest_arg(interest: Interest) -> u32 {
 
 /// The system's bits for the parameter of a poll.
 pub(crate) fn poll_events(arg: u32) -> i16 {
-    if arg == 0 { libc::POLLIN | libc::POLLRDHUP } else { libc::POLLOUT }
+    if arg == 0 { POLL_IN } else { libc::POLLOUT }
 }
 
 /// The system's number for a direction to shut down.

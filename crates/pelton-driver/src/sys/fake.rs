@@ -219,7 +219,19 @@ impl Fake {
         Ok(())
     }
 
-    pub(crate) fn start(&self, core: &Core, slot: &Slot, _: Op, _: &Entry, memory: Memory) {
+    pub(crate) fn is_simulated(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn start(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        _: OpId,
+        _: Op,
+        _: &Entry,
+        memory: Memory,
+    ) {
         self.hold(core, slot, memory);
     }
 

@@ -23,15 +23,17 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::Op;
 use crate::payload::Memory;
-use crate::slot::{OpId, Slot};
+use crate::slot::{OpId, Slot, State};
 
+mod absent;
 #[cfg(unix)]
 mod attempt;
 #[cfg(unix)]
 pub(crate) mod calls;
+mod choice;
 #[cfg(unix)]
 mod descriptor;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 mod epoll;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod fake;
@@ -46,55 +48,41 @@ pub(crate) mod socket;
 mod status;
 #[cfg(unix)]
 mod unix;
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 pub(crate) mod uring;
 #[cfg(windows)]
 mod windows;
 
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
+
 #[cfg(feature = "sim")]
 use attempt::shutdown_arg;
-#[cfg(unix)]
-pub use descriptor::OwnedDescriptor;
-#[cfg(unix)]
-pub(crate) use descriptor::own;
-#[cfg(all(unix, any(test, feature = "fake-kernel")))]
-pub(crate) use unix::part_base;
-#[cfg(unix)]
-pub(crate) use unix::{
+pub(crate) use choice::BufferRing;
+#[cfg(any(test, feature = "fake-kernel"))]
+pub(crate) use system::part_base;
+#[cfg(test)]
+pub(crate) use system::{AddressFamily, FAMILY_AT};
+pub(crate) use system::{
     AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, OfRoom, Part, WakeSource,
-    borrow_descriptor, cure, message_header, part, part_len, part_skip, socket_address,
-    write_address,
-};
-#[cfg(unix)]
-pub use unix::{BorrowedDescriptor, RawDescriptor, errno};
-#[cfg(unix)]
-pub(crate) use uring::bufring::BufRing as BufferRing;
-
-#[cfg(windows)]
-pub use windows::descriptor::OwnedDescriptor;
-#[cfg(windows)]
-pub(crate) use windows::descriptor::own;
-#[cfg(all(windows, any(test, feature = "fake-kernel")))]
-pub(crate) use windows::part_base;
-#[cfg(windows)]
-pub(crate) use windows::{
-    AddressLength, AddressStorage, BufferRing, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
-    WakeSource, borrow_descriptor, calls, file, message_header, part, part_len, part_skip, socket,
+    borrow_descriptor, cure, message_header, own, part, part_len, part_skip, read_cached,
     socket_address, write_address,
 };
+pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 #[cfg(windows)]
-pub use windows::{BorrowedDescriptor, RawDescriptor, errno};
+pub(crate) use windows::{calls, file, socket};
 
-/// The kernel that a driver runs on.
+/// The kernel that a driver runs on. Those that this system has not got cannot be made.
 // One per driver, never moved after construction: the size of the largest does not matter.
 #[allow(clippy::large_enum_variant)]
+#[allow(dead_code, reason = "no system makes all of them")]
 pub(crate) enum Room {
-    #[cfg(unix)]
-    Uring(uring::Uring),
-    #[cfg(unix)]
-    Epoll(epoll::Epoll),
-    #[cfg(windows)]
-    Iocp(iocp::Iocp),
+    Uring(choice::Uring),
+    Epoll(choice::Epoll),
+    Kqueue(choice::Kqueue),
+    Iocp(choice::Iocp),
     #[cfg(any(test, feature = "fake-kernel"))]
     Fake(fake::Fake),
 }
@@ -112,11 +100,9 @@ pub(crate) enum Try {
 macro_rules! in_room {
     ($room:expr, $kernel:ident => $call:expr) => {
         match $room {
-            #[cfg(unix)]
             Room::Uring($kernel) => $call,
-            #[cfg(unix)]
             Room::Epoll($kernel) => $call,
-            #[cfg(windows)]
+            Room::Kqueue($kernel) => $call,
             Room::Iocp($kernel) => $call,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake($kernel) => $call,
@@ -126,61 +112,18 @@ macro_rules! in_room {
 
 impl Room {
     /// The room that the settings ask for, or the best that works here and why a better one does not.
-    #[cfg(unix)]
     pub(crate) fn choose(config: &Config) -> Result<(Room, Option<String>), Error> {
         let (wanted, simulated) = calls::placed(config.wanted()?);
-        match wanted {
-            Backend::IoUring => uring::Uring::new(config, simulated)
-                .map(|room| (Room::Uring(room), None))
-                .map_err(|reason| Error::Unsupported { backend: Backend::IoUring, reason }),
-            Backend::Epoll => Room::epoll(config, simulated, None),
-            Backend::Iocp => Err(not_here(Backend::Iocp)),
-            #[cfg(feature = "sim")]
-            Backend::Sim => unreachable!("it is one of the others, on a simulated system"),
-            Backend::Auto => match uring::Uring::new(config, simulated) {
-                Ok(room) => Ok((Room::Uring(room), None)),
-                Err(reason) => {
-                    let reason = uring::setup::for_fallback(&reason);
-                    Room::epoll(config, simulated, Some(format!("{reason}; using epoll")))
-                }
-            },
-        }
-    }
-
-    #[cfg(unix)]
-    fn epoll(
-        config: &Config,
-        simulated: bool,
-        fallback: Option<String>,
-    ) -> Result<(Room, Option<String>), Error> {
-        if config.batch_wait.is_zero() {
-            return Ok((Room::Epoll(epoll::Epoll::new(simulated)?), fallback));
-        }
-        let because = fallback.map_or(String::new(), |reason| format!(" ({reason})"));
-        Err(Error::Unsupported {
-            backend: Backend::Epoll,
-            reason: format!("`batch_wait` needs io_uring{because}: leave it at zero"),
-        })
-    }
-
-    /// The room that the settings ask for: there is one.
-    #[cfg(windows)]
-    pub(crate) fn choose(config: &Config) -> Result<(Room, Option<String>), Error> {
-        match calls::placed(config.wanted()?).0 {
-            Backend::Auto | Backend::Iocp => Ok((Room::Iocp(iocp::Iocp::new(config)?), None)),
-            other => Err(not_here(other)),
-        }
+        choice::open(wanted, config, simulated)
     }
 
     pub(crate) fn backend(&self) -> Backend {
         match self {
             #[cfg(feature = "sim")]
             room if room.is_simulated() => Backend::Sim,
-            #[cfg(unix)]
             Room::Uring(_) => Backend::IoUring,
-            #[cfg(unix)]
             Room::Epoll(_) => Backend::Epoll,
-            #[cfg(windows)]
+            Room::Kqueue(_) => Backend::Kqueue,
             Room::Iocp(_) => Backend::Iocp,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => Backend::Auto,
@@ -189,29 +132,14 @@ impl Room {
 
     /// True when the room runs on a simulated system.
     pub(crate) fn is_simulated(&self) -> bool {
-        match self {
-            #[cfg(unix)]
-            Room::Uring(uring) => uring.is_simulated(),
-            #[cfg(unix)]
-            Room::Epoll(epoll) => epoll.is_simulated(),
-            #[cfg(windows)]
-            Room::Iocp(_) => false,
-            #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(_) => false,
-        }
+        in_room!(self, kernel => kernel.is_simulated())
     }
 
     /// True when the room fills one pooled buffer with several receives.
     pub(crate) fn fills_buffers_piecewise(&self) -> bool {
         match self {
-            #[cfg(unix)]
             Room::Uring(uring) => uring.fills_buffers_piecewise(),
-            #[cfg(unix)]
-            Room::Epoll(_) => true,
-            #[cfg(windows)]
-            Room::Iocp(_) => true,
-            #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(_) => true,
+            _ => true,
         }
     }
 
@@ -224,6 +152,7 @@ impl Room {
         in_room!(self, kernel => kernel.prepare(core))
     }
 
+    /// True where the operation has ended already, and nobody is told of it.
     #[inline(always)]
     pub(crate) fn start(
         &self,
@@ -233,16 +162,30 @@ impl Room {
         op: Op,
         entry: &Entry,
         memory: Memory,
-    ) {
+    ) -> bool {
         match self {
-            #[cfg(unix)]
-            Room::Uring(uring) => uring.start(core, slot, id, op, entry, memory),
-            #[cfg(unix)]
-            Room::Epoll(epoll) => epoll.start(core, slot, op, entry, memory),
-            #[cfg(windows)]
-            Room::Iocp(iocp) => iocp.start(core, slot, id, op, entry, memory),
+            Room::Uring(uring) => {
+                uring.start(core, slot, id, op, entry, memory);
+                // Nothing ends before the kernel is entered, but for what says so itself.
+                false
+            }
+            Room::Epoll(epoll) => {
+                epoll.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Kqueue(kqueue) => {
+                kqueue.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Iocp(iocp) => {
+                iocp.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
             #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(fake) => fake.start(core, slot, op, entry, memory),
+            Room::Fake(fake) => {
+                fake.start(core, slot, id, op, entry, memory);
+                false
+            }
         }
     }
 
@@ -250,39 +193,25 @@ impl Room {
     #[inline(always)]
     pub(crate) fn read_cached(&self, entry: &Entry, memory: Memory, offset: u64) -> Option<i32> {
         match self {
-            #[cfg(unix)]
-            Room::Uring(_) | Room::Epoll(_) => attempt::read_cached(entry, memory, offset),
-            // Windows cannot say what it has in its cache.
-            #[cfg(windows)]
-            Room::Iocp(_) => {
-                let _ = (entry, memory, offset);
-                None
-            }
             // Its descriptors are nobody's.
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => None,
+            _ => read_cached(entry, memory, offset),
         }
     }
 
     /// True where [`Room::try_send`] is worth a call.
     #[inline(always)]
     pub(crate) fn tries_sends(&self) -> bool {
-        match self {
-            #[cfg(unix)]
-            Room::Epoll(_) => true,
-            #[cfg(windows)]
-            Room::Iocp(_) => true,
-            _ => false,
-        }
+        matches!(self, Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_))
     }
 
     /// Sends on a descriptor that may be ready, for an operation that has not begun.
     #[inline(always)]
     pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
         match self {
-            #[cfg(unix)]
             Room::Epoll(epoll) => epoll.try_send(core, entry, bytes, all),
-            #[cfg(windows)]
+            Room::Kqueue(kqueue) => kqueue.try_send(core, entry, bytes, all),
             Room::Iocp(iocp) => iocp.try_send(core, entry, bytes, all),
             _ => Try::Begun(0),
         }
@@ -303,14 +232,9 @@ impl Room {
     /// True when the operations on a descriptor must be cancelled one by one, not with `cancel_fd`.
     pub(crate) fn cancels_one_by_one(&self, entry: &Entry) -> bool {
         match self {
-            #[cfg(unix)]
             Room::Uring(uring) => uring.cancels_one_by_one(entry),
             // By its own packet's place: all on a handle would be its other owners' operations too.
-            #[cfg(windows)]
-            Room::Iocp(_) => {
-                let _ = entry;
-                true
-            }
+            Room::Iocp(_) => true,
             _ => false,
         }
     }
@@ -322,9 +246,8 @@ impl Room {
     /// A descriptor is given back to the user: nothing is in flight on it.
     pub(crate) fn forget(&self, core: &Core, entry: &Entry) {
         match self {
-            #[cfg(unix)]
             Room::Epoll(epoll) => epoll.forget(core, entry),
-            #[cfg(windows)]
+            Room::Kqueue(kqueue) => kqueue.forget(core, entry),
             Room::Iocp(iocp) => iocp.forget(core, entry),
             _ => {}
         }
@@ -350,7 +273,6 @@ impl Room {
     /// True when entries wait to be taken by the kernel.
     pub(crate) fn has_staged(&self) -> bool {
         match self {
-            #[cfg(unix)]
             Room::Uring(uring) => uring.has_staged(),
             _ => false,
         }
@@ -360,21 +282,9 @@ impl Room {
     pub(crate) fn retire(&self, core: &Core) {
         match self {
             // The buffers must be out of the kernel's ring before the pool's memory goes.
-            #[cfg(unix)]
             Room::Uring(_) => drop(core.pool.detach()),
-            #[cfg(windows)]
             Room::Iocp(iocp) => iocp.retire(core),
             _ => {}
         }
     }
-}
-
-/// A backend of another system's.
-fn not_here(backend: Backend) -> Error {
-    let reason = if cfg!(windows) {
-        "this is Windows: use `iocp`, or leave it at `auto`"
-    } else {
-        "it is for Windows: use io_uring or epoll, or leave it at `auto`"
-    };
-    Error::Unsupported { backend, reason: reason.into() }
 }

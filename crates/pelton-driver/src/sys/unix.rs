@@ -4,8 +4,16 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{BorrowedFd, RawFd};
 
-use super::calls;
-use super::descriptor::OwnedDescriptor;
+#[cfg_attr(target_os = "linux", path = "unix/linux.rs")]
+#[cfg_attr(target_vendor = "apple", path = "unix/apple.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_vendor = "apple")), path = "unix/bsd.rs")]
+pub(crate) mod native;
+mod wake;
+
+pub(crate) use super::attempt::read_cached;
+pub use super::descriptor::OwnedDescriptor;
+pub(crate) use super::descriptor::own;
+pub(crate) use wake::WakeSource;
 
 /// A descriptor as the system numbers it.
 pub type RawDescriptor = RawFd;
@@ -16,7 +24,10 @@ pub type BorrowedDescriptor<'a> = BorrowedFd<'a>;
 pub(crate) const NO_DESCRIPTOR: RawDescriptor = -1;
 
 pub(crate) type AddressStorage = libc::sockaddr_storage;
+pub(crate) type AddressFamily = libc::sa_family_t;
 pub(crate) type AddressLength = libc::socklen_t;
+/// Where an address says what it is: behind its length, on systems where it has one.
+pub(crate) const FAMILY_AT: usize = std::mem::offset_of!(AddressStorage, ss_family);
 pub(crate) type MessageHeader = libc::msghdr;
 pub(crate) type Part = libc::iovec;
 
@@ -73,13 +84,14 @@ pub(crate) unsafe fn socket_address(
     len: AddressLength,
 ) -> Option<SocketAddr> {
     let len = (len as usize).min(size_of::<AddressStorage>());
-    if len < size_of::<libc::sa_family_t>() {
+    if len < FAMILY_AT + size_of::<AddressFamily>() {
         return None;
     }
-    // SAFETY: the family comes first on Linux and is within `len`; each form is read only where its whole
-    // size is within `len`, and unaligned, because the storage is bytes to this function.
+    // SAFETY: the family is within `len`; each form is read only where its whole size is within `len`, and
+    // unaligned, because the storage is bytes to this function.
     unsafe {
-        let family = i32::from(storage.cast::<libc::sa_family_t>().read_unaligned());
+        let family = storage.cast::<u8>().add(FAMILY_AT).cast::<AddressFamily>();
+        let family = i32::from(family.read_unaligned());
         if family == libc::AF_INET && len >= size_of::<libc::sockaddr_in>() {
             let v4 = storage.cast::<libc::sockaddr_in>().read_unaligned();
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
@@ -162,85 +174,6 @@ pub(crate) fn cure(error: &io::Error) -> Option<&'static str> {
     }
 }
 
-/// The kernel object through which another thread breaks a driver's wait: an eventfd, or a pipe where
-/// there is none.
-///
-/// It is never read on the eventfd: both rooms watch for edges, and every write is one. (Reading an
-/// eventfd *through* the ring hung on one kernel, so the ring polls it.)
-#[derive(Debug)]
-pub(crate) struct WakeSource {
-    write: OwnedDescriptor,
-    /// The end to watch, where it is another one.
-    read: Option<OwnedDescriptor>,
-}
-
-impl WakeSource {
-    /// One of the system, or of this thread's simulated one.
-    pub(crate) fn new(simulated: bool) -> io::Result<WakeSource> {
-        if simulated {
-            return Ok(WakeSource { write: calls::eventfd_simulated()?, read: None });
-        }
-        use rustix::event::{EventfdFlags, eventfd};
-        match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
-            Ok(write) => Ok(WakeSource { write: write.into(), read: None }),
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => WakeSource::pipe(),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The fallback: a pipe, with its flags set at once where the system can, else afterwards.
-    pub(crate) fn pipe() -> io::Result<WakeSource> {
-        use rustix::pipe::{PipeFlags, pipe, pipe_with};
-        let (read, write) = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
-            Ok(ends) => ends,
-            Err(rustix::io::Errno::NOSYS) => {
-                let (read, write) = pipe()?;
-                for end in [&read, &write] {
-                    rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-                    set_nonblocking(std::os::fd::AsFd::as_fd(end))?;
-                }
-                (read, write)
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(WakeSource { write: write.into(), read: Some(read.into()) })
-    }
-
-    /// The descriptor to watch for edges.
-    pub(crate) fn watch(&self) -> RawFd {
-        self.read.as_ref().unwrap_or(&self.write).as_raw()
-    }
-
-    /// Makes an edge. Any thread.
-    pub(crate) fn signal(&self) -> io::Result<()> {
-        let raw = self.write.as_raw();
-        if let Some(result) = calls::wake_simulated(raw) {
-            return result;
-        }
-        loop {
-            // SAFETY: it is open as long as this lives.
-            match rustix::io::write(unsafe { borrow(raw) }, &1_u64.to_ne_bytes()) {
-                Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
-                // Full: whoever filled it woke the owner, which has not drained yet.
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Takes out what a pipe holds, so that it never fills. An eventfd keeps its count: 2^64 wakes are
-    /// more than a process has.
-    pub(crate) fn drain(&self) {
-        if let Some(read) = &self.read {
-            let mut bytes = [0; 512];
-            // SAFETY: it is open as long as this lives.
-            let read = unsafe { borrow(read.as_raw()) };
-            while rustix::io::read(read, &mut bytes[..]).is_ok_and(|n| n == bytes.len()) {}
-        }
-    }
-}
-
 /// The numbers of errors that rooms give by themselves, as [`io::Error::raw_os_error`] has them on this system.
 pub mod errno {
     pub use libc::{
@@ -249,6 +182,3 @@ pub mod errno {
         ESPIPE,
     };
 }
-
-#[cfg(all(test, not(miri)))] // They ask the kernel.
-mod tests;

@@ -105,6 +105,10 @@ impl Iocp {
         })
     }
 
+    pub(crate) fn is_simulated(&self) -> bool {
+        false
+    }
+
     pub(crate) fn prepare(&self, _: &Core) -> Result<(), Error> {
         // The port is there already: it is what other threads wake.
         Ok(())

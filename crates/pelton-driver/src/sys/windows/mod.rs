@@ -11,21 +11,27 @@ use windows_sys::Win32::System::IO::{CreateIoCompletionPort, PostQueuedCompletio
 
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 
+use crate::descriptor::Entry;
+use crate::payload::Memory;
+
 pub(crate) mod calls;
 pub(super) mod descriptor;
 pub mod errno;
 pub(crate) mod file;
-mod ring;
 pub(crate) mod socket;
 pub(crate) mod startup;
 
-pub(crate) use descriptor::borrow_descriptor;
-pub use descriptor::{BorrowedDescriptor, RawDescriptor};
-pub(crate) use ring::NoRing as BufferRing;
+pub use descriptor::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor};
+pub(crate) use descriptor::{borrow_descriptor, own};
 
 pub(crate) const NO_DESCRIPTOR: RawDescriptor =
     RawDescriptor::Socket(std::os::windows::io::RawSocket::MAX);
 
+#[cfg(test)]
+pub(crate) type AddressFamily = ADDRESS_FAMILY;
+/// Where an address says what it is.
+#[cfg(test)]
+pub(crate) const FAMILY_AT: usize = 0;
 pub(crate) type AddressStorage = SOCKADDR_STORAGE;
 pub(crate) type AddressLength = i32;
 pub(crate) type MessageHeader = WSAMSG;
@@ -128,6 +134,17 @@ impl OfRoom {
         self.skips.set(false);
         self.sends.set(0);
     }
+}
+
+/// Reads what is cached: Windows cannot say what that is.
+#[inline(always)]
+pub(crate) fn read_cached(_: &Entry, _: Memory, _: u64) -> Option<i32> {
+    None
+}
+
+/// What helps where something of the system's has run out: Windows has no limits that somebody sets.
+pub(crate) fn cure(_: &io::Error) -> Option<&'static str> {
+    None
 }
 
 /// The key of the packets that wake. Nothing that is associated has it, and whoever posts another packet to
