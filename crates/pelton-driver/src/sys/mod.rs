@@ -41,6 +41,10 @@ pub(crate) mod fake;
 pub(crate) mod file;
 #[cfg(windows)]
 mod iocp;
+#[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere, test)))]
+mod kqueue;
+#[cfg(unix)]
+mod readiness;
 #[cfg(unix)]
 pub(crate) mod socket;
 #[cfg(any(windows, test))]
@@ -146,6 +150,14 @@ impl Room {
     /// True when descriptors must not block: readiness is tried, not waited for in the kernel.
     pub(crate) fn wants_nonblocking(&self) -> bool {
         self.tries_sends()
+    }
+
+    /// What other threads break its wait with.
+    pub(crate) fn wake_source(&self) -> std::io::Result<WakeSource> {
+        match self {
+            Room::Kqueue(kqueue) => kqueue.wake_source(),
+            _ => WakeSource::new(self.is_simulated()),
+        }
     }
 
     pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
