@@ -25,7 +25,8 @@ use crate::memory::Zeroed;
 use crate::notify::Shared;
 use crate::sys::BufferRing;
 
-struct Buffer {
+pub(crate) struct Buffer {
+    start: Cell<NonNull<u8>>,
     /// Where the next bytes go.
     next: Cell<NonNull<u8>>,
     /// Whose it is. As long as there are leases on it, it has a share in it for all of them.
@@ -47,11 +48,19 @@ pub(crate) struct Pool {
     offered: Cell<u32>,
     /// Buffers that no kernel took: the room's own free list, last in first out, so that memory which is
     /// warm in the cache is used again first.
-    free: UnsafeCell<Vec<u16>>,
+    free: UnsafeCell<Vec<NonNull<Buffer>>>,
     /// The kernel's ring of buffers, where the room has one.
     ring: UnsafeCell<Option<BufferRing>>,
     has_ring: Cell<bool>,
     shared: Arc<Shared>,
+}
+
+impl Buffer {
+    /// Where the next bytes go, and how many there is room for.
+    #[inline(always)]
+    pub(crate) fn rest(&self) -> (*mut u8, u32) {
+        (self.next.get().as_ptr(), self.left.get())
+    }
 }
 
 impl Pool {
@@ -60,6 +69,7 @@ impl Pool {
         let memory = Zeroed::new(usize::from(buffers) * buffer_len as usize, 4096)?;
         shared.counters.buffers_total.set(u64::from(buffers));
         let buffer = |id| Buffer {
+            start: Cell::new(NonNull::dangling()),
             next: Cell::new(NonNull::dangling()),
             pool: Cell::new(NonNull::dangling()),
             left: Cell::new(buffer_len),
@@ -72,16 +82,19 @@ impl Pool {
             buffer_len,
             buffers: (0..buffers).map(buffer).collect(),
             offered: Cell::new(u32::from(buffers)),
-            free: UnsafeCell::new((0..buffers).rev().collect()),
+            free: UnsafeCell::new(Vec::with_capacity(buffers.into())),
             ring: UnsafeCell::new(None),
             has_ring: Cell::new(false),
             shared,
         });
         // SAFETY: what an `Rc` points to is not null.
         let whole = unsafe { NonNull::new_unchecked(Rc::as_ptr(&pool).cast_mut()) };
-        for buffer in &pool.buffers {
+        for buffer in pool.buffers.iter().rev() {
             buffer.pool.set(whole);
-            buffer.next.set(pool.address(buffer.id));
+            buffer.start.set(pool.address(buffer.id));
+            pool.empty(buffer);
+            // SAFETY: nobody else knows the pool yet.
+            unsafe { &mut *pool.free.get() }.push(NonNull::from(buffer));
         }
         Some(pool)
     }
@@ -121,20 +134,19 @@ impl Pool {
         unsafe { self.memory.start().add(usize::from(id) * self.buffer_len as usize) }
     }
 
-    /// For a room without a ring: the buffer to fill next, where to write, and how much fits.
+    /// For a room without a ring: the buffer to fill next.
     #[inline(always)]
-    pub(crate) fn pick(&self) -> Option<(u16, *mut u8, u32)> {
+    pub(crate) fn pick(&self) -> Option<&Buffer> {
         // SAFETY: one thread; the reference ends with the statement.
-        let id = *unsafe { &*self.free.get() }.last()?;
-        // SAFETY: the list has the numbers of this pool's buffers.
-        let buffer = unsafe { self.buffers.get_unchecked(usize::from(id)) };
-        Some((id, buffer.next.get().as_ptr(), buffer.left.get()))
+        let buffer = *unsafe { &*self.free.get() }.last()?;
+        // SAFETY: the list has buffers of this pool, which live as long as it does and change by cells only.
+        Some(unsafe { buffer.as_ref() })
     }
 
-    /// For a room without a ring: `n` bytes, not none, have been written where `pick` said.
+    /// For a room without a ring: `n` bytes, not none, have been written to the buffer that `pick` has
+    /// returned, which nobody has been given since.
     #[inline(always)]
-    pub(crate) fn commit(self: &Rc<Pool>, id: u16, n: u32) -> Lease {
-        let buffer = &self.buffers[usize::from(id)];
+    pub(crate) fn commit(self: &Rc<Pool>, buffer: &Buffer, n: u32) -> Lease {
         let lease = self.lend(buffer, n);
         let left = buffer.left.get();
         if left < self.buffer_len / 4 || left == 0 {
@@ -144,7 +156,7 @@ impl Pool {
         lease
     }
 
-    /// `id` is the one that `pick` returned: the last one of the list.
+    /// It is the one that `pick` returned: the last one of the list.
     #[cold]
     fn give_up(&self, buffer: &Buffer) {
         // SAFETY: as in `pick`.
@@ -226,7 +238,7 @@ impl Pool {
 
     #[inline(always)]
     fn empty(&self, buffer: &Buffer) {
-        buffer.next.set(self.address(buffer.id));
+        buffer.next.set(buffer.start.get());
         buffer.left.set(self.buffer_len);
     }
 
@@ -256,9 +268,9 @@ impl Pool {
             None => {
                 // SAFETY: as above. The list has had room for every buffer from the start.
                 let free = unsafe { &mut *self.free.get() };
-                free.push(id);
+                free.push(NonNull::from(buffer));
                 if mutant!("buffer-given-back-twice") {
-                    free.push(id);
+                    free.push(NonNull::from(buffer));
                 }
             }
         }

@@ -167,7 +167,8 @@ pub(crate) fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
 
 #[inline]
 fn recv_pooled(core: &Core, slot: &Slot, raw: RawDescriptor, multi: bool) -> Attempt {
-    let Some((buffer, ptr, room)) = core.pool.pick() else { return Attempt::NoBuffer };
+    let Some(buffer) = core.pool.pick() else { return Attempt::NoBuffer };
+    let (ptr, room) = buffer.rest();
     let result = recv(raw, ptr, room as usize);
     if result <= 0 {
         return Attempt::Done(result);

@@ -585,7 +585,8 @@ impl Iocp {
         socket: usize,
     ) -> Step {
         loop {
-            let Some((buffer, ptr, room)) = core.pool.pick() else { return Step::NoBuffer };
+            let Some(buffer) = core.pool.pick() else { return Step::NoBuffer };
+            let (ptr, room) = buffer.rest();
             // SAFETY: the unfilled rest of a pooled buffer that is with this room; an operation in flight keeps
             // its socket open.
             let result = unsafe { calls::recv(socket, ptr, room as usize) };
