@@ -4,7 +4,6 @@
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::items::Items;
 use crate::notify::Shared;
 use crate::op::Kind;
 use crate::payload::{self, Item, Leftover, Memory};
-use crate::pool::Pool;
+use crate::pool;
 use crate::scratch::{NO_SCRATCH, Scratch};
 use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits, plain};
 use crate::sys::errno;
@@ -56,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) scratch: Scratch,
     pub(crate) items: Items,
     pub(crate) wheel: Wheel,
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) pool: pool::Owner,
     pub(crate) shared: Arc<Shared>,
     pub(crate) replies: Arc<Replies>,
     /// Operations that ended outside a tick's dispatch: their completions are delivered by the next tick,

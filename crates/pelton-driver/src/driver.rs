@@ -179,7 +179,7 @@ impl Driver {
                 buffers *= 2;
             }
         }
-        let pool = Pool::new(buffers, len, shared.clone())
+        let pool = Pool::make(buffers, len, shared.clone())
             .ok_or_else(|| no_memory("memory for the pool (lower `pool_buffers`)"))?;
         let core = Core {
             id,

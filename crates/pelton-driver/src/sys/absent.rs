@@ -40,7 +40,7 @@ impl Absent {
         match *self {}
     }
 
-    pub(crate) fn start(&self, _: &Core, _: &Slot, _: OpId, _: Op, _: &Entry, _: Memory) {
+    pub(crate) fn start(&self, _: &Core, _: &Slot, _: OpId, _: Op, _: &Entry, _: Memory) -> bool {
         match *self {}
     }
 

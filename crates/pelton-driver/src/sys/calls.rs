@@ -11,7 +11,8 @@ use std::time::{Instant, SystemTime};
 
 use super::descriptor::OwnedDescriptor;
 use super::unix::{
-    AddressLength, AddressStorage, MessageHeader, RawDescriptor, borrow, check, native,
+    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, RawDescriptor, borrow, check,
+    native,
 };
 use crate::config::Backend;
 #[cfg(feature = "sim")]
@@ -170,8 +171,11 @@ pub(super) unsafe fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
     }
     // SAFETY: by the caller; `MaybeUninit` may hold anything.
     let memory = unsafe { std::slice::from_raw_parts_mut(ptr.cast::<MaybeUninit<u8>>(), len) };
-    // SAFETY: by the caller.
-    let fd = unsafe { borrow(raw) };
+    // SAFETY: by the caller; and what is open has a number.
+    let fd = unsafe {
+        std::hint::assert_unchecked(raw != NO_DESCRIPTOR);
+        borrow(raw)
+    };
     match rustix::net::recv(fd, memory, rustix::net::RecvFlags::DONTWAIT) {
         Ok((_, n)) => n.min(len) as i32,
         Err(error) => -error.raw_os_error(),
@@ -189,8 +193,11 @@ pub(super) unsafe fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
         // SAFETY: a slice is valid for reads.
         return unsafe { sim::send(raw, bytes.as_ptr(), bytes.len()) };
     }
-    // SAFETY: by the caller.
-    let fd = unsafe { borrow(raw) };
+    // SAFETY: as in `recv`.
+    let fd = unsafe {
+        std::hint::assert_unchecked(raw != NO_DESCRIPTOR);
+        borrow(raw)
+    };
     match rustix::net::send(fd, bytes, native::SEND) {
         Ok(n) => n.min(bytes.len()) as i32,
         Err(error) => -error.raw_os_error(),

@@ -181,14 +181,8 @@ impl Room {
                 // Nothing ends before the kernel is entered, but for what says so itself.
                 false
             }
-            Room::Epoll(epoll) => {
-                epoll.start(core, slot, id, op, entry, memory);
-                slot.state.get() == State::Done
-            }
-            Room::Kqueue(kqueue) => {
-                kqueue.start(core, slot, id, op, entry, memory);
-                slot.state.get() == State::Done
-            }
+            Room::Epoll(epoll) => epoll.start(core, slot, id, op, entry, memory),
+            Room::Kqueue(kqueue) => kqueue.start(core, slot, id, op, entry, memory),
             Room::Iocp(iocp) => {
                 iocp.start(core, slot, id, op, entry, memory);
                 slot.state.get() == State::Done

@@ -111,6 +111,7 @@ impl<P: Poller> Readiness<P> {
         self.poller.prepare(core)
     }
 
+    /// Starts an operation. True where it has ended.
     #[inline(always)]
     pub(crate) fn start(
         &self,
@@ -120,16 +121,16 @@ impl<P: Poller> Readiness<P> {
         op: Op,
         entry: &Entry,
         memory: Memory,
-    ) {
+    ) -> bool {
         match op {
             // The kinds that nearly all are, compiled into whoever submits them.
             Op::Recv { .. } | Op::RecvPooled { .. } => {
-                self.begin(core, slot, entry, Direction::In, |core, slot, raw| {
+                return self.begin(core, slot, entry, Direction::In, |core, slot, raw| {
                     attempt_of(op.kind(), core, slot, raw, Some(memory))
                 });
             }
             Op::Send { .. } => {
-                self.begin(core, slot, entry, Direction::Out, |core, slot, raw| {
+                return self.begin(core, slot, entry, Direction::Out, |core, slot, raw| {
                     attempt_of(Kind::Send, core, slot, raw, Some(memory))
                 });
             }
@@ -168,6 +169,7 @@ impl<P: Poller> Readiness<P> {
             | Op::CancelFd { .. }
             | Op::Wake => unreachable!("the driver itself answers {op:?}"),
         }
+        slot.state.get() == State::Done
     }
 
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
@@ -355,6 +357,7 @@ impl<P: Poller> Readiness<P> {
         }
     }
 
+    /// True where it has ended.
     #[inline(always)]
     fn begin(
         &self,
@@ -363,8 +366,9 @@ impl<P: Poller> Readiness<P> {
         entry: &Entry,
         direction: Direction,
         attempt: impl FnOnce(&Core, &Slot, RawDescriptor) -> Attempt,
-    ) {
+    ) -> bool {
         if !entry.has(direction.ready()) || !direction.queue(entry).is_empty() {
+            // Nothing has been tried, so nothing but this can have ended it.
             return self.park(core, slot, entry, direction);
         }
         match attempt(core, slot, entry.raw.get()) {
@@ -374,6 +378,7 @@ impl<P: Poller> Readiness<P> {
             }
             attempt => self.tried(core, slot, entry, direction, attempt),
         }
+        slot.state.get() == State::Done
     }
 
     /// Begins an operation of any kind.
@@ -405,7 +410,7 @@ impl<P: Poller> Readiness<P> {
             }
             Attempt::Again => {
                 entry.unset(direction.ready());
-                self.park(core, slot, entry, direction);
+                let _ = self.park(core, slot, entry, direction);
             }
             Attempt::NoBuffer if mutant!("ioxide-93") => {
                 let _ = core.finish(slot, -libc::ENOBUFS);
@@ -413,7 +418,7 @@ impl<P: Poller> Readiness<P> {
             Attempt::NoBuffer => core.stall(slot),
             Attempt::Yield(item) => {
                 core.yielded_later(slot, item);
-                self.park(core, slot, entry, direction);
+                let _ = self.park(core, slot, entry, direction);
                 if slot.has(bits::LINKED) && !mutant!("share-not-listed") {
                     // The rest at the next tick, in turn with the others.
                     self.list(slot.fd.get(), entry);
@@ -423,16 +428,17 @@ impl<P: Poller> Readiness<P> {
     }
 
     /// Puts an operation into the queue of its direction. The registration reports an edge if the
-    /// descriptor became ready since it was tried.
+    /// descriptor became ready since it was tried. True where it cannot be made, and has ended the operation.
     #[inline(always)]
-    fn park(&self, core: &Core, slot: &Slot, entry: &Entry, direction: Direction) {
+    fn park(&self, core: &Core, slot: &Slot, entry: &Entry, direction: Direction) -> bool {
         if !entry.has(P::watched(direction))
             && let Err(error) = self.poller.register(core, slot.fd.get(), entry, direction)
         {
             let _ = core.finish(slot, -error.raw_os_error().unwrap_or(libc::EIO));
-            return;
+            return true;
         }
         direction.queue(entry).push(&core.arena, slot);
+        false
     }
 
     fn connect(&self, core: &Core, slot: &Slot, entry: &Entry) {
@@ -444,7 +450,7 @@ impl<P: Poller> Readiness<P> {
                 // From now on "already connected" is this operation's success.
                 slot.set(bits::POLLING);
                 entry.unset(flags::WRITABLE);
-                self.park(core, slot, entry, Direction::Out);
+                let _ = self.park(core, slot, entry, Direction::Out);
             }
         }
     }

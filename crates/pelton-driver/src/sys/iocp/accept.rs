@@ -258,5 +258,5 @@ fn fresh_socket(family: i32) -> Result<Socket, i32> {
 
 /// True for an error of an accept that concerns the connection alone, which has gone before it was accepted.
 pub(super) fn has_gone(error: i32) -> bool {
-    matches!(error, errno::ECONNRESET | errno::ECONNABORTED)
+    matches!(error, errno::ECONNRESET | errno::ECONNABORTED | errno::ENOTCONN)
 }

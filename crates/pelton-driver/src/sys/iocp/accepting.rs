@@ -21,8 +21,18 @@ impl Iocp {
         let begun = family_of(entry.raw.get())
             .and_then(|family| {
                 home.family.set(family);
-                // Its accepts are all told of by packets; those of one that is shared in another way.
-                if self.is_shared(entry) { Ok(()) } else { self.associate(core, entry, false) }
+                // Its accepts are all told of by packets. Those of one that is shared are told of in another way, and
+                // so they are where the packets of a duplicate go to somebody else.
+                match self.is_shared(entry) {
+                    true => Ok(()),
+                    false => match self.associate(core, entry, false) {
+                        Err(errno::EINVAL) => {
+                            entry.of_room.by_event.set(true);
+                            Ok(())
+                        }
+                        associated => associated,
+                    },
+                }
             })
             .and_then(|()| self.post_accept(core, slot, home, entry));
         if let Err(error) = begun {
@@ -154,8 +164,9 @@ impl Iocp {
 
     /// How many accepts of an operation are to be in the kernel.
     fn wanted(&self, slot: &Slot, entry: &Entry) -> u32 {
-        // Those who share a listener take turns.
-        if slot.kind.get() != Kind::AcceptMulti || self.is_shared(entry) { 1 } else { AHEAD }
+        // Those who share a listener take turns; of one that came from the user nobody knows.
+        let is_alone = !self.is_shared(entry) && !entry.has(flags::FOREIGN);
+        if slot.kind.get() == Kind::AcceptMulti && is_alone { AHEAD } else { 1 }
     }
 
     /// Ends an operation that has nothing in the kernel any more.
@@ -184,12 +195,7 @@ impl Iocp {
         ahead: &Ahead,
     ) -> Result<(OwnedDescriptor, Option<std::net::SocketAddr>), i32> {
         let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
-        let peer = match self.aheads.connected(&self.extensions, listener, ahead) {
-            Ok(peer) => peer,
-            // A connection that has gone already cannot be made one like any other.
-            Err(errno::ENOTCONN) => return Err(errno::ECONNRESET),
-            Err(error) => return Err(error),
-        };
+        let peer = self.aheads.connected(&self.extensions, listener, ahead)?;
         ahead.take_socket().map(|socket| (socket, peer)).ok_or(errno::EIO)
     }
 

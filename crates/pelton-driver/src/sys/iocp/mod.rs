@@ -51,6 +51,7 @@ use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind, Op};
 use crate::payload::{self, Item, MAX_TRANSFER, Memory};
+use crate::scratch::MAX_PARTS;
 use crate::slot::{OpId, Slot, State, bits};
 
 /// The most bytes of a send that are the kernel's at once.
@@ -691,11 +692,12 @@ impl Iocp {
                     continue;
                 }
             }
-            let held = WSABUF { len: first.len.min(MOST_HELD), buf: first.buf };
+            // SAFETY: as many parts as were said, of which the first is `first`.
+            let (held, n) = unsafe { held(buffers, n) };
             let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
             // SAFETY: the slot owns the memory and keeps the socket open until its last completion, which is not
             // before the packet.
-            let began = unsafe { stream::send(home, generation, skips, socket, &held, 1) };
+            let began = unsafe { stream::send(home, generation, skips, socket, held.as_ptr(), n) };
             match began {
                 Began::Posts => {
                     entry.of_room.sends.set(entry.of_room.sends.get() + 1);
@@ -841,6 +843,23 @@ unsafe fn receive_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u
     // SAFETY: by the caller; without an `OVERLAPPED` it is over when it returns.
     let failed = unsafe { WSARecv(socket, buffers, n, &mut received, &mut flags, none, None) };
     if failed == 0 { Ok(received) } else { Err(socket_error()) }
+}
+
+/// As many parts of a send as the kernel is to hold at once, the last of them perhaps cut short.
+///
+/// # Safety
+/// There are `n` parts.
+unsafe fn held(parts: *const WSABUF, n: u32) -> ([WSABUF; MAX_PARTS], u32) {
+    let mut held = [part(std::ptr::null_mut(), 0); MAX_PARTS];
+    let (mut room, mut count) = (MOST_HELD, 0);
+    while count < MAX_PARTS.min(n as usize) && room > 0 {
+        // SAFETY: `count` is less than `n`, says the caller.
+        let WSABUF { len, buf } = unsafe { *parts.add(count) };
+        held[count] = WSABUF { len: len.min(room), buf };
+        room -= held[count].len;
+        count += 1;
+    }
+    (held, count as u32)
 }
 
 /// Sends what there is room for, without a wait.

@@ -42,7 +42,8 @@ impl Iocp {
 
     /// True for a listener that others share.
     pub(super) fn is_shared(&self, entry: &Entry) -> bool {
-        self.shared.borrow().iter().any(|(raw, _)| *raw == entry.raw.get())
+        entry.of_room.by_event.get()
+            || self.shared.borrow().iter().any(|(raw, _)| *raw == entry.raw.get())
     }
 
     /// A descriptor goes.
@@ -72,9 +73,10 @@ impl Signal {
         Ok(Signal { event, wait: std::ptr::null_mut() })
     }
 
-    /// What the kernel signals.
+    /// What the kernel signals. With its lowest bit set, which says that no packet is to be posted, should the
+    /// listener be associated with a port: that is another driver's.
     pub(super) fn event(&self) -> HANDLE {
-        self.event
+        self.event.map_addr(|address| address | 1)
     }
 
     /// Has a packet posted when the event is signalled, for an accept that is in the kernel.
