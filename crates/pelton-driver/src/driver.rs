@@ -33,9 +33,7 @@ use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
-use crate::sys::{
-    BorrowedDescriptor, OwnedDescriptor, Room, WakeSource, borrow_descriptor, calls, errno, own,
-};
+use crate::sys::{BorrowedDescriptor, OwnedDescriptor, Room, borrow_descriptor, calls, errno, own};
 use crate::timer::Wheel;
 
 pub use sockets::ListenOptions;
@@ -163,7 +161,8 @@ impl Driver {
             error: io::ErrorKind::QuotaExceeded.into(),
         })?;
         let no_memory = |what| Error::Os { what, error: io::ErrorKind::OutOfMemory.into() };
-        let wake = WakeSource::new(room.is_simulated())
+        let wake = room
+            .wake_source()
             .map_err(|error| Error::Os { what: "the object that wakes", error })?;
         let shared = Arc::new(Shared {
             latch: WakeLatch::new(),
@@ -211,6 +210,11 @@ impl Driver {
             replies: UnsafeCell::new(VecDeque::new()),
             shutdown_timeout: config.shutdown_timeout,
         })
+    }
+
+    #[cfg(all(test, unix, not(miri)))]
+    pub(crate) fn room(&self) -> &Room {
+        &self.room
     }
 
     /// The moment that the driver was made.
