@@ -27,6 +27,7 @@ mod closing;
 mod datagrams;
 mod files;
 mod listening;
+mod messages;
 mod polls;
 mod pooled;
 mod streams;
@@ -60,6 +61,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         vectored::BEHAVIOURS,
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
+        messages::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,

@@ -332,7 +332,15 @@ impl Drop for Asking<'_> {
 /// True for the kinds whose `progress` is the number of a scratch block.
 #[inline(always)]
 pub(crate) fn uses_scratch(kind: Kind) -> bool {
-    matches!(kind, Kind::Accept | Kind::Connect | Kind::SendVectored | Kind::RecvVectored)
+    matches!(
+        kind,
+        Kind::Accept
+            | Kind::Connect
+            | Kind::SendVectored
+            | Kind::RecvVectored
+            | Kind::RecvMsg
+            | Kind::SendMsg
+    )
 }
 
 /// A first-in, first-out queue of plain values for one thread.

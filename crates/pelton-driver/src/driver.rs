@@ -1,6 +1,7 @@
 //! The one surface of the driver: submit, cancel, tick, take, wake. Here: the driver itself, its descriptors,
 //! and the outcomes that are taken.
 
+mod datagrams;
 mod end;
 mod flight;
 mod shutdown;
@@ -37,6 +38,7 @@ use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
 use crate::sys::{OwnedDescriptor, Room, WakeSource, calls, errno, own};
 use crate::timer::Wheel;
 
+pub use datagrams::DatagramOption;
 pub use sockets::ListenOptions;
 
 /// How many items of a multishot operation may wait to be taken before it is cancelled.

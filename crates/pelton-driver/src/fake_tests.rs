@@ -9,6 +9,7 @@ use std::time::Duration;
 use crate::*;
 
 mod flight;
+mod messages;
 mod owners;
 mod panics;
 mod reentry;

@@ -56,6 +56,7 @@ pub mod fuzzing;
 mod items;
 mod latch;
 mod memory;
+mod message;
 mod notify;
 mod op;
 mod parked;
@@ -76,13 +77,17 @@ pub use config::{Backend, Config, ConfigError, Error};
 pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
-pub use driver::{Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick};
+pub use driver::{
+    DatagramOption, Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick,
+};
 pub use latch::{Raise, WakeLatch};
+pub use message::{Control, ControlMessage, Received};
 pub use notify::Notifier;
 pub use op::{Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
     Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
-    Multishot, Payload, Plain, Sending, SendingAll, SendingAway, SendingWhole,
+    Multishot, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll, SendingAway,
+    SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;

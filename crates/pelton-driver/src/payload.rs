@@ -18,6 +18,7 @@ mod held;
 
 use held::{Held, no_memory};
 pub(crate) use held::{Leftover, VTable, memory_again};
+pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
 
 /// A range of memory for the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -122,6 +123,9 @@ macro_rules! payload {
         }
     };
 }
+
+// Behind the macro.
+mod message;
 
 /// An operation that owns nothing and yields a number.
 #[derive(Debug)]
@@ -648,7 +652,7 @@ fn nothing_there() -> io::Error {
 
 #[cold]
 #[inline(never)]
-fn no_room() -> io::Error {
+pub(crate) fn no_room() -> io::Error {
     io::Error::new(
         io::ErrorKind::InvalidInput,
         "the buffer has no room: a receive into it would look like the end of the stream (reserve capacity first)",

@@ -51,6 +51,12 @@ impl<T, B> Outcome for (std::io::Result<T>, B) {
     }
 }
 
+impl<T, B, C> Outcome for (std::io::Result<T>, B, C) {
+    fn errno(self) -> i32 {
+        errno(self.0)
+    }
+}
+
 fn waiting<P>(driver: &Driver, submission: Submission<P>, keep: Keep) -> Waiting
 where
     P: Payload,
@@ -129,6 +135,12 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     all.push(waiting(driver, Submission::send_all(fd, vec![1; 100_000]), keep));
     let (fd, keep) = writable();
     all.push(waiting(driver, Submission::send_vectored(fd, vec![vec![1; 1000]; 2]), keep));
+    let (fd, keep) = readable();
+    let control = Control::with_capacity(64);
+    all.push(waiting(driver, Submission::recv_msg(fd, [[0; 8]; 2], control), keep));
+    let (fd, keep) = writable();
+    let send = Submission::send_msg(fd, vec![vec![1; 1000]; 2], None, Control::none());
+    all.push(waiting(driver, send, keep));
     all.push(waiting(driver, Submission::read_at(file(), [0; 8], 0), none()));
     all.push(waiting(driver, Submission::write_at(file(), [0; 8], 0), none()));
     all.push(waiting(driver, Submission::sync(file(), false), none()));

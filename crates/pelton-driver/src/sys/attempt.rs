@@ -5,7 +5,9 @@ use std::net::Shutdown;
 
 use super::calls;
 use super::descriptor::{OwnedDescriptor, own};
-use super::unix::{AddressLength, AddressStorage, RawDescriptor, borrow, check, errno};
+use super::unix::{
+    AddressLength, AddressStorage, RawDescriptor, borrow, check, errno, receive_flags,
+};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind};
@@ -86,6 +88,8 @@ fn attempt_once(
             Attempt::Done(unsafe { calls::recvmsg(raw, message) })
         }
         Kind::SendVectored => send_vectored(core, slot, raw),
+        Kind::RecvMsg => Attempt::Done(receive_message(core, slot, raw)),
+        Kind::SendMsg => Attempt::Done(send_message(core, slot, raw)),
         Kind::Accept => {
             let block = core.scratch.get(slot.progress.get());
             let result = accept(raw, block.address.get().cast(), block.address_len.get());
@@ -238,6 +242,22 @@ fn send_vectored(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
             return Attempt::Done(block.skipped() as i32);
         }
     }
+}
+
+/// Receives one datagram, with what goes with it.
+fn receive_message(core: &Core, slot: &Slot, raw: RawDescriptor) -> i32 {
+    let header = core.scratch.get(slot.progress.get()).datagram(true);
+    let stream = core.entry_of(slot).is_none_or(|entry| entry.has(flags::STREAM));
+    // SAFETY: the header and all that it names stand in the slot's scratch block, or are memory that the slot
+    // or the block owns.
+    unsafe { calls::receive_message(raw, header, receive_flags(stream)) }
+}
+
+/// Sends one datagram, with what goes with it.
+fn send_message(core: &Core, slot: &Slot, raw: RawDescriptor) -> i32 {
+    let header = core.scratch.get(slot.progress.get()).datagram(false);
+    // SAFETY: as above.
+    unsafe { calls::sendmsg(raw, header) }
 }
 
 /// Accepts one connection that neither blocks nor survives an `exec`.

@@ -97,13 +97,13 @@ impl Epoll {
                     attempt_of(Kind::Send, core, slot, raw, Some(memory))
                 });
             }
-            Op::RecvVectored { .. } | Op::Accept { .. } => {
+            Op::RecvVectored { .. } | Op::RecvMsg { .. } | Op::Accept { .. } => {
                 self.begin_any(core, slot, entry, Direction::In, Some(memory));
             }
             Op::AcceptMulti { .. } | Op::RecvMulti { .. } => {
                 self.begin_any(core, slot, entry, Direction::In, None);
             }
-            Op::SendVectored { .. } => {
+            Op::SendVectored { .. } | Op::SendMsg { .. } => {
                 self.begin_any(core, slot, entry, Direction::Out, Some(memory));
             }
             Op::Connect { .. } => self.connect(core, slot, entry),
@@ -599,7 +599,7 @@ enum Direction {
 impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
-            Kind::Send | Kind::SendVectored | Kind::Connect => Direction::Out,
+            Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect => Direction::Out,
             Kind::Poll if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }

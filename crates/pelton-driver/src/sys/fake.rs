@@ -37,7 +37,7 @@ impl Held {
     }
 
     fn fills(&self) -> bool {
-        matches!(self.kind, Kind::Recv | Kind::ReadAt | Kind::RecvVectored)
+        matches!(self.kind, Kind::Recv | Kind::ReadAt | Kind::RecvVectored | Kind::RecvMsg)
     }
 }
 
@@ -126,6 +126,8 @@ impl FakeKernel {
         let held = state.find(user_data).expect("the kernel holds this operation");
         assert!(held.fills(), "{:?} does not receive", held.kind);
         let n = write(held, data);
+        // Of a datagram the kernel tells how long it was.
+        let n = if held.kind == Kind::RecvMsg { data.len() } else { n };
         state.complete(user_data, n as i32, false);
     }
 
@@ -196,6 +198,10 @@ fn write(held: &Held, data: &[u8]) -> usize {
     data.len() - rest.len()
 }
 
+/// Whom all datagrams are from.
+const SENDER: std::net::SocketAddr =
+    std::net::SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9));
+
 /// The driver's side.
 pub(crate) struct Fake {
     kernel: FakeKernel,
@@ -219,6 +225,11 @@ impl Fake {
         let parts = match slot.kind.get() {
             Kind::SendVectored | Kind::RecvVectored => {
                 core.scratch.get(slot.progress.get()).all_parts()
+            }
+            kind @ (Kind::SendMsg | Kind::RecvMsg) => {
+                let block = core.scratch.get(slot.progress.get());
+                block.datagram(kind == Kind::RecvMsg);
+                block.all_parts()
             }
             _ => vec![part(memory.ptr, memory.len)],
         };
@@ -323,6 +334,10 @@ impl Fake {
                     core.scratch.get(slot.progress.get()).set_address(&peer);
                     payload::put_descriptor(slot, descriptor);
                 }
+                core.finish_now(slot, result, on);
+            }
+            Kind::RecvMsg if result >= 0 => {
+                core.scratch.get(slot.progress.get()).receive_from(SENDER, result as usize);
                 core.finish_now(slot, result, on);
             }
             Kind::Recv | Kind::Send | Kind::ReadAt | Kind::WriteAt if result == -errno::EAGAIN => {

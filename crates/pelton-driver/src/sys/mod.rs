@@ -41,11 +41,14 @@ use attempt::shutdown_arg;
 pub use descriptor::OwnedDescriptor;
 pub(crate) use descriptor::own;
 pub use unix::RawDescriptor;
+#[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
+pub(crate) use unix::end_message;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use unix::part_base;
 pub(crate) use unix::{
-    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, Part, WakeSource, errno,
-    message_header, part, part_len, part_skip, socket_address, write_address,
+    AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, Part, WakeSource,
+    control, errno, message_end, message_header, name_message, part, part_len, part_skip,
+    socket_address, write_address,
 };
 
 pub(crate) use uring::bufring::BufRing as BufferRing;

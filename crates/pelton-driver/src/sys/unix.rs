@@ -7,6 +7,9 @@ use std::os::fd::{BorrowedFd, RawFd};
 use super::calls;
 use super::descriptor::OwnedDescriptor;
 
+pub(crate) mod control;
+pub(crate) mod datagram;
+
 /// A descriptor as the system numbers it.
 pub type RawDescriptor = RawFd;
 
@@ -42,6 +45,58 @@ pub(crate) fn message_header(parts: *mut Part, len: usize) -> MessageHeader {
     header.msg_iov = parts;
     header.msg_iovlen = len as _;
     header
+}
+
+/// Names the address and the control messages in a message header, or room for them. Where there is no
+/// length there is nothing.
+pub(crate) fn name_message(
+    header: &mut MessageHeader,
+    address: *mut AddressStorage,
+    address_len: AddressLength,
+    control: *mut u8,
+    control_len: usize,
+) {
+    if address_len > 0 {
+        header.msg_name = address.cast();
+        header.msg_namelen = address_len;
+    }
+    if control_len > 0 {
+        header.msg_control = control.cast();
+        header.msg_controllen = control_len as _;
+    }
+}
+
+/// What the system has written into a message header.
+pub(crate) struct MessageEnd {
+    pub(crate) address_len: AddressLength,
+    pub(crate) control_len: usize,
+    pub(crate) truncated: bool,
+    pub(crate) control_truncated: bool,
+}
+
+#[allow(clippy::unnecessary_cast)] // With other C libraries the number has another type.
+pub(crate) fn message_end(header: &MessageHeader) -> MessageEnd {
+    MessageEnd {
+        address_len: header.msg_namelen,
+        control_len: header.msg_controllen as usize,
+        truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+        control_truncated: header.msg_flags & libc::MSG_CTRUNC != 0,
+    }
+}
+
+/// Writes into a message header what a system would.
+#[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
+pub(crate) fn end_message(header: &mut MessageHeader, end: &MessageEnd) {
+    header.msg_namelen = end.address_len;
+    header.msg_controllen = end.control_len as _;
+    header.msg_flags = if end.truncated { libc::MSG_TRUNC } else { 0 }
+        | if end.control_truncated { libc::MSG_CTRUNC } else { 0 };
+}
+
+/// How a datagram is received: on a stream `MSG_TRUNC` would throw the bytes away, elsewhere it has the
+/// system tell how long the datagram was.
+pub(crate) fn receive_flags(stream: bool) -> i32 {
+    libc::MSG_CMSG_CLOEXEC | if stream { 0 } else { libc::MSG_TRUNC }
 }
 
 /// Writes an address in the system's form; returns its length.

@@ -166,9 +166,14 @@ pub(super) fn sendmsg(
     Sqe { addr: header.expose_provenance() as u64, len: 1, op_flags, ..base }
 }
 
-pub(super) fn recvmsg(fd: RawDescriptor, header: *mut libc::msghdr, user_data: u64) -> Sqe {
+pub(super) fn recvmsg(
+    fd: RawDescriptor,
+    header: *mut libc::msghdr,
+    flags: i32,
+    user_data: u64,
+) -> Sqe {
     let base = on(IoringOp::Recvmsg, fd, user_data);
-    Sqe { addr: header.expose_provenance() as u64, len: 1, ..base }
+    Sqe { addr: header.expose_provenance() as u64, len: 1, op_flags: flags as u32, ..base }
 }
 
 /// The accepted connection does not survive an `exec`; it blocks, because the ring would otherwise give

@@ -31,7 +31,7 @@ use rustix::io::Errno;
 
 use super::attempt::{interest_arg, poll_events, shutdown_arg};
 use super::descriptor::own;
-use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno};
+use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, receive_flags};
 use crate::config::{Config, Error};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
@@ -167,7 +167,9 @@ impl Uring {
             | Op::Accept { .. }
             | Op::AcceptMulti { .. }
             | Op::RecvVectored { .. }
-            | Op::SendVectored { .. } => self.push_again(core, slot, raw),
+            | Op::SendVectored { .. }
+            | Op::RecvMsg { .. }
+            | Op::SendMsg { .. } => self.push_again(core, slot, raw),
             Op::Sync { data_only, .. } => {
                 slot.progress.set(data_only.into());
                 self.push(core, entry::sync(raw, data_only, user_data));
@@ -228,7 +230,12 @@ impl Uring {
                 let memory = core.memory_again(slot)?;
                 entry::write(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
             }
-            Kind::RecvVectored => entry::recvmsg(raw, block().message(), user_data),
+            Kind::RecvVectored => entry::recvmsg(raw, block().message(), 0, user_data),
+            Kind::RecvMsg => {
+                let stream = core.entry_of(slot).is_none_or(|entry| entry.has(flags::STREAM));
+                entry::recvmsg(raw, block().datagram(true), receive_flags(stream), user_data)
+            }
+            Kind::SendMsg => entry::sendmsg(raw, block().datagram(false), false, user_data),
             Kind::SendVectored => {
                 entry::sendmsg(raw, block().message(), slot.has(bits::ALL), user_data)
             }
@@ -691,7 +698,7 @@ fn try_again(kind: Kind, result: i32) -> bool {
 }
 
 fn sends(kind: Kind) -> bool {
-    matches!(kind, Kind::Send | Kind::SendVectored | Kind::Connect)
+    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect)
 }
 
 fn may_restart(core: &Core, slot: &Slot) -> bool {
