@@ -25,6 +25,7 @@ pub(crate) const MIRI: &[&[&str]] = &[
 pub(crate) const MIRI_SIMULATED: &[&[&str]] = &[
     &["-p", "pelton-driver", "--features", "sim", "--test", "scripts"],
     &["-p", "pelton-driver", "--features", "sim", "--test", "sim_datagrams"],
+    &["-p", "pelton-driver", "--features", "sim", "--test", "sim_own"],
     &["-p", "pelton", "--features", "sim", "--test", "sim_memory"],
 ];
 

@@ -30,6 +30,7 @@ mod listening;
 mod messages;
 mod polls;
 mod pooled;
+mod seam;
 mod streams;
 mod ticks;
 mod timers;
@@ -65,6 +66,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,
+        seam::BEHAVIOURS,
         tasks::BEHAVIOURS,
         threads::BEHAVIOURS,
         sleeping::BEHAVIOURS,

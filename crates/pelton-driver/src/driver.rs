@@ -4,6 +4,7 @@
 mod datagrams;
 mod end;
 mod flight;
+mod own;
 mod shutdown;
 mod sockets;
 mod submit;
@@ -270,12 +271,7 @@ impl Driver {
     }
 
     fn insert(&self, descriptor: OwnedDescriptor, known: u16) -> io::Result<Fd> {
-        let fd = self.core.fds.insert(descriptor.as_raw(), known).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::QuotaExceeded,
-                "the driver's table of descriptors is full: raise `max_descriptors`",
-            )
-        })?;
+        let fd = self.core.fds.insert(descriptor.as_raw(), known).ok_or_else(table_is_full)?;
         let _ = descriptor.into_raw();
         Ok(fd)
     }
@@ -284,13 +280,19 @@ impl Driver {
     ///
     /// # Errors
     /// `EBADF`: the driver has no such descriptor. `ResourceBusy`: operations are in flight on it; cancel
-    /// them and take their outcomes first.
+    /// them and take their outcomes first. `InvalidInput`: it was only [associated](Driver::associate).
     pub fn detach(&self, fd: Fd) -> io::Result<OwnedDescriptor> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
         if entry.in_flight() > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "operations are in flight on the descriptor: cancel them first",
+            ));
+        }
+        if entry.has(flags::BORROWED) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the descriptor is only associated, and the user's already: close it here to end that",
             ));
         }
         let raw = entry.raw.get();
@@ -503,6 +505,14 @@ impl Drop for Hold<'_> {
             self.driver.settle();
         }
     }
+}
+
+#[cold]
+fn table_is_full() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::QuotaExceeded,
+        "the driver's table of descriptors is full: raise `max_descriptors`",
+    )
 }
 
 #[cold]

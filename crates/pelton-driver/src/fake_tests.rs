@@ -10,6 +10,7 @@ use crate::*;
 
 mod flight;
 mod messages;
+mod own;
 mod owners;
 mod panics;
 mod reentry;

@@ -64,6 +64,7 @@ mod payload;
 mod pool;
 pub mod probe;
 mod scratch;
+mod seam;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
@@ -83,14 +84,15 @@ pub use driver::{
 pub use latch::{Raise, WakeLatch};
 pub use message::{Control, ControlMessage, Received};
 pub use notify::Notifier;
-pub use op::{Interest, KINDS, Kind, Op, Submission};
+pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
     Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
-    Multishot, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll, SendingAway,
-    SendingMessage, SendingTo, SendingWhole,
+    Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
+    SendingAway, SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
+pub use seam::{InCall, Prepared, RawEntry, Ready, Seam};
 pub use slot::{Flight, Key, OpId, Token};
 #[cfg(any(test, feature = "fake-kernel"))]
 pub use sys::fake::{FakeKernel, Held};

@@ -71,6 +71,20 @@ pub enum Op {
     CancelFd { fd: Fd },
     /// Completes when another thread notifies the driver.
     Wake,
+    /// An operation of the user's own ([`seam`](crate::Driver::prepare)).
+    Own { fd: Option<Fd>, form: Form },
+}
+
+/// How an operation of the user's own is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Form {
+    /// By a submission entry of io_uring.
+    Entry,
+    /// By a closure, when the descriptor is ready.
+    Ready(Interest),
+    /// By an overlapped call of IOCP, which has been made.
+    Overlapped,
 }
 
 /// The kinds of operation, for counters and checks.
@@ -101,6 +115,7 @@ pub enum Kind {
     Cancel,
     CancelFd,
     Wake,
+    Own,
 }
 
 /// How many kinds of operation there are.
@@ -108,7 +123,7 @@ pub const KINDS: usize = Kind::ALL.len();
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 22] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Nop,
         Kind::Accept,
         Kind::AcceptMulti,
@@ -131,6 +146,7 @@ impl Kind {
         Kind::Cancel,
         Kind::CancelFd,
         Kind::Wake,
+        Kind::Own,
     ];
 
     /// The kind's name, in the spelling of metrics.
@@ -158,6 +174,7 @@ impl Kind {
             Kind::Cancel => "cancel",
             Kind::CancelFd => "cancel_fd",
             Kind::Wake => "wake",
+            Kind::Own => "own",
         }
     }
 
@@ -194,6 +211,7 @@ impl Op {
             Op::Cancel { .. } => Kind::Cancel,
             Op::CancelFd { .. } => Kind::CancelFd,
             Op::Wake => Kind::Wake,
+            Op::Own { .. } => Kind::Own,
         }
     }
 
@@ -201,6 +219,7 @@ impl Op {
     #[inline(always)]
     pub fn fd(&self) -> Option<Fd> {
         match *self {
+            Op::Own { fd, .. } => fd,
             Op::Nop | Op::Timeout { .. } | Op::Cancel { .. } | Op::Wake => None,
             Op::Accept { fd }
             | Op::AcceptMulti { fd }

@@ -19,6 +19,8 @@ mod held;
 use held::{Held, no_memory};
 pub(crate) use held::{Leftover, VTable, memory_again};
 pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
+pub use own::Own;
+pub(crate) use own::{OwnBody, OwnHead};
 
 /// A range of memory for the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -126,6 +128,7 @@ macro_rules! payload {
 
 // Behind the macro.
 mod message;
+mod own;
 
 /// An operation that owns nothing and yields a number.
 #[derive(Debug)]

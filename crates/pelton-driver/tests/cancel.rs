@@ -63,7 +63,14 @@ where
     P::Output: Outcome,
 {
     let kind = submission.op().kind();
-    let key = driver.go_for(submission, kind as usize);
+    waiting_for(driver.go_for(submission, kind as usize), kind, keep)
+}
+
+fn waiting_for<P>(key: Key<P>, kind: Kind, keep: Keep) -> Waiting
+where
+    P: Payload,
+    P::Output: Outcome,
+{
     let id = key.id();
     // One key, two ways to use it.
     let key = std::rc::Rc::new(std::cell::RefCell::new(Some(key)));
@@ -158,6 +165,13 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     let (fd, keep) = readable();
     all.push(waiting(driver, Submission::cancel_fd(fd), keep));
     all.push(waiting(driver, Submission::wake(), none()));
+    let (fd, keep) = readable();
+    let own = driver.prepare(Some(fd), [0_u8; 8]).unwrap().submit_when(
+        Token::number(Kind::Own as usize),
+        Interest::Readable,
+        |_, _| Err(std::io::ErrorKind::WouldBlock.into()),
+    );
+    all.push(waiting_for(own.unwrap(), Kind::Own, keep));
     let kinds: Vec<Kind> = all.iter().map(|waiting| waiting.kind).collect();
     for kind in Kind::ALL {
         assert!(kinds.contains(&kind), "{kind:?} is missing: add it");

@@ -12,6 +12,7 @@ use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind};
 use crate::payload::{self, Item, Memory};
+use crate::seam;
 use crate::slot::{Slot, bits};
 
 /// How a try went.
@@ -111,6 +112,7 @@ fn attempt_once(
         },
         Kind::Connect => connect(core, slot, raw),
         Kind::Poll => poll_now(slot, raw),
+        Kind::Own => Attempt::Done(seam::attempt(core, slot, raw)),
         // Not waited for by readiness.
         Kind::Nop
         | Kind::ReadAt

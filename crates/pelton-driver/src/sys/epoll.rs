@@ -29,7 +29,7 @@ use crate::config::Error;
 use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, Fd, flags};
 use crate::notify::Notifier;
-use crate::op::{Kind, Op};
+use crate::op::{Form, Kind, Op};
 use crate::parked::Parked;
 use crate::payload::Memory;
 use crate::slot::{OpId, Slot, State, bits};
@@ -124,6 +124,13 @@ impl Epoll {
             Op::Sync { data_only, .. } => self.sync(core, slot, entry, data_only),
             Op::Shutdown { how, .. } => {
                 let _ = core.finish(slot, calls::shutdown(entry.raw.get(), shutdown_arg(how)));
+            }
+            Op::Own { form: Form::Ready(interest), .. } => {
+                slot.progress.set(interest_arg(interest));
+                self.begin_any(core, slot, entry, Direction::of(slot), None);
+            }
+            Op::Own { form: Form::Entry | Form::Overlapped, .. } => {
+                unreachable!("the seam refuses {op:?} here")
             }
             Op::Nop
             | Op::Close { .. }
@@ -600,7 +607,7 @@ impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
             Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect => Direction::Out,
-            Kind::Poll if slot.progress.get() != 0 => Direction::Out,
+            Kind::Poll | Kind::Own if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }
     }

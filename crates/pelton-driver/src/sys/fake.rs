@@ -18,6 +18,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::{Kind, Op};
 use crate::payload::{self, Item, Memory};
+use crate::seam;
 use crate::slot::{OpId, Slot, State, bits};
 
 /// Something that the fake kernel was given.
@@ -231,6 +232,7 @@ impl Fake {
                 block.datagram(kind == Kind::RecvMsg);
                 block.all_parts()
             }
+            Kind::Own => Vec::new(),
             _ => vec![part(memory.ptr, memory.len)],
         };
         let held = Held { user_data, kind: slot.kind.get(), parts };
@@ -335,6 +337,19 @@ impl Fake {
                     payload::put_descriptor(slot, descriptor);
                 }
                 core.finish_now(slot, result, on);
+            }
+            Kind::Own if slot.has(seam::READY) => {
+                let (raw, orphan) = (NO_DESCRIPTOR, slot.state.get() == State::Orphan);
+                let result = match result {
+                    _ if orphan || slot.has(bits::CANCELLED) => core.cancelled(slot),
+                    0.. => seam::attempt(core, slot, raw),
+                    error => error,
+                };
+                if result == -errno::EAGAIN {
+                    self.hold(core, slot, Memory::NONE);
+                } else {
+                    core.finish_now(slot, result, on);
+                }
             }
             Kind::RecvMsg if result >= 0 => {
                 core.scratch.get(slot.progress.get()).receive_from(SENDER, result as usize);

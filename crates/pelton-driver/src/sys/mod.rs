@@ -16,6 +16,8 @@
 //! | `wait` | submit all that is staged and wait: one entry into the kernel |
 //! | `reap` | dispatch what has completed |
 
+use std::ffi::c_void;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use crate::config::{Backend, Config, Error};
@@ -23,6 +25,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::Op;
 use crate::payload::Memory;
+use crate::seam::Seam;
 use crate::slot::{OpId, Slot};
 
 mod attempt;
@@ -61,6 +64,16 @@ pub(crate) enum Room {
     Epoll(epoll::Epoll),
     #[cfg(any(test, feature = "fake-kernel"))]
     Fake(fake::Fake),
+}
+
+/// Receives what is there, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn recv_now(raw: RawDescriptor, buf: &mut [u8]) -> i32 {
+    attempt::recv(raw, buf.as_mut_ptr(), buf.len())
+}
+
+/// Sends what there is room for, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn send_now(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    attempt::send(raw, bytes)
 }
 
 /// What came of a try of an operation that has no slot yet.
@@ -201,6 +214,25 @@ impl Room {
         match self {
             Room::Epoll(epoll) => epoll.try_send(core, entry, bytes, all),
             _ => Try::Begun(0),
+        }
+    }
+
+    /// The form of an operation of the user's own that there is beside the closure.
+    pub(crate) fn seam(&self) -> Seam {
+        match self {
+            Room::Uring(_) => Seam::Ring,
+            Room::Epoll(_) => Seam::Readiness,
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => Seam::Ring,
+        }
+    }
+
+    /// Where a call finds its `OVERLAPPED`, in a room that has such calls.
+    pub(crate) fn overlapped(&self, _: &Slot) -> Option<NonNull<c_void>> {
+        match self {
+            Room::Uring(_) | Room::Epoll(_) => None,
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => None,
         }
     }
 

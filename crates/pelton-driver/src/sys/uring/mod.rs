@@ -35,8 +35,9 @@ use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, receive_flags};
 use crate::config::{Config, Error};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
-use crate::op::{Kind, Op};
+use crate::op::{Form, Kind, Op};
 use crate::payload::{self, Item, Memory};
+use crate::seam;
 use crate::slot::{NIL, OpId, Slot, Standing, State, bits, plain};
 
 pub(crate) mod bufring;
@@ -177,6 +178,18 @@ impl Uring {
             Op::Shutdown { how, .. } => {
                 self.push(core, entry::shutdown(raw, shutdown_arg(how), user_data));
             }
+            Op::Own { fd, form: Form::Entry } => {
+                // SAFETY: this is what the seam gives for memory.
+                let own = unsafe { seam::entry_in(memory) };
+                self.push(core, entry::own(own, fd.map(|_| raw), user_data));
+            }
+            Op::Own { form: Form::Ready(interest), .. } => {
+                slot.progress.set(interest_arg(interest));
+                self.push_again(core, slot, raw);
+            }
+            Op::Own { form: Form::Overlapped, .. } => {
+                unreachable!("the seam refuses {op:?} here")
+            }
             Op::Nop
             | Op::Close { .. }
             | Op::Timeout { .. }
@@ -251,7 +264,8 @@ impl Uring {
                 let len = unsafe { *block.address_len.get() };
                 entry::connect(raw, block.address.get().cast(), len, user_data)
             }
-            Kind::Poll => entry::poll(raw, poll_events(slot.progress.get()), user_data),
+            // Only a closure waits again.
+            Kind::Poll | Kind::Own => entry::poll(raw, poll_events(slot.progress.get()), user_data),
             // One try each, or not the ring's.
             Kind::Nop
             | Kind::Shutdown
@@ -452,6 +466,9 @@ impl Uring {
         }
         let Some(slot) = core.in_flight(cqe.user_data) else { return };
         let result = cqe.res;
+        if slot.kind.get() == Kind::Own {
+            return self.dispatch_own(core, slot, cqe, on);
+        }
         if slot.has(bits::POLLING) || (result < 0 && try_again(slot.kind.get(), result)) {
             return self.dispatch_again(core, slot, cqe, on);
         }
@@ -519,6 +536,40 @@ impl Uring {
             }
         }
         // A cancel that found nothing, or a close that failed: nobody waits to hear of it.
+    }
+
+    /// A completion of an operation of the user's own: the outcome as it is, or the word that its descriptor is
+    /// ready.
+    #[cold]
+    fn dispatch_own(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut dyn OnCompletion) {
+        if !slot.has(seam::READY) {
+            if cqe.more() {
+                // A zero-copy send says first what it did, and when the memory is free after that.
+                if !slot.has(bits::POLLING) {
+                    slot.set(bits::POLLING);
+                    slot.arg.set(cqe.res as u32);
+                }
+                return;
+            }
+            let result =
+                if cqe.is_notice() && slot.has(bits::POLLING) { slot.result() } else { cqe.res };
+            slot.unset(bits::POLLING);
+            // What was interrupted by its cancel may say so in the kernel's own words ("restart me").
+            let restarts = matches!(-result, 512..=514 | 516) && slot.has(bits::CANCELLED);
+            return core.finish_now(slot, if restarts { core.cancelled(slot) } else { result }, on);
+        }
+        let Some(entry) = core.entry_of(slot) else { return };
+        let result = match cqe.res {
+            _ if !may_restart(core, slot) => core.cancelled(slot),
+            error if error < 0 && error != -errno::EINTR => error,
+            // Interrupted, it is called all the same, and says that it would block.
+            _ => seam::attempt(core, slot, entry.raw.get()),
+        };
+        if result == -errno::EAGAIN {
+            self.push_again(core, slot, entry.raw.get());
+        } else {
+            core.finish_now(slot, result, on);
+        }
     }
 
     /// A completion that is not the operation's end.
