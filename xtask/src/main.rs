@@ -13,6 +13,8 @@ mod floor;
 mod fuzz;
 mod interrupted;
 mod kernels;
+#[cfg(unix)]
+mod kit;
 mod loom;
 mod metadata;
 mod mutants;
@@ -23,7 +25,11 @@ mod seccomp;
 mod sim;
 mod suites;
 mod tally;
+#[cfg(unix)]
+mod targets;
 mod test;
+#[cfg(unix)]
+mod windows;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -118,6 +124,20 @@ const VERBS: &[Verb] = &[
         usage: "kernels [--install] [--require] [--kernel IMAGE] [--only NAME]",
         about: "the tests on Linux 6.1 in an emulated machine (qemu; skipped where it is missing)",
         run: kernels::verb,
+    },
+    #[cfg(unix)]
+    Verb {
+        name: "targets",
+        usage: "targets [--install] [--require] [--only NAME]",
+        about: "lints and types for macOS and the BSDs (skipped where their libraries are missing)",
+        run: targets::verb,
+    },
+    #[cfg(unix)]
+    Verb {
+        name: "windows",
+        usage: "windows [--install] [--require] [--check] [--only NAME] [-- CARGO-TEST-ARGS…]",
+        about: "the tests of Windows under Wine; --check lints its targets (skipped where missing)",
+        run: windows::verb,
     },
     Verb {
         name: "conformance",

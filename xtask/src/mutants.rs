@@ -1,7 +1,8 @@
 //! `mutants`: puts bugs back, one after the other, and says what finds each and how soon.
 //!
 //! One build has all of them (`--cfg pelton_mutants`), and a variable switches one on. Those of memory order are
-//! for the models under loom, all others for the simulated worlds.
+//! for the models under loom, those that may be the simulator's own for the scripts that every system plays, and all
+//! others for the simulated worlds.
 
 use crate::Outcome;
 use crate::args::Args;
@@ -31,6 +32,11 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
     let models: Vec<&str> = models.lines().filter(wanted).collect();
     let mut command = swarm(&target);
     for name in found_by_models(&models)? {
+        command.args(["--tested", name]);
+    }
+    let scripts = output_of(swarm(&target).arg("--scripts"))?;
+    let scripts: Vec<&str> = scripts.lines().filter(wanted).collect();
+    for name in found_by_scripts(&scripts, &target)? {
         command.args(["--tested", name]);
     }
     if let Some(seeds) = seeds {
@@ -82,6 +88,35 @@ fn found_by_models<'a>(mutants: &[&'a str]) -> Outcome<Vec<&'a str>> {
     for mutant in mutants {
         let fails = suites::LOOM.iter().any(|suite| !succeeds(&mut model(suite, Some(mutant))));
         println!("{mutant}: {}", if fails { "a model fails" } else { "every model passes" });
+        if fails {
+            found.push(*mutant);
+        }
+    }
+    Ok(found)
+}
+
+/// Those of the mutants under which a script has an outcome that its model does not allow. Without any of them there
+/// must be none.
+fn found_by_scripts<'a>(mutants: &[&'a str], target: &str) -> Outcome<Vec<&'a str>> {
+    if mutants.is_empty() {
+        return Ok(Vec::new());
+    }
+    let scripts = |mutant: Option<&str>| {
+        let mut command = cargo();
+        command.args(["test", "--release", "--target-dir", target]).args(suites::SCRIPTS);
+        command.env("RUSTFLAGS", "--cfg pelton_mutants");
+        cheap(&mut command);
+        match mutant {
+            Some(mutant) => command.env(VARIABLE, mutant),
+            None => command.env_remove(VARIABLE),
+        };
+        command
+    };
+    run(&mut scripts(None))?;
+    let mut found = Vec::new();
+    for mutant in mutants {
+        let fails = !succeeds(&mut scripts(Some(mutant)));
+        println!("{mutant}: {}", if fails { "a script fails" } else { "every script passes" });
         if fails {
             found.push(*mutant);
         }

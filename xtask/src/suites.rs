@@ -41,3 +41,6 @@ pub(crate) const LOOM: &[&[&str]] = &[
 ];
 pub(crate) const SHUTTLE: &[&[&str]] =
     &[&["-p", "pelton-driver", "--lib", "models"], &["-p", "pelton", "--lib", "models"]];
+
+/// Random scripts on every system, real and simulated, beside a model.
+pub(crate) const SCRIPTS: &[&str] = &["-p", "pelton-conformance", "--test", "differential"];

@@ -14,8 +14,11 @@ use pelton_driver::{Backend, Config, Driver, Error};
 use crate::registry::Behaviour;
 use crate::rig::{Rig, small};
 
-/// Longer than anything here takes: what comes to it has hung. In virtual time on a simulated system.
-pub(crate) const WATCHDOG: Duration = Duration::from_secs(20);
+/// Longer than anything here takes: what comes to it has hung. On a simulated system it is virtual time, of which
+/// faults can take much: 50 round trips on a slow network, accepts that pause again and again.
+pub(crate) fn watchdog(simulated: bool) -> Duration {
+    Duration::from_secs(if simulated { 1200 } else { 20 })
+}
 
 /// A backend on a system. `PELTON_CONFORMANCE_ONLY` in the environment leaves all out but those that it names,
 /// with semicolons between them.
@@ -59,7 +62,7 @@ impl System {
         match self {
             System::IoUring | System::Epoll => 0..1,
             System::SimRing | System::SimReadiness => 0..2,
-            System::SimFaults => 0..6,
+            System::SimFaults => 0..20,
         }
     }
 }
@@ -130,6 +133,8 @@ fn in_world<R>(system: System, seed: u64, faults: Faults, f: impl FnOnce(&Bench)
         .is_simulated()
         .then(|| World::new(&WorldOptions { faults, ..WorldOptions::new(seed) }));
     let entered = world.as_ref().map(World::enter);
+    let story = world.clone().filter(|_| std::env::var_os("PELTON_CONFORMANCE_SEED").is_some());
+    let _story = story.map(Story);
     let bench = Bench { system, seed, directory: OnceCell::new() };
     let result = f(&bench);
     drop(bench);
@@ -151,11 +156,13 @@ pub(crate) fn test(table: &[Behaviour], name: &str, system: System) {
     }
 }
 
-/// One seed of a simulated system, or all that there are.
+/// The seeds of a simulated system: `PELTON_CONFORMANCE_SEED` in the environment is the only one, and
+/// `PELTON_CONFORMANCE_SEEDS` how many there are with faults.
 fn seeds(system: System) -> std::ops::Range<u64> {
-    let one = std::env::var("PELTON_CONFORMANCE_SEED").ok().and_then(|seed| seed.parse().ok());
-    match one {
-        Some(seed) if system.is_simulated() => seed..seed + 1,
+    let variable = |name| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    match (variable("PELTON_CONFORMANCE_SEED"), variable("PELTON_CONFORMANCE_SEEDS")) {
+        (Some(seed), _) if system.is_simulated() => seed..seed + 1,
+        (_, Some(many)) if system == System::SimFaults => 0..many,
         _ => system.seeds(),
     }
 }
@@ -199,6 +206,26 @@ impl Drop for Told<'_> {
         if std::thread::panicking() && self.system.is_simulated() {
             let (name, on, seed) = (self.behaviour.name, self.system.name(), self.seed);
             eprintln!("{name} on {on}: again with PELTON_CONFORMANCE_SEED={seed}");
+        }
+    }
+}
+
+/// Of the one seed that was asked for: what went wrong in it, and what was waited for when it failed.
+struct Story(World);
+
+impl Drop for Story {
+    fn drop(&mut self) {
+        if !std::thread::panicking() {
+            return;
+        }
+        for decision in self.0.decisions().iter().filter(|decision| !decision.story.is_empty()) {
+            eprintln!("  {decision}");
+        }
+        for file in self.0.leftovers() {
+            eprintln!("  {file}");
+        }
+        for wait in self.0.waits_of(self.0.localhost()) {
+            eprintln!("  it waits for {wait}");
         }
     }
 }
@@ -274,7 +301,7 @@ impl Bench {
     /// Runs a future on a runtime; one that does not end fails instead of hanging.
     pub fn bounded<F: Future>(&self, runtime: &Runtime, future: F) -> F::Output {
         runtime
-            .block_on(async { pelton::time::timeout(WATCHDOG, future).await })
+            .block_on(async { pelton::time::timeout(watchdog(self.is_simulated()), future).await })
             .expect("it does not come to its end")
     }
 

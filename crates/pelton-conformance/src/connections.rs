@@ -313,8 +313,8 @@ fn a_receive_waits_for_a_buffer(on: &Bench) {
                     bytes.extend_from_slice(&lease);
                     held.push_back(lease);
                 }
-                // None is free: one comes back.
-                Err(_) => drop(held.pop_front().expect("somebody holds them")),
+                // None is free, and one comes back; or nothing has come yet.
+                Err(_) => drop(held.pop_front()),
             }
         }
         assert!(bytes == pattern(2, 20_000));

@@ -188,7 +188,7 @@ pub(crate) struct FileJob {
 pub(crate) fn submit(job: FileJob, replies: Arc<Replies>, home: Notifier) -> bool {
     run(move || {
         // A result must come home whatever happens: the slot waits for it.
-        let result = catch_unwind(AssertUnwindSafe(job.call)).unwrap_or(-libc::EIO);
+        let result = catch_unwind(AssertUnwindSafe(job.call)).unwrap_or(-crate::sys::errno::EIO);
         replies.push(job.user_data, result);
         // A wake that fails is counted; the latch is rolled back and the result waits in the list.
         let _ = home.notify();

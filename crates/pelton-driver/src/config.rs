@@ -10,14 +10,18 @@ use std::time::Duration;
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum Backend {
-    /// The best that works here: io_uring, else epoll. `PELTON_BACKEND` in the environment can name
-    /// another.
+    /// The best that works here: io_uring, else epoll; on macOS and the BSDs kqueue, on Windows completion
+    /// ports. `PELTON_BACKEND` in the environment can name another.
     #[default]
     Auto,
     /// io_uring, from Linux 6.1.
     IoUring,
     /// epoll, with a pool of threads for files.
     Epoll,
+    /// kqueue, with a pool of threads for files. macOS and the BSDs.
+    Kqueue,
+    /// Completion ports. Only Windows.
+    Iocp,
     /// A simulated system instead of the real one (feature `sim`): io_uring on that, or epoll.
     #[cfg(feature = "sim")]
     Sim,
@@ -30,6 +34,8 @@ impl Backend {
             Backend::Auto => "auto",
             Backend::IoUring => "io_uring",
             Backend::Epoll => "epoll",
+            Backend::Kqueue => "kqueue",
+            Backend::Iocp => "iocp",
             #[cfg(feature = "sim")]
             Backend::Sim => "sim",
         }
@@ -50,6 +56,8 @@ impl FromStr for Backend {
             "auto" => Ok(Backend::Auto),
             "io_uring" | "io-uring" | "uring" => Ok(Backend::IoUring),
             "epoll" => Ok(Backend::Epoll),
+            "kqueue" => Ok(Backend::Kqueue),
+            "iocp" => Ok(Backend::Iocp),
             #[cfg(feature = "sim")]
             "sim" => Ok(Backend::Sim),
             #[cfg(not(feature = "sim"))]
@@ -57,12 +65,14 @@ impl FromStr for Backend {
                 field: "backend",
                 reason:
                     "this program was built without the feature `sim`: build it with that, or use \
-                         auto, io_uring or epoll"
+                         auto, io_uring, epoll, kqueue or iocp"
                         .into(),
             }),
             _ => Err(ConfigError {
                 field: "backend",
-                reason: format!("{name:?} is no backend: use auto, io_uring or epoll"),
+                reason: format!(
+                    "{name:?} is no backend: use auto, io_uring, epoll, kqueue or iocp"
+                ),
             }),
         }
     }
@@ -206,7 +216,8 @@ pub enum Error {
         /// Why, and what to do about it.
         reason: String,
     },
-    /// The system refused something that every backend needs.
+    /// The system refused something that every backend needs. Where something has run out it says what helps;
+    /// nothing is left of the driver, and another attempt may succeed.
     Os {
         /// What was refused.
         what: &'static str,
@@ -222,7 +233,10 @@ impl fmt::Display for Error {
             Error::Unsupported { backend, reason } => {
                 write!(f, "{backend} cannot run here: {reason}")
             }
-            Error::Os { what, error } => write!(f, "{what}: {error}"),
+            Error::Os { what, error } => match crate::sys::cure(error) {
+                Some(cure) => write!(f, "{what}: {error}: {cure}"),
+                None => write!(f, "{what}: {error}"),
+            },
         }
     }
 }

@@ -12,7 +12,7 @@ use std::cell::Cell;
 use crate::memory::Zeroed;
 use crate::parked::Parked;
 use crate::slot::NIL;
-use crate::sys::RawDescriptor;
+use crate::sys::{OfRoom, RawDescriptor};
 
 /// A descriptor that a driver owns. Belongs to the driver that attached it; when it has been closed it
 /// names nothing, and operations on it fail with `EBADF`.
@@ -64,10 +64,12 @@ pub(crate) struct Entry {
     pub(crate) misses: Misses,
     pub(crate) readers: Parked,
     pub(crate) writers: Parked,
+    /// What the room of this system keeps beside it.
+    pub(crate) of_room: OfRoom,
 }
 
 // There is one for each connection.
-const _: () = assert!(size_of::<Entry>() == 32);
+const _: () = assert!(size_of::<Entry>() == 32 || cfg!(windows));
 
 /// How often a read without a wait has been in vain of late: each time in a row doubles how many are not
 /// even tried, up to 63, and one that finds its bytes in the page cache forgets it all.
@@ -121,6 +123,7 @@ impl Entry {
             misses: Misses::default(),
             readers: Parked::new(),
             writers: Parked::new(),
+            of_room: OfRoom::new(),
         }
     }
 
@@ -274,6 +277,7 @@ impl Table {
         // Nothing is known yet, so the first operation of each direction tries.
         entry.flags.set(flags::OPEN | flags::READABLE | flags::WRITABLE | known);
         entry.misses.clear();
+        entry.of_room.clear();
         entry.generation.set(entry.generation.get().wrapping_add(1));
         self.open.set(self.open.get() + 1);
         Some(Fd { index, generation: entry.generation.get() })

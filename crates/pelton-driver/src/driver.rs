@@ -17,7 +17,6 @@ use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::{Duration, Instant};
@@ -36,7 +35,9 @@ use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
-use crate::sys::{OwnedDescriptor, Room, WakeSource, calls, errno, own};
+use crate::sys::{
+    BorrowedDescriptor, OwnedDescriptor, Room, WakeSource, borrow_descriptor, calls, errno, own,
+};
 use crate::timer::Wheel;
 
 pub use datagrams::DatagramOption;
@@ -81,7 +82,8 @@ fn fresh_id() -> Option<NonZeroU32> {
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
 pub struct Driver {
-    core: ManuallyDrop<Box<Core>>,
+    /// In here and not behind a pointer, which every operation would have to follow.
+    core: ManuallyDrop<Core>,
     room: ManuallyDrop<Room>,
     backend: Backend,
     fallback: Option<String>,
@@ -165,7 +167,7 @@ impl Driver {
         })?;
         let no_memory = |what| Error::Os { what, error: io::ErrorKind::OutOfMemory.into() };
         let wake = WakeSource::new(room.is_simulated())
-            .map_err(|error| Error::Os { what: "eventfd", error })?;
+            .map_err(|error| Error::Os { what: "the object that wakes", error })?;
         let shared = Arc::new(Shared {
             latch: WakeLatch::new(),
             wake,
@@ -183,7 +185,7 @@ impl Driver {
         }
         let pool = Pool::new(buffers, len, shared.clone())
             .ok_or_else(|| no_memory("memory for the pool (lower `pool_buffers`)"))?;
-        let core = Box::new(Core {
+        let core = Core {
             id,
             start: calls::now(),
             arena: Arena::new(config.max_operations)
@@ -193,14 +195,14 @@ impl Driver {
             scratch: Scratch::new(),
             items: Items::new(),
             wheel: Wheel::new(),
-            pool: Rc::new(pool),
+            pool,
             shared,
             replies: Arc::new(Replies::default()),
             ready: Fifo::new(),
             stalled: SlotList::new(),
             wakes: SlotList::new(),
             closable: Fifo::new(),
-        });
+        };
         room.prepare(&core)?;
         Ok(Driver {
             backend: room.backend(),
@@ -310,7 +312,7 @@ impl Driver {
     pub fn with_descriptor<R>(
         &self,
         fd: Fd,
-        f: impl FnOnce(std::os::fd::BorrowedFd<'_>) -> R,
+        f: impl FnOnce(BorrowedDescriptor<'_>) -> R,
     ) -> io::Result<R> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
         if calls::is_simulated(entry.raw.get()) {
@@ -323,7 +325,7 @@ impl Driver {
         // Counted as in flight, so that `f` cannot close it under its own feet.
         let hold = Hold::new(self, fd.index, entry);
         // SAFETY: the descriptor is open, and stays open while it is held.
-        let result = f(unsafe { std::os::fd::BorrowedFd::borrow_raw(entry.raw.get()) });
+        let result = f(unsafe { borrow_descriptor(entry.raw.get()) });
         drop(hold);
         Ok(result)
     }

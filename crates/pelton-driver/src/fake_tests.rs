@@ -17,7 +17,7 @@ mod reentry;
 mod script;
 mod slots;
 
-const ECANCELED: i32 = libc::ECANCELED;
+const ECANCELED: i32 = crate::errno::ECANCELED;
 
 pub(crate) fn config() -> Config {
     Config {
@@ -300,7 +300,7 @@ fn a_descriptor_of_another_driver_is_refused_there() {
     let (mine, theirs) = (attach(&one), attach(&other));
     assert_ne!(mine, theirs);
     let refused = other.submit(Submission::recv(mine, [0; 8]), Token::NONE);
-    assert_eq!(refused.unwrap_err().error.raw_os_error(), Some(libc::EBADF));
+    assert_eq!(refused.unwrap_err().error.raw_os_error(), Some(crate::errno::EBADF));
     other.close(mine);
     assert_eq!((other.descriptors(), kernel.closed()), (1, 0));
 }

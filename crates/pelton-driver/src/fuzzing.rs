@@ -38,6 +38,8 @@ pub fn replay(bytes: &[u8]) {
 
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod tests {
+    use crate::sys::{AddressFamily, FAMILY_AT};
+
     #[test]
     fn random_addresses_hold() {
         let mut state = 0x9E37_79B9_7F4A_7C15_u64;
@@ -50,9 +52,11 @@ mod tests {
                 *byte = (state >> 32) as u8;
             }
             let len = usize::from(bytes[39]) % 40;
-            let family = [libc::AF_INET, libc::AF_INET6, libc::AF_UNIX, 77];
-            let family = family[usize::from(bytes[38]) % 4] as libc::sa_family_t;
-            bytes[..2].copy_from_slice(&family.to_ne_bytes());
+            // The families of IP, by the system's numbers, that of Unix, and none.
+            let (v4, v6) = (socket2::Domain::IPV4, socket2::Domain::IPV6);
+            let family = [v4.into(), v6.into(), 1, 77_i32][usize::from(bytes[38]) % 4];
+            let family = (family as AddressFamily).to_ne_bytes();
+            bytes[FAMILY_AT..][..family.len()].copy_from_slice(&family);
             super::address(&bytes[..len]);
         }
     }

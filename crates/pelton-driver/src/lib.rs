@@ -31,6 +31,10 @@
 //! - `sim`: `Backend::Sim`, a simulated system under the real backends.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
+#![cfg_attr(windows, allow(dead_code, reason = "some of what rooms share only others use"))]
+
+#[cfg(all(feature = "sim", windows))]
+compile_error!("the feature `sim` runs on Linux: the simulated system answers as that does");
 
 // First, for its macro.
 #[cfg(not(pelton_mutants))]
@@ -96,5 +100,5 @@ pub use seam::{InCall, Prepared, RawEntry, Ready, Seam};
 pub use slot::{Flight, Key, OpId, Token};
 #[cfg(any(test, feature = "fake-kernel"))]
 pub use sys::fake::{FakeKernel, Held};
-pub use sys::{OwnedDescriptor, RawDescriptor};
+pub use sys::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 pub use system::{OpenOptions, lookup};

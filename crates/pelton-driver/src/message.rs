@@ -9,7 +9,7 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
-use crate::sys::{OwnedDescriptor, control, own};
+use crate::sys::{OwnedDescriptor, control};
 
 /// What is known of a datagram that was received.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -88,7 +88,7 @@ impl Control {
     /// are no right to.
     pub fn push(&mut self, level: i32, kind: i32, data: &[u8]) -> io::Result<()> {
         let invalid = |what| Err(io::Error::new(io::ErrorKind::InvalidInput, what));
-        if (level, kind) == control::DESCRIPTORS {
+        if Some((level, kind)) == control::DESCRIPTORS {
             return invalid("descriptors cannot be sent as plain numbers");
         }
         if self.received {
@@ -113,8 +113,8 @@ impl Control {
     /// # Errors
     /// As for [`Control::push`].
     pub fn push_segment_len(&mut self, len: u16) -> io::Result<()> {
-        let (level, kind, data) = control::set_segment_len(len);
-        self.push(level, kind, &data)
+        let ((level, kind), len) = control::set_segment_len(len);
+        self.push(level, kind, &control::segment_bytes(&len))
     }
 
     /// Has the datagram sent from this address, and through this interface where the number is not 0.
@@ -122,7 +122,7 @@ impl Control {
     /// # Errors
     /// As for [`Control::push`].
     pub fn push_source(&mut self, address: IpAddr, interface: u32) -> io::Result<()> {
-        let (level, kind, data) = control::source(address, interface);
+        let ((level, kind), data) = control::source(address, interface);
         self.push(level, kind, &data)
     }
 
@@ -131,7 +131,7 @@ impl Control {
     /// # Errors
     /// As for [`Control::push`].
     pub fn push_hop_limit(&mut self, to: SocketAddr, hops: u8) -> io::Result<()> {
-        let (level, kind, data) = control::set_hop_limit(to.is_ipv6(), hops);
+        let ((level, kind), data) = control::set_hop_limit(to.is_ipv6(), hops);
         self.push(level, kind, &data)
     }
 
@@ -141,7 +141,7 @@ impl Control {
     /// # Errors
     /// As for [`Control::push`].
     pub fn push_traffic_class(&mut self, to: SocketAddr, class: u8) -> io::Result<()> {
-        let (level, kind, data) = control::set_traffic_class(to.is_ipv6(), class);
+        let ((level, kind), data) = control::set_traffic_class(to.is_ipv6(), class);
         self.push(level, kind, &data)
     }
 
@@ -161,14 +161,11 @@ impl Control {
         if !std::mem::take(&mut self.received) {
             return Vec::new();
         }
-        let carry =
-            |message: &ControlMessage<'_>| (message.level, message.kind) == control::DESCRIPTORS;
-        let numbers = self.iter().filter(carry).flat_map(|message| {
-            message.data.chunks_exact(4).filter_map(|number| Some(*number.first_chunk::<4>()?))
-        });
-        // SAFETY: the system has just made these descriptors for whoever received the message, and `received`
-        // is only true once: until they have been taken.
-        numbers.map(|number| unsafe { own(i32::from_ne_bytes(number)) }).collect()
+        let carry = |message: &ControlMessage<'_>| {
+            Some((message.level, message.kind)) == control::DESCRIPTORS
+        };
+        let data: Vec<&[u8]> = self.iter().filter(carry).map(|message| message.data).collect();
+        crate::sys::received_descriptors(&data)
     }
 
     fn bytes(&self) -> &[u8] {
@@ -300,7 +297,7 @@ mod tests {
 
     #[test]
     fn plain_numbers_are_not_sent_as_descriptors() {
-        let (level, kind) = control::DESCRIPTORS;
+        let Some((level, kind)) = control::DESCRIPTORS else { return };
         let mut control = Control::with_capacity(64);
         assert!(control.push(level, kind, &1_i32.to_ne_bytes()).is_err());
         assert!(control.is_empty() && control.take_descriptors().is_empty());

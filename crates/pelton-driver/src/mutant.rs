@@ -48,6 +48,8 @@ mod on {
         Simulator,
         /// A model under loom: the bug is one of memory order, or of the interleaving of threads.
         Loom,
+        /// Random scripts on every system, held against a model: what is wrong may be the simulator itself.
+        Scripts,
     }
 
     /// One mutant.

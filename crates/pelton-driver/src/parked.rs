@@ -63,6 +63,17 @@ impl Parked {
         Some(first)
     }
 
+    /// Shows all of them, in their order.
+    #[cfg_attr(unix, allow(dead_code, reason = "a room of Windows tells all of them at once"))]
+    pub(crate) fn each<'a>(&self, arena: &'a Arena, mut show: impl FnMut(&'a Slot)) {
+        let mut at = self.first(arena);
+        while let Some(slot) = at {
+            show(slot);
+            let is_last = arena.index(slot) == self.last.get();
+            at = if is_last { None } else { arena.get(slot.arg.get()) };
+        }
+    }
+
     /// Takes one slot out of the middle; false when it is not in this list.
     pub(crate) fn remove(&self, arena: &Arena, slot: &Slot) -> bool {
         let Some(last) = arena.get(self.last.get()) else { return false };

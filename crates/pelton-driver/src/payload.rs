@@ -50,7 +50,7 @@ pub trait Payload: Sealed<Outcome = <Self as Payload>::Output> {
 
 pub(crate) use sealed::Sealed;
 mod sealed {
-    use super::{Core, Memory, Slot, io};
+    use super::{Core, Memory, NoRoom, Slot, io};
 
     #[allow(private_interfaces)] // Sealed: the names are for this crate.
     pub trait Sealed: Sized + 'static {
@@ -63,7 +63,7 @@ mod sealed {
 
         /// Moves what the operation owns into its slot and says which memory the kernel may use.
         /// Runs user code, which may panic: whatever is in the slot then is owned by the slot.
-        fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory>;
+        fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom>;
 
         /// The outcome of a submission that was refused.
         fn refuse(self, error: io::Error) -> Self::Outcome;
@@ -141,7 +141,7 @@ impl Sealed for Plain {
     type Outcome = io::Result<usize>;
 
     #[inline(always)]
-    fn place(self, _: &Core, _: &Slot) -> io::Result<Memory> {
+    fn place(self, _: &Core, _: &Slot) -> Result<Memory, NoRoom> {
         Ok(Memory::NONE)
     }
 
@@ -183,7 +183,7 @@ impl<B: IoBufMut> Sealed for Filling<B> {
     type Outcome = (io::Result<usize>, B);
 
     #[inline(always)]
-    fn place(self, _: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, _: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         Held::put(slot, self.0, FillingTable::<B>::TABLE);
         // SAFETY: a `B` has just been put there.
         let memory = unsafe { FillingTable::<B>::memory(slot.payload()) };
@@ -191,7 +191,7 @@ impl<B: IoBufMut> Sealed for Filling<B> {
         if memory.len.wrapping_sub(1) < MAX_TRANSFER {
             return Ok(memory);
         }
-        if memory.len == 0 { Err(no_room()) } else { Ok(memory.clamped()) }
+        if memory.len == 0 { Err(NoRoom::Empty) } else { Ok(memory.clamped()) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -241,7 +241,7 @@ impl<B: IoBuf> Sealed for Sending<B> {
     type Outcome = (io::Result<usize>, B);
 
     #[inline(always)]
-    fn place(self, _: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, _: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         Held::put(slot, self.0, SendingTable::<B>::TABLE);
         // SAFETY: a `B` has just been put there.
         Ok(unsafe { SendingTable::<B>::memory(slot.payload()) })
@@ -289,7 +289,7 @@ macro_rules! sending {
             type Outcome = $output;
 
             #[inline(always)]
-            fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+            fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
                 Sending(self.0).place(core, slot)
             }
 
@@ -361,7 +361,7 @@ impl<V: IoVectored> Sealed for SendingAll<V> {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         slot.progress.set(core.scratch.claim());
         Held::put(slot, self.0, ManyTable::<V>::TABLE);
         // SAFETY: a `V` has just been put there, and nobody else can reach it.
@@ -398,14 +398,14 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         slot.progress.set(core.scratch.claim());
         Held::put(slot, self.0, ManyTable::<V>::TABLE);
         // SAFETY: a `V` has just been put there, and nobody else can reach it.
         let bufs = unsafe { &mut *Held::<V>::at(slot.payload()) };
         let block = core.scratch.get(slot.progress.get());
         bufs.each_spare(|mut part| block.push_part(part.as_mut_ptr(), part.len()));
-        if block.bytes() == 0 { Err(no_room()) } else { Ok(Memory::NONE) }
+        if block.bytes() == 0 { Err(NoRoom::Empty) } else { Ok(Memory::NONE) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -449,7 +449,7 @@ impl Sealed for Connecting {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         slot.progress.set(core.scratch.claim());
         core.scratch.get(slot.progress.get()).set_address(&self.0);
         Ok(Memory::NONE)
@@ -497,7 +497,7 @@ impl Sealed for Accepting {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         slot.progress.set(core.scratch.claim());
         Ok(Memory::NONE)
     }
@@ -543,7 +543,7 @@ impl Sealed for Leasing {
     type Outcome = io::Result<Option<Lease>>;
 
     #[inline(always)]
-    fn place(self, _: &Core, _: &Slot) -> io::Result<Memory> {
+    fn place(self, _: &Core, _: &Slot) -> Result<Memory, NoRoom> {
         Ok(Memory::NONE)
     }
 
@@ -624,7 +624,7 @@ macro_rules! multishot {
 
             const MULTISHOT: bool = true;
 
-            fn place(self, _: &Core, slot: &Slot) -> io::Result<Memory> {
+            fn place(self, _: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
                 crate::items::start(slot);
                 Ok(Memory::NONE)
             }
@@ -653,11 +653,28 @@ fn nothing_there() -> io::Error {
     io::Error::other("the kernel completed an operation without what it was to bring")
 }
 
-#[cold]
-#[inline(never)]
-pub(crate) fn no_room() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "the buffer has no room: a receive into it would look like the end of the stream (reserve capacity first)",
-    )
+/// The buffers are not what an operation takes. An error is made of it when the slot says all that it is to say.
+pub(crate) enum NoRoom {
+    /// There is nothing to receive into.
+    Empty,
+    /// There are more of them than one datagram is sent from.
+    Parts,
+}
+
+impl NoRoom {
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn error(self) -> io::Error {
+        io::Error::new(
+            io::ErrorKind::InvalidInput,
+            match self {
+                NoRoom::Empty => {
+                    "the buffer has no room: a receive into it would look like the end of the stream (reserve capacity first)"
+                }
+                NoRoom::Parts => {
+                    "a datagram is sent from at most 64 buffers (`MAX_PARTS`): put some of them together"
+                }
+            },
+        )
+    }
 }

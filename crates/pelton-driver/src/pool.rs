@@ -25,11 +25,17 @@ use crate::memory::Zeroed;
 use crate::notify::Shared;
 use crate::sys::BufferRing;
 
-struct Buffer {
+pub(crate) struct Buffer {
+    start: Cell<NonNull<u8>>,
+    /// Where the next bytes go.
+    next: Cell<NonNull<u8>>,
+    /// Whose it is. As long as there are leases on it, it has a share in it for all of them.
+    pool: Cell<NonNull<Pool>>,
+    /// Bytes that can still be given out; none where it is not offered.
+    left: Cell<u32>,
     /// Leases on parts of it.
     leases: Cell<u32>,
-    /// Bytes given out since it was offered.
-    filled: Cell<u32>,
+    id: u16,
     /// With the kernel, or with the room in its place.
     offered: Cell<bool>,
 }
@@ -42,34 +48,55 @@ pub(crate) struct Pool {
     offered: Cell<u32>,
     /// Buffers that no kernel took: the room's own free list, last in first out, so that memory which is
     /// warm in the cache is used again first.
-    free: UnsafeCell<Vec<u16>>,
+    free: UnsafeCell<Vec<NonNull<Buffer>>>,
     /// The kernel's ring of buffers, where the room has one.
     ring: UnsafeCell<Option<BufferRing>>,
     has_ring: Cell<bool>,
     shared: Arc<Shared>,
 }
 
+impl Buffer {
+    /// Where the next bytes go, and how many there is room for.
+    #[inline(always)]
+    pub(crate) fn rest(&self) -> (*mut u8, u32) {
+        (self.next.get().as_ptr(), self.left.get())
+    }
+}
+
 impl Pool {
     /// Makes a pool. None when there is no memory for it.
-    pub(crate) fn new(buffers: u16, buffer_len: u32, shared: Arc<Shared>) -> Option<Pool> {
+    pub(crate) fn new(buffers: u16, buffer_len: u32, shared: Arc<Shared>) -> Option<Rc<Pool>> {
         let memory = Zeroed::new(usize::from(buffers) * buffer_len as usize, 4096)?;
         shared.counters.buffers_total.set(u64::from(buffers));
-        Some(Pool {
+        let buffer = |id| Buffer {
+            start: Cell::new(NonNull::dangling()),
+            next: Cell::new(NonNull::dangling()),
+            pool: Cell::new(NonNull::dangling()),
+            left: Cell::new(buffer_len),
+            leases: Cell::new(0),
+            id,
+            offered: Cell::new(true),
+        };
+        let pool = Rc::new(Pool {
             memory,
             buffer_len,
-            buffers: (0..buffers)
-                .map(|_| Buffer {
-                    leases: Cell::new(0),
-                    filled: Cell::new(0),
-                    offered: Cell::new(true),
-                })
-                .collect(),
+            buffers: (0..buffers).map(buffer).collect(),
             offered: Cell::new(u32::from(buffers)),
-            free: UnsafeCell::new((0..buffers).rev().collect()),
+            free: UnsafeCell::new(Vec::with_capacity(buffers.into())),
             ring: UnsafeCell::new(None),
             has_ring: Cell::new(false),
             shared,
-        })
+        });
+        // SAFETY: what an `Rc` points to is not null.
+        let whole = unsafe { NonNull::new_unchecked(Rc::as_ptr(&pool).cast_mut()) };
+        for buffer in pool.buffers.iter().rev() {
+            buffer.pool.set(whole);
+            buffer.start.set(pool.address(buffer.id));
+            pool.empty(buffer);
+            // SAFETY: nobody else knows the pool yet.
+            unsafe { &mut *pool.free.get() }.push(NonNull::from(buffer));
+        }
+        Some(pool)
     }
 
     /// How many buffers there are.
@@ -81,7 +108,7 @@ impl Pool {
     pub(crate) fn attach(&self, ring: BufferRing) {
         for id in 0..self.buffers.len() as u16 {
             // SAFETY: no lease exists yet, so all buffers are the kernel's to fill.
-            unsafe { ring.push(self.address(id), self.buffer_len, id) };
+            unsafe { ring.push(self.address(id).as_ptr(), self.buffer_len, id) };
         }
         ring.publish();
         // SAFETY: one thread, and nobody holds a reference to the ring across a call.
@@ -102,37 +129,34 @@ impl Pool {
         self.offered.get()
     }
 
-    #[inline(always)]
-    fn address(&self, id: u16) -> *mut u8 {
+    fn address(&self, id: u16) -> NonNull<u8> {
         // SAFETY: `id` is below the number of buffers, so the buffer lies in the block.
-        unsafe { self.memory.start().as_ptr().add(usize::from(id) * self.buffer_len as usize) }
+        unsafe { self.memory.start().add(usize::from(id) * self.buffer_len as usize) }
     }
 
-    /// For a room without a ring: the buffer to fill next, where to write, and how much fits.
+    /// For a room without a ring: the buffer to fill next.
     #[inline(always)]
-    pub(crate) fn pick(&self) -> Option<(u16, *mut u8, u32)> {
+    pub(crate) fn pick(&self) -> Option<&Buffer> {
         // SAFETY: one thread; the reference ends with the statement.
-        let id = *unsafe { &*self.free.get() }.last()?;
-        // SAFETY: the list has the numbers of this pool's buffers.
-        let filled = unsafe { self.buffers.get_unchecked(usize::from(id)) }.filled.get();
-        // SAFETY: `filled` never exceeds the buffer's length.
-        Some((id, unsafe { self.address(id).add(filled as usize) }, self.buffer_len - filled))
+        let buffer = *unsafe { &*self.free.get() }.last()?;
+        // SAFETY: the list has buffers of this pool, which live as long as it does and change by cells only.
+        Some(unsafe { buffer.as_ref() })
     }
 
-    /// For a room without a ring: `n` bytes, not none, have been written where `pick` said.
+    /// For a room without a ring: `n` bytes, not none, have been written to the buffer that `pick` has
+    /// returned, which nobody has been given since.
     #[inline(always)]
-    pub(crate) fn commit(self: &Rc<Pool>, id: u16, n: u32) -> Lease {
-        let buffer = &self.buffers[usize::from(id)];
-        let start = buffer.filled.get();
-        let left = self.buffer_len - start - n;
+    pub(crate) fn commit(self: &Rc<Pool>, buffer: &Buffer, n: u32) -> Lease {
+        let lease = self.lend(buffer, n);
+        let left = buffer.left.get();
         if left < self.buffer_len / 4 || left == 0 {
             // A buffer that is nearly full is given up, so that the next receive is not cut into crumbs.
             self.give_up(buffer);
         }
-        self.lend(buffer, id, start, n)
+        lease
     }
 
-    /// `id` is the one that `pick` returned: the last one of the list.
+    /// It is the one that `pick` returned: the last one of the list.
     #[cold]
     fn give_up(&self, buffer: &Buffer) {
         // SAFETY: as in `pick`.
@@ -144,6 +168,7 @@ impl Pool {
     #[inline(always)]
     fn let_go(&self, buffer: &Buffer) {
         buffer.offered.set(false);
+        buffer.left.set(0);
         self.offered.set(self.offered.get() - 1);
     }
 
@@ -152,73 +177,69 @@ impl Pool {
     #[inline(always)]
     pub(crate) fn received(self: &Rc<Pool>, id: u16, n: u32, more: bool) -> Option<Lease> {
         let buffer = self.buffers.get(usize::from(id))?;
-        let start = buffer.filled.get();
-        if !buffer.offered.get() || n > self.buffer_len - start {
-            self.count_stale();
+        // Not none, and not more than there is room for.
+        if n.wrapping_sub(1) >= buffer.left.get() {
+            self.received_nothing(buffer, n, more);
             return None;
+        }
+        let lease = self.lend(buffer, n);
+        if !more {
+            self.let_go(buffer);
+        }
+        Some(lease)
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn received_nothing(&self, buffer: &Buffer, n: u32, more: bool) {
+        if n > 0 || !buffer.offered.get() {
+            return self.shared.counters.stale.add(1);
         }
         if !more {
             self.let_go(buffer);
         }
-        if n == 0 {
-            self.offer_if_unused(id);
-            return None;
-        }
-        Some(self.lend(buffer, id, start, n))
+        self.offer_if_unused(buffer.id);
     }
 
-    /// Gives out `n` bytes of a buffer that have been written, from `start` on.
+    /// Gives out the next `n` bytes of a buffer, which have been written.
     #[inline(always)]
-    fn lend(self: &Rc<Pool>, buffer: &Buffer, id: u16, start: u32, n: u32) -> Lease {
-        buffer.filled.set(start + n);
+    fn lend(self: &Rc<Pool>, buffer: &Buffer, n: u32) -> Lease {
+        let start = buffer.next.get();
+        // SAFETY: no more than was left of the buffer.
+        buffer.next.set(unsafe { start.add(n as usize) });
+        buffer.left.set(buffer.left.get() - n);
         let leases = buffer.leases.get();
         buffer.leases.set(leases + 1);
         if leases == 0 {
+            // Given back with the last lease on this buffer.
+            std::mem::forget(Rc::clone(self));
             let counters = &self.shared.counters;
             let in_use = counters.buffers_in_use.get() + 1;
             counters.buffers_in_use.set(in_use);
             counters.buffers_high_water.raise_to(in_use);
         }
-        // SAFETY: `start + n` lies in the buffer.
-        let ptr = unsafe { NonNull::new_unchecked(self.address(id).add(start as usize)) };
-        let skipped = if mutant!("piece-forgotten") { start } else { 0 };
-        // SAFETY: no more than was added, and what an `Rc` points to is not null.
-        let (ptr, pool) = unsafe {
-            let pool = NonNull::new_unchecked(Rc::into_raw(Rc::clone(self)).cast_mut());
-            (ptr.sub(skipped as usize), pool)
-        };
-        Lease { ptr, pool, len: n, id }
+        let start = if mutant!("piece-forgotten") { self.address(buffer.id) } else { start };
+        Lease { start, len: n as usize, buffer: NonNull::from(buffer) }
     }
 
-    #[cold]
-    fn count_stale(&self) {
-        self.shared.counters.stale.add(1);
-    }
-
-    /// A lease is dropped.
-    ///
-    /// # Safety
-    /// It was a lease of this pool, on this buffer.
+    /// No lease holds a part of a buffer any more.
     #[inline(always)]
-    unsafe fn give_back(&self, id: u16) {
-        // SAFETY: the pool makes leases on its own buffers only, and their number never changes.
-        let buffer = unsafe { self.buffers.get_unchecked(usize::from(id)) };
-        let leases = buffer.leases.get() - 1;
-        buffer.leases.set(leases);
-        if leases > 0 && mutant!("buffer-offered-while-leased") {
-            self.offer_if_unused(id);
+    fn unleased(&self, buffer: &Buffer) {
+        self.shared.counters.buffers_in_use.sub(1);
+        if !buffer.offered.get() {
+            self.offer_if_unused(buffer.id);
+        } else if self.has_ring.get() {
+            // The kernel has it still, and goes on where it is.
+        } else {
+            // It is the room's: it starts again where it is warm.
+            self.empty(buffer);
         }
-        if leases == 0 {
-            self.shared.counters.buffers_in_use.sub(1);
-            if !buffer.offered.get() {
-                self.offer_if_unused(id);
-            } else if self.has_ring.get() {
-                // The kernel has it still, and goes on where it is.
-            } else {
-                // It is the room's, and nobody holds a part of it: it starts again where it is warm.
-                buffer.filled.set(0);
-            }
-        }
+    }
+
+    #[inline(always)]
+    fn empty(&self, buffer: &Buffer) {
+        buffer.next.set(buffer.start.get());
+        buffer.left.set(self.buffer_len);
     }
 
     #[cold]
@@ -229,7 +250,7 @@ impl Pool {
         if held || buffer.offered.get() {
             return;
         }
-        buffer.filled.set(0);
+        self.empty(buffer);
         buffer.offered.set(true);
         self.offered.set(self.offered.get() + 1);
         // SAFETY: one thread; neither reference is held across user code.
@@ -237,19 +258,19 @@ impl Pool {
             Some(ring) => {
                 // SAFETY: no lease holds a part of the buffer and the kernel has let go of it, so the
                 // whole of it is the kernel's again.
-                unsafe { ring.push(self.address(id), self.buffer_len, id) };
+                unsafe { ring.push(self.address(id).as_ptr(), self.buffer_len, id) };
                 if mutant!("buffer-given-back-twice") {
                     // SAFETY: a mutant, which is to be found.
-                    unsafe { ring.push(self.address(id), self.buffer_len, id) };
+                    unsafe { ring.push(self.address(id).as_ptr(), self.buffer_len, id) };
                 }
                 ring.publish();
             }
             None => {
                 // SAFETY: as above. The list has had room for every buffer from the start.
                 let free = unsafe { &mut *self.free.get() };
-                free.push(id);
+                free.push(NonNull::from(buffer));
                 if mutant!("buffer-given-back-twice") {
-                    free.push(id);
+                    free.push(NonNull::from(buffer));
                 }
             }
         }
@@ -268,25 +289,24 @@ impl Pool {
 /// # }
 /// ```
 pub struct Lease {
-    ptr: NonNull<u8>,
-    /// A share in it, from `Rc::into_raw`: as a pointer, which can be given back without a place in memory.
-    pool: NonNull<Pool>,
-    len: u32,
-    id: u16,
+    start: NonNull<u8>,
+    len: usize,
+    /// Which counts it, and with it the pool.
+    buffer: NonNull<Buffer>,
 }
 
 impl Lease {
     /// Gives up the first `n` bytes; all of them where there are fewer.
     pub fn advance(&mut self, n: usize) {
-        let n = n.min(self.len as usize);
+        let n = n.min(self.len);
         // SAFETY: `n <= len`, so the new start lies in the lease or at its end.
-        self.ptr = unsafe { self.ptr.add(n) };
-        self.len -= n as u32;
+        self.start = unsafe { self.start.add(n) };
+        self.len -= n;
     }
 
     /// Keeps the first `n` bytes and gives up the rest.
     pub fn truncate(&mut self, n: usize) {
-        self.len = self.len.min(u32::try_from(n).unwrap_or(u32::MAX));
+        self.len = self.len.min(n);
     }
 }
 
@@ -297,7 +317,7 @@ impl Deref for Lease {
     fn deref(&self) -> &[u8] {
         // SAFETY: the kernel wrote these bytes and writes to them no more; the pool lives as long as the
         // lease.
-        unsafe { std::slice::from_raw_parts(self.ptr.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -305,7 +325,7 @@ impl DerefMut for Lease {
     #[inline]
     fn deref_mut(&mut self) -> &mut [u8] {
         // SAFETY: as for `deref`, and no other lease holds these bytes.
-        unsafe { std::slice::from_raw_parts_mut(self.ptr.as_ptr(), self.len as usize) }
+        unsafe { std::slice::from_raw_parts_mut(self.start.as_ptr(), self.len) }
     }
 }
 
@@ -324,17 +344,32 @@ impl IoBuf for Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("buffer", &self.id).field("len", &self.len).finish()
+        // SAFETY: the buffer is its pool's, which lives as long as there is a lease on it.
+        let id = unsafe { self.buffer.as_ref() }.id;
+        f.debug_struct("Lease").field("buffer", &id).field("len", &self.len).finish()
     }
 }
 
 impl Drop for Lease {
     #[inline]
     fn drop(&mut self) {
-        // SAFETY: the lease has a share in the pool, which it gives up here, last.
+        // SAFETY: the buffer is its pool's, which lives as long as there is a lease on it.
+        let buffer = unsafe { self.buffer.as_ref() };
+        let leases = buffer.leases.get() - 1;
+        buffer.leases.set(leases);
+        if leases > 0 {
+            if mutant!("buffer-offered-while-leased") {
+                // SAFETY: as above; the others have the share.
+                unsafe { buffer.pool.get().as_ref() }.offer_if_unused(buffer.id);
+            }
+            return;
+        }
+        let pool = buffer.pool.get();
+        // SAFETY: the share of the leases on this buffer, of which this is the last, is given back here, last:
+        // neither pool nor buffer is used after it.
         unsafe {
-            self.pool.as_ref().give_back(self.id);
-            Rc::decrement_strong_count(self.pool.as_ptr());
+            pool.as_ref().unleased(buffer);
+            Rc::decrement_strong_count(pool.as_ptr());
         }
     }
 }

@@ -47,7 +47,6 @@ use std::fmt;
 use std::io;
 use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
-use std::os::fd::BorrowedFd;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -57,7 +56,7 @@ use crate::driver::{Driver, Refused};
 use crate::op::{Form, Interest, Kind, Op};
 use crate::payload::{Memory, Own, OwnBody, OwnHead, Payload};
 use crate::slot::{Key, NIL, OpId, Slot, State, Token, bits, plain};
-use crate::sys::{RawDescriptor, errno};
+use crate::sys::{BorrowedDescriptor, RawDescriptor, borrow_descriptor, errno};
 
 /// The form of an operation of one's own that a backend has beside the closure.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -149,7 +148,7 @@ impl RawEntry {
 #[derive(Clone, Copy)]
 pub struct Ready<'a> {
     raw: RawDescriptor,
-    open: PhantomData<BorrowedFd<'a>>,
+    open: PhantomData<BorrowedDescriptor<'a>>,
 }
 
 impl Ready<'_> {
@@ -157,7 +156,7 @@ impl Ready<'_> {
     ///
     /// # Errors
     /// `Unsupported`: it is one of a simulated system, which the real one does not know.
-    pub fn descriptor(&self) -> io::Result<BorrowedFd<'_>> {
+    pub fn descriptor(&self) -> io::Result<BorrowedDescriptor<'_>> {
         if crate::sys::calls::is_simulated(self.raw) {
             return Err(io::Error::new(
                 io::ErrorKind::Unsupported,
@@ -165,7 +164,7 @@ impl Ready<'_> {
             ));
         }
         // SAFETY: an operation that is in flight keeps its descriptor open, and this one is.
-        Ok(unsafe { BorrowedFd::borrow_raw(self.raw) })
+        Ok(unsafe { borrow_descriptor(self.raw) })
     }
 
     /// Receives from a socket without waiting, on a simulated system too.

@@ -133,20 +133,23 @@ fn a_close_that_has_landed_at_once_is_told_of_by_no_tick(on: &On) {
     let (fd, _peer) = unix(&driver);
     // SAFETY: nothing else is in flight on it.
     let launched = unsafe { driver.launch(Submission::close(fd), || Token::number(7)) };
-    let Ok(Launched::Flying(flight)) = launched else { panic!("a close has a slot") };
-    // SAFETY: this driver has launched it.
-    if unsafe { driver.has_landed(&flight) } {
-        assert!(!on.is_uring(), "on the ring it goes with the next entry");
-        let mut told = 0;
-        driver.tick(Some(Duration::ZERO), |_| told += 1).unwrap();
-        assert_eq!(told, 0, "whoever launched it knew");
-    } else {
-        assert!(on.is_uring());
-        // SAFETY: as above.
-        driver.until(|| unsafe { driver.has_landed(&flight) });
+    match launched {
+        Ok(Launched::Landed(closed)) => {
+            assert!(!on.is_uring(), "on the ring it goes with the next entry");
+            closed.unwrap();
+            let mut told = 0;
+            driver.tick(Some(Duration::ZERO), |_| told += 1).unwrap();
+            assert_eq!(told, 0, "whoever launched it knew");
+        }
+        Ok(Launched::Flying(flight)) => {
+            assert!(on.is_uring());
+            // SAFETY: this driver has launched it.
+            driver.until(|| unsafe { driver.has_landed(&flight) });
+            // SAFETY: as above, and it has landed.
+            unsafe { driver.land(flight) }.unwrap();
+        }
+        Err(refused) => panic!("{refused:?}"),
     }
-    // SAFETY: as above, and it has landed.
-    unsafe { driver.land(flight) }.unwrap();
 }
 
 /// Runs the driver when it is dropped, and counts what it is told of.

@@ -21,8 +21,9 @@ pelton-swarm mutants [--seeds MAX] [--world NAME] [--write FILE] [--tested NAME]
   --seeds MAX    the seeds of chaos, at most; other worlds have a 32nd of them (default 4096)
   --world NAME   one world only
   --write FILE   writes the table as Markdown
-  --tested NAME  a mutant that the models under loom have found
-  --models       prints the mutants that those are to find, and nothing else
+  --tested NAME  a mutant that the models under loom, or the scripts, have found
+  --models       prints the mutants that the models under loom are to find, and nothing else
+  --scripts      the same for those that random scripts on every system are to find
 ";
 
 /// The seeds of the cheapest world within which every mutant is to be found.
@@ -33,9 +34,14 @@ pub fn main(words: &[String]) -> ExitCode {
     if words.first().is_some_and(|word| word == child::WORD) {
         return child::main(&words[1..]);
     }
-    if words.first().is_some_and(|word| word == "--models") {
-        let models = mutants().iter().filter(|mutant| mutant.finder == Finder::Loom);
-        models.for_each(|mutant| println!("{}", mutant.name));
+    let list = match words.first().map(String::as_str) {
+        Some("--models") => Some(Finder::Loom),
+        Some("--scripts") => Some(Finder::Scripts),
+        _ => None,
+    };
+    if let Some(finder) = list {
+        let found = mutants().iter().filter(|mutant| mutant.finder == finder);
+        found.for_each(|mutant| println!("{}", mutant.name));
         return ExitCode::SUCCESS;
     }
     match Plan::parse(words).and_then(|plan| plan.run()) {
@@ -52,7 +58,7 @@ struct Plan {
     seeds: u64,
     world: Option<String>,
     write: Option<String>,
-    /// What the models have found.
+    /// What the models and the scripts have found.
     tested: Vec<String>,
     mutants: Vec<&'static Mutant>,
     /// Some mutants only: no table is written, and no control is run.
@@ -124,12 +130,14 @@ impl Plan {
         Ok(holes == 0)
     }
 
+    fn is_tested(&self, mutant: &Mutant) -> bool {
+        self.tested.iter().any(|name| name == mutant.name)
+    }
+
     fn row(&self, mutant: &'static Mutant) -> Result<Row, String> {
         let found = match mutant.finder {
-            Finder::Loom => {
-                let tested = self.tested.iter().any(|name| name == mutant.name);
-                tested.then_some(Found::by_models())
-            }
+            Finder::Loom => self.is_tested(mutant).then(Found::by_models),
+            Finder::Scripts => self.is_tested(mutant).then(Found::by_scripts),
             Finder::Simulator => child::run(Some(mutant.name), self.seeds, self.world.as_deref())?,
         };
         Ok(Row { mutant, found })

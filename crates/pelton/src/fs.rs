@@ -85,6 +85,7 @@ impl File {
             && !reactor.reads_go_together()
             && let Some(read) = reactor.driver.read_cached(*fd, &mut buf, offset)
         {
+            reactor.ended_at_once();
             return (Ok(read), buf);
         }
         self.socket.operation(buf, move |fd, buf| Submission::read_at(fd, buf, offset)).await

@@ -198,7 +198,12 @@ impl AsyncRead for PollStream {
         if !socket.reactor.may_go_on() && socket.reactor.give_way(cx.waker()) == MayGoOn::Later {
             return Poll::Pending;
         }
-        self.recv.start(&socket.reactor, Submission::recv_pooled(socket.fd), Some(cx))
+        let received =
+            self.recv.start(&socket.reactor, Submission::recv_pooled(socket.fd), Some(cx));
+        if received.is_ready() {
+            socket.reactor.ended_at_once();
+        }
+        received
     }
 }
 

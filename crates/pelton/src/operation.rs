@@ -4,7 +4,7 @@ use std::marker::PhantomData;
 use std::mem::ManuallyDrop;
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, ready};
 
 use pelton_driver::{Fd, Flight, Key, Launched, Payload, Refused, Started, Submission, Token};
 
@@ -32,12 +32,8 @@ union Argument<A> {
 impl<'a, A, P: Payload, F> Operation<'a, A, P, F> {
     #[inline(always)]
     pub(crate) fn new(socket: &'a Socket, argument: A, make: F) -> Operation<'a, A, P, F> {
-        Operation {
-            socket,
-            stage: Stage::STAGED,
-            argument: Argument { there: ManuallyDrop::new(argument) },
-            make,
-        }
+        let argument = Argument { there: ManuallyDrop::new(argument) };
+        Operation { argument, socket, stage: Stage::STAGED, make }
     }
 
     /// Takes the argument.
@@ -50,6 +46,13 @@ impl<'a, A, P: Payload, F> Operation<'a, A, P, F> {
         // SAFETY: staged, says the caller, which means that the argument is there, and it is not any more.
         unsafe { ManuallyDrop::take(&mut self.argument.there) }
     }
+
+    /// Undoes [`Operation::take_argument`].
+    #[inline(always)]
+    fn put_back(&mut self, argument: A) {
+        self.argument.there = ManuallyDrop::new(argument);
+        self.stage = Stage::STAGED;
+    }
 }
 
 impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'_, A, P, F> {
@@ -60,7 +63,7 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'_, A, P, F> {
         if self.socket.reactor.give_way(cx.waker()) == MayGoOn::Later {
             return Poll::Pending;
         }
-        // SAFETY: whoever polls has looked, and waking the task has not changed it.
+        // SAFETY: whoever polls has put it back, and waking the task has not changed it.
         let argument = unsafe { self.take_argument() };
         Poll::Ready(Box::new(refuse((self.make)(self.socket.fd, argument))))
     }
@@ -139,27 +142,8 @@ impl<P: Payload> Stage<P> {
         Poll::Pending
     }
 
-    /// [`Stage::poll`] of what has just been launched, by whoever polls.
-    ///
-    /// # Safety
-    /// As for [`Stage::poll`].
-    #[inline(always)]
-    pub(crate) unsafe fn poll_fresh(&mut self, reactor: &Reactor) -> Poll<P::Output> {
-        debug_assert!(self.is_flying());
-        // SAFETY: as in `poll`.
-        let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
-        // SAFETY: as the caller says.
-        unsafe {
-            if !reactor.driver.has_landed(&flight) {
-                return Poll::Pending;
-            }
-            *self = Stage::ENDED;
-            Poll::Ready(land(reactor, flight))
-        }
-    }
-
     /// Submits, for whoever polls. Ready where that is the end of it too; otherwise there is something in flight,
-    /// launched by the reactor's driver, which may have landed.
+    /// launched by the reactor's driver. There was nothing before.
     ///
     /// # Safety
     /// The submission's descriptor is of a socket of this reactor's, which is borrowed until this returns: only
@@ -170,7 +154,8 @@ impl<P: Payload> Stage<P> {
         reactor: &Reactor,
         submission: Submission<P>,
         cx: &mut Context<'_>,
-    ) -> Option<P::Output> {
+    ) -> Poll<P::Output> {
+        debug_assert!(self.has_ended());
         let mut token = Token::NONE;
         let token_for = || {
             token = reactor.token_for(cx.waker());
@@ -181,10 +166,14 @@ impl<P: Payload> Stage<P> {
         match launched {
             Ok(Launched::Flying(flight)) => {
                 *self = Stage::flying(flight);
-                None
+                Poll::Pending
             }
-            Ok(Launched::Landed(output)) => Some(output),
-            Err(refused) => Some(*refused_now(reactor, *refused, token)),
+            Ok(Launched::Landed(output)) => {
+                reactor.ended_at_once();
+                reactor.forget(token);
+                Poll::Ready(output)
+            }
+            Err(refused) => Poll::Ready(*refused_now(reactor, *refused, token)),
         }
     }
 }
@@ -219,6 +208,7 @@ pub(crate) fn abandon<P: Payload>(reactor: &Reactor, key: Key<P>) {
 #[cold]
 #[inline(never)]
 fn refused_now<P: Payload>(reactor: &Reactor, refused: Refused<P>, token: Token) -> Box<P::Output> {
+    reactor.ended_at_once();
     reactor.forget(token);
     Box::new(refused.into_output())
 }
@@ -243,7 +233,18 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<P::Output> {
-        let this = &mut *self;
+        let output = ready!(self.poll_stage(cx));
+        // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
+        unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
+        Poll::Ready(output)
+    }
+}
+
+impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'_, A, P, F> {
+    /// It has ended where this is ready.
+    #[inline(always)]
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<P::Output> {
+        let this = self;
         let reactor = &*this.socket.reactor;
         if this.stage.is_flying() {
             // SAFETY: the socket is the same since it was made, and its reactor's driver has launched the flight.
@@ -252,18 +253,16 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P
         if !this.stage.is_staged() {
             ended_already();
         }
-        if !reactor.may_go_on() {
-            return this.give_way(cx).map(|output| *output);
-        }
+        // Before it is known who goes on: what is taken at once need never have been in memory.
         // SAFETY: it has just been looked at.
         let argument = unsafe { this.take_argument() };
+        if !reactor.may_go_on() {
+            this.put_back(argument);
+            return this.give_way(cx).map(|output| *output);
+        }
         let submission = (this.make)(this.socket.fd, argument);
         // SAFETY: constructors of submissions keep the descriptor, and the socket is borrowed as long as `this`.
-        if let Some(output) = unsafe { this.stage.start(reactor, submission, cx) } {
-            return Poll::Ready(output);
-        }
-        // SAFETY: it has just been launched.
-        unsafe { this.stage.poll_fresh(reactor) }
+        unsafe { this.stage.start(reactor, submission, cx) }
     }
 }
 

@@ -19,6 +19,8 @@
 //! of another executor, is kept in a table here, and the token is its number with the low bit set.
 
 use std::cell::{Cell, RefCell};
+use std::ops::Deref;
+use std::ptr::NonNull;
 use std::rc::Rc;
 use std::sync::Arc;
 use std::task::Waker;
@@ -32,14 +34,52 @@ use crate::reads::Reads;
 use crate::runtime::{Dispatch, Settings};
 use crate::task::{self, Queued, Tasks};
 
-/// Operations that may end at once, without a wait, before a task has to give way.
-const BUDGET: u32 = 128;
+/// Operations that end at once, without a wait, before a task has to give way.
+const BUDGET: i32 = 128;
 
 /// How long a wait is, at the end, before the deadline is looked at again.
 const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 thread_local! {
     static CURRENT: RefCell<Option<Rc<Reactor>>> = const { RefCell::new(None) };
+}
+
+/// A share in a reactor: an `Rc` that points at the reactor and not at the counts in front of it, so that
+/// what every operation works on is where the pointer says.
+pub(crate) struct Share(NonNull<Reactor>);
+
+impl From<Rc<Reactor>> for Share {
+    fn from(reactor: Rc<Reactor>) -> Share {
+        // SAFETY: what an `Rc` points to is not null.
+        Share(unsafe { NonNull::new_unchecked(Rc::into_raw(reactor).cast_mut()) })
+    }
+}
+
+impl Deref for Share {
+    type Target = Reactor;
+
+    #[inline(always)]
+    fn deref(&self) -> &Reactor {
+        // SAFETY: from `Rc::into_raw`, and the count that it stands for is given back by the drop alone.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Clone for Share {
+    #[inline]
+    fn clone(&self) -> Share {
+        // SAFETY: from `Rc::into_raw`, and its own count has not been given back.
+        unsafe { Rc::increment_strong_count(self.0.as_ptr()) };
+        Share(self.0)
+    }
+}
+
+impl Drop for Share {
+    #[inline]
+    fn drop(&mut self) {
+        // SAFETY: gives back the count that this share stands for, once.
+        unsafe { Rc::decrement_strong_count(self.0.as_ptr()) };
+    }
 }
 
 pub(crate) struct Reactor {
@@ -49,7 +89,8 @@ pub(crate) struct Reactor {
     pub(crate) settings: Settings,
     reads: Reads,
     wakers: Wakers,
-    budget: Cell<u32>,
+    /// How many operations may still end at once. Below zero where refusals came on top.
+    budget: Cell<i32>,
     /// Those who wait for somebody to ask for the end.
     stop_waiters: Wakers,
     ended: Cell<bool>,
@@ -154,8 +195,8 @@ impl Reactor {
             Dispatch::Queued => Queued::ALL,
             _ => Queued::NEEDED,
         };
-        let mut dispatcher = Dispatcher { reactor: self, queued };
-        let woken = match self.driver.tick_with(timeout, &mut dispatcher) {
+        let dispatcher = Dispatcher { reactor: self, queued };
+        let woken = match self.driver.tick_with(timeout, dispatcher) {
             Ok(tick) => tick.woken,
             Err(error) => {
                 self.tell(&Fault::Wait(error));
@@ -259,15 +300,17 @@ impl Reactor {
         }
     }
 
-    /// Counts an operation that may end at once, and says whether to start it. If not, [give
-    /// way](Reactor::give_way).
+    /// Whether to start an operation, which may end at once. If not, [give way](Reactor::give_way).
     #[inline(always)]
     pub(crate) fn may_go_on(&self) -> bool {
-        let left = self.budget.get();
-        if left != 0 {
-            self.budget.set(left - 1);
-        }
-        left != 0
+        self.budget.get() > 0
+    }
+
+    /// Counts an operation that has ended at once. One that waits costs its task no part of the budget, as the
+    /// task has given way by itself.
+    #[inline(always)]
+    pub(crate) fn ended_at_once(&self) {
+        self.budget.set(self.budget.get().wrapping_sub(1));
     }
 
     /// Whether a read from a file is to be submitted even if the page cache has what it wants.

@@ -8,19 +8,16 @@ use pelton_driver::{Fd, ListenOptions, OwnedDescriptor};
 use socket2::SockRef;
 
 use crate::operation::Operation;
-use crate::reactor::Reactor;
+use crate::reactor::{Reactor, Share};
 
 pub(crate) struct Socket {
-    pub(crate) reactor: Rc<Reactor>,
+    pub(crate) reactor: Share,
     pub(crate) fd: Fd,
 }
 
 impl Socket {
     /// Takes over a stream socket that the driver has accepted.
-    pub(crate) fn new_stream(
-        reactor: Rc<Reactor>,
-        descriptor: OwnedDescriptor,
-    ) -> io::Result<Socket> {
+    pub(crate) fn new_stream(reactor: Share, descriptor: OwnedDescriptor) -> io::Result<Socket> {
         let fd = reactor.driver.attach_stream(descriptor)?;
         Ok(Socket { reactor, fd })
     }
@@ -28,13 +25,13 @@ impl Socket {
     /// Takes over any descriptor.
     pub(crate) fn attach(reactor: Rc<Reactor>, descriptor: OwnedDescriptor) -> io::Result<Socket> {
         let fd = reactor.driver.attach(descriptor)?;
-        Ok(Socket { reactor, fd })
+        Ok(Socket { reactor: reactor.into(), fd })
     }
 
     /// A stream socket to connect to an address.
     pub(crate) fn open(reactor: Rc<Reactor>, address: SocketAddr) -> io::Result<Socket> {
         let fd = reactor.driver.stream_socket(address)?;
-        Ok(Socket { reactor, fd })
+        Ok(Socket { reactor: reactor.into(), fd })
     }
 
     /// A stream socket that listens on an address.
@@ -44,7 +41,7 @@ impl Socket {
         options: ListenOptions,
     ) -> io::Result<Socket> {
         let fd = reactor.driver.listen(address, options)?;
-        Ok(Socket { reactor, fd })
+        Ok(Socket { reactor: reactor.into(), fd })
     }
 
     /// An operation on this descriptor.

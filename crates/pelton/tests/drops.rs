@@ -149,6 +149,22 @@ fn all_futures_at_once_can_be_dropped_with_their_objects_first() {
     });
 }
 
+/// A connection whose other end is the standard library's, where the system holds little of what has been
+/// sent and not read. It would else hold as much as it likes, tens of mebibytes where the peer reads, and a
+/// large send could end before a test wants it to.
+async fn tight_pair_with_std() -> (TcpStream, std::net::TcpStream) {
+    const LITTLE: usize = 64 << 10;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    // What is accepted has the sizes of its listener.
+    listener.with_socket(|socket| socket.set_send_buffer_size(LITTLE)).unwrap();
+    let client = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+    // Before it is connected: the window is agreed on then.
+    client.set_recv_buffer_size(LITTLE).unwrap();
+    client.connect(&listener.local_addr().unwrap().into()).unwrap();
+    let (server, _) = listener.accept().await.unwrap();
+    (server, client.into())
+}
+
 /// Counts how many of it live, and poisons its memory when it goes: whoever still reads or writes that
 /// shows.
 struct Guarded {
@@ -192,7 +208,7 @@ fn memory_that_is_being_sent_stays_as_it_is_until_the_kernel_has_let_go() {
     inside_each_backend(|_| async {
         let live = Rc::new(Cell::new(0));
         for polls in 1..8 {
-            let (stream, mut client) = pair_with_std().await;
+            let (stream, mut client) = tight_pair_with_std().await;
             let mut send = Box::pin(stream.write_all(Guarded::new(8 << 20, &live)));
             for _ in 0..polls {
                 assert!(poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx).is_pending())).await);
@@ -223,7 +239,7 @@ fn memory_that_is_being_sent_stays_as_it_is_until_the_kernel_has_let_go() {
 fn what_was_cancelled_in_the_middle_never_reaches_the_next_connection() {
     inside_each_backend(|_| async {
         for _ in 0..20 {
-            let (old, mut old_peer) = pair_with_std().await;
+            let (old, mut old_peer) = tight_pair_with_std().await;
             let mut send = Box::pin(old.write_all(vec![b'o'; 4 << 20]));
             assert!(poll_fn(|cx| Poll::Ready(send.as_mut().poll(cx).is_pending())).await);
             drop(send);

@@ -510,7 +510,7 @@ fn a_server_that_speaks_first_is_heard_from_its_first_byte() {
 }
 
 /// Choices that only say how much of another one: its words tell of both.
-const DETAILS: [&str; 15] = [
+const DETAILS: [&str; 17] = [
     "accept runs out of",
     "clock-stall length",
     "crash tears at",
@@ -526,6 +526,8 @@ const DETAILS: [&str; 15] = [
     "wake-late by",
     "wake-spurious after",
     "wake-twice after",
+    "no-driver as",
+    "way-lost as",
 ];
 
 #[test]
@@ -586,4 +588,31 @@ fn what_a_short_receive_or_send_leaves_makes_an_edge() {
             });
         });
     }
+}
+
+#[test]
+fn a_host_that_is_refused_its_descriptors_is_started_again() {
+    let mut refused = 0;
+    for seed in 0..20 {
+        let faults = Faults::none().with(Fault::NoDriver, 400_000);
+        let options = Options::new(seed).faults(faults).vary(false);
+        let report = sim::run_with(options, |sim| {
+            sim.fleet("server", 2, |_| async {
+                let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+                let listener = TcpListener::bind_with("0.0.0.0:80", options).await?;
+                loop {
+                    listener.accept().await?.0.send_all("x").await?;
+                }
+            });
+            sim.client("client", async {
+                while call("server:80").await.is_err() {
+                    sleep(10 * MILLI).await;
+                }
+                Ok(())
+            });
+        });
+        // Whatever could not start is started after a tenth of a second.
+        refused += u32::from(report.elapsed >= 100 * MILLI);
+    }
+    assert!(refused > 10, "something was refused under {refused} of 20 seeds");
 }

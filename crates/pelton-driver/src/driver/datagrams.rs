@@ -8,7 +8,7 @@ use super::{Driver, bad_descriptor};
 use crate::buf::IoBufMut;
 use crate::descriptor::{Fd, flags};
 use crate::message::Received;
-use crate::payload::{MAX_TRANSFER, Memory};
+use crate::payload::{MAX_TRANSFER, Memory, NoRoom};
 use crate::sys::{calls, socket};
 
 /// What a datagram socket can be told, by [`Driver::set_datagram_option`].
@@ -116,7 +116,7 @@ impl Driver {
         let mut spare = buf.spare();
         let memory = Memory { ptr: spare.as_mut_ptr(), len: spare.len() }.clamped();
         if memory.len == 0 {
-            return Err(crate::payload::no_room());
+            return Err(NoRoom::Empty.error());
         }
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
         let stream = entry.has(flags::STREAM);

@@ -37,7 +37,7 @@ impl Driver {
             return self.cancel_each_on(index, entry);
         }
         // Those that wait for a buffer are the driver's; the others are the room's.
-        let core = &**self.core;
+        let core = &*self.core;
         let mut at = core.stalled.first(&core.arena);
         while let Some(slot) = at {
             let next = core.arena.get(slot.arg.get());
@@ -55,7 +55,7 @@ impl Driver {
     /// Looks through all operations for those on a descriptor and cancels each, so that none is retried.
     #[cold]
     pub(super) fn cancel_each_on(&self, index: u32, entry: &crate::descriptor::Entry) {
-        let core = &**self.core;
+        let core = &*self.core;
         for at in 0..core.arena.used() {
             if entry.in_flight() == entry.cancelled.get() {
                 break;
@@ -73,7 +73,7 @@ impl Driver {
         if self.ticking.get() {
             return;
         }
-        let core = &**self.core;
+        let core = &*self.core;
         while let Some(index) = core.closable.pop() {
             let Some(entry) = core.fds.get(index) else { continue };
             if entry.flags.get() & (flags::OPEN | flags::CLOSING) != flags::OPEN | flags::CLOSING
@@ -99,7 +99,7 @@ impl Driver {
     ///
     /// Asking twice, or for one that has ended, does nothing. A close is not cancelled.
     pub fn cancel(&self, id: OpId) -> bool {
-        let core = &**self.core;
+        let core = &*self.core;
         if mutant!("libxev-237") {
             // libxev #230: whoever is in that place, in whatever state.
             core.arena.get(id.index()).inspect(|slot| self.cancel_slot(slot));

@@ -15,7 +15,7 @@ use crate::sys::{Room, calls};
 static LEFT_BEHIND: Mutex<Vec<AtomicPtr<LeftBehind>>> = Mutex::new(Vec::new());
 
 struct LeftBehind {
-    _core: Box<Core>,
+    _core: Core,
     _room: Room,
 }
 
@@ -23,7 +23,7 @@ impl Driver {
     /// Cancels everything and waits until the kernel has let go of all, at most for `timeout`. Returns how
     /// many operations it has not let go of.
     fn drain(&self, timeout: Duration) -> u32 {
-        let core = &**self.core;
+        let core = &*self.core;
         for index in 0..core.arena.used() {
             let Some(slot) = core.arena.get(index) else { continue };
             if slot.state.get() == State::Busy {
@@ -103,7 +103,7 @@ impl Drop for Driver {
             all.unwrap_or_else(PoisonError::into_inner).push(behind);
             return;
         }
-        let core = &**self.core;
+        let core = &*self.core;
         // Outcomes that nobody has taken.
         for index in 0..core.arena.used() {
             if let Some(slot) = core.arena.get(index)

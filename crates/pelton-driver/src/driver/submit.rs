@@ -28,8 +28,8 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Key<P>, Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token)?;
-        if slot.state.get() == State::Done {
+        let Begun { slot, id, done } = self.start(submission, token)?;
+        if done {
             self.core.announce(slot);
         }
         Ok(self.key(id))
@@ -45,16 +45,16 @@ impl Driver {
         submission: Submission<P>,
         token: Token,
     ) -> Result<Started<P>, Refused<P>> {
-        let Begun { slot, id } = self.start(submission, token)?;
-        if slot.state.get() == State::Done {
+        let Begun { slot, id, done } = self.start(submission, token)?;
+        if done {
             return Ok(Started::Done(self.take_done::<P>(slot)));
         }
         Ok(Started::Pending(self.key(id)))
     }
 
-    /// [`Driver::submit`] for a runtime, which looks at once if the operation [has landed](Driver::has_landed)
-    /// already: then no tick tells of it. A send on a descriptor that is ready may be over before it has a slot,
-    /// and then `token` is not asked for.
+    /// [`Driver::submit`] for a runtime, which says at once if the operation has ended already: then no tick
+    /// tells of it. A send on a descriptor that is ready may be over before it has a slot, and then `token` is
+    /// not asked for.
     ///
     /// # Errors
     /// As for [`Driver::submit`].
@@ -86,12 +86,12 @@ impl Driver {
                 Try::Begun(n) => already = n,
             }
         }
-        let closes = matches!(submission.op, Op::Close { .. });
         // SAFETY: the caller says so.
-        let Begun { slot, .. } = unsafe { self.start_on(submission, token(), already, true) }?;
-        if closes && slot.state.get() == State::Done {
-            // A close that ended at once has announced itself; its submitter finds that out by himself.
-            slot.unset(bits::ANNOUNCED);
+        let Begun { slot, done, .. } =
+            unsafe { self.start_on(submission, token(), already, true) }?;
+        if done {
+            // Where it has announced itself, as a close does: the notice finds another generation.
+            return Ok(Launched::Landed(self.take_done::<P>(slot)));
         }
         Ok(Launched::Flying(Flight::new(slot)))
     }
@@ -103,7 +103,7 @@ impl Driver {
     /// There are too many operations (`max_operations`).
     #[inline]
     pub fn submit_timeout(&self, nanos: u64, token: Token) -> Result<Key<Plain>, Refused<Plain>> {
-        let core = &**self.core;
+        let core = &*self.core;
         let Some(slot) = core.arena.claim(Kind::Timeout, 0, token.0) else {
             return Err(Refused { error: too_many_operations(), payload: Plain });
         };
@@ -140,7 +140,7 @@ impl Driver {
         sent: u32,
         is_open: bool,
     ) -> Result<Begun<'_>, Box<Refused<P>>> {
-        let core = &**self.core;
+        let core = &*self.core;
         let Submission { op, payload } = submission;
         if let Op::ReadAt { offset, .. } | Op::WriteAt { offset, .. } = op
             && i64::try_from(offset).is_err()
@@ -160,9 +160,13 @@ impl Driver {
         // Whatever its owner did while it was asked for its memory: the operation begins now.
         slot.set_standing(plain(op.kind(), bits));
         slot.fd.set(op.fd().map_or(NIL, |fd| fd.index));
+        if let Op::Send { .. } = op {
+            // By a try before this.
+            slot.progress.set(sent);
+        }
         let memory = match memory {
             Ok(memory) => memory,
-            Err(error) => return Err(self.refuse(slot, error)),
+            Err(no_room) => return Err(self.refuse(slot, no_room.error())),
         };
         let too_much = match op {
             Op::Send { all: true, .. } => memory.len > MAX_TRANSFER,
@@ -183,7 +187,7 @@ impl Driver {
         let Some(fd) = op.fd() else {
             core.counters().started(op.kind());
             self.start_own(slot, op);
-            return Ok(Begun { slot, id });
+            return Ok(Begun { slot, id, done: slot.state.get() == State::Done });
         };
         let entry = if is_open {
             // SAFETY: the caller says so.
@@ -210,14 +214,11 @@ impl Driver {
             }
             _ => {
                 entry.hold();
-                if let Op::Send { .. } = op {
-                    // By a try before this.
-                    slot.progress.set(sent);
-                }
-                self.room.start(core, slot, id, op, entry, memory);
+                let done = self.room.start(core, slot, id, op, entry, memory);
+                return Ok(Begun { slot, id, done });
             }
         }
-        Ok(Begun { slot, id })
+        Ok(Begun { slot, id, done: slot.state.get() == State::Done })
     }
 
     /// Refuses a submission whose payload is in its slot already.
@@ -230,7 +231,7 @@ impl Driver {
 
     /// The operations that no kernel needs to answer.
     fn start_own(&self, slot: &Slot, op: Op) {
-        let core = &**self.core;
+        let core = &*self.core;
         match op {
             Op::Timeout { deadline } => core.wheel.insert(&core.arena, slot, core.nanos(deadline)),
             Op::Wake => core.wakes.push(&core.arena, slot),
@@ -250,10 +251,12 @@ impl Driver {
     }
 }
 
-/// An operation that was accepted. It may have ended already.
+/// An operation that was accepted.
 struct Begun<'a> {
     slot: &'a Slot,
     id: OpId,
+    /// It has ended, and no tick tells of it, unless it was announced.
+    done: bool,
 }
 
 /// A slot whose payload is being placed: on a panic, or when the submission is refused, it is released.

@@ -21,12 +21,8 @@ impl Driver {
     /// The kernel refused to wait for a reason that trying again does not mend, or the call came from
     /// inside a tick's callback. Nothing in flight is lost.
     #[inline]
-    pub fn tick(
-        &self,
-        timeout: Option<Duration>,
-        mut on: impl FnMut(Completion),
-    ) -> io::Result<Tick> {
-        self.tick_with(timeout, &mut on)
+    pub fn tick(&self, timeout: Option<Duration>, on: impl FnMut(Completion)) -> io::Result<Tick> {
+        self.tick_with(timeout, on)
     }
 
     /// [`Driver::tick`] for one that implements [`OnCompletion`] itself.
@@ -34,11 +30,7 @@ impl Driver {
     /// # Errors
     /// As for [`Driver::tick`].
     #[inline]
-    pub fn tick_with(
-        &self,
-        timeout: Option<Duration>,
-        on: &mut impl OnCompletion,
-    ) -> io::Result<Tick> {
+    pub fn tick_with(&self, timeout: Option<Duration>, on: impl OnCompletion) -> io::Result<Tick> {
         if self.ticking.replace(true) {
             return Err(io::Error::new(
                 io::ErrorKind::Deadlock,
@@ -46,7 +38,7 @@ impl Driver {
             ));
         }
         let ticking = Ticking { driver: self };
-        let core = &**self.core;
+        let core = &*self.core;
         core.counters().ticks.add(1);
         let mut on = Telling { driver: self, told: 0, on };
         if core.ready.len() > 0 {
@@ -85,7 +77,7 @@ impl Driver {
 
     #[inline(always)]
     fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
-        let core = &**self.core;
+        let core = &*self.core;
         let may_sleep = || core.shared.latch.try_sleep() || mutant!("sleeps-without-latch");
         let timeout = if timeout == Some(Duration::ZERO) || !may_sleep() {
             Some(Duration::ZERO)
@@ -110,7 +102,7 @@ impl Driver {
 
     #[cold]
     fn deliver_ready(&self, on: &mut dyn OnCompletion) {
-        let core = &**self.core;
+        let core = &*self.core;
         for _ in 0..core.ready.len() {
             let Some(id) = core.ready.pop() else { break };
             // Taken or abandoned meanwhile: nobody waits to be told.
@@ -134,7 +126,7 @@ impl Driver {
 
     /// Buffers have come back: as many receives as there are buffers may try again.
     fn restart_stalled(&self) {
-        let core = &**self.core;
+        let core = &*self.core;
         if core.stalled.is_empty() || mutant!("stall-not-restarted") {
             return;
         }
@@ -145,7 +137,7 @@ impl Driver {
     }
 
     fn until_next_timer(&self, timeout: Option<Duration>) -> Option<Duration> {
-        let core = &**self.core;
+        let core = &*self.core;
         if timeout == Some(Duration::ZERO) || core.wheel.is_empty() {
             return timeout;
         }
@@ -160,7 +152,7 @@ impl Driver {
     }
 
     fn fire_timers(&self, on: &mut dyn OnCompletion) {
-        let core = &**self.core;
+        let core = &*self.core;
         core.wheel.advance(&core.arena, core.nanos(calls::now()), |slot| {
             core.counters().timers_fired.add(1);
             core.finish_now(slot, 0, on);
@@ -170,7 +162,7 @@ impl Driver {
     /// What other threads have left: results of the blocking pool, and the wake itself.
     #[cold]
     fn come_home(&self, on: &mut dyn OnCompletion) {
-        let core = &**self.core;
+        let core = &*self.core;
         // SAFETY: one thread, and not inside another tick: nobody else holds the queue, and the reference
         // ends before user code runs.
         core.replies.drain(unsafe { &mut *self.replies.get() });
@@ -199,7 +191,7 @@ impl Driver {
 struct Telling<'a, T> {
     driver: &'a Driver,
     told: usize,
-    on: &'a mut T,
+    on: T,
 }
 
 impl<T: OnCompletion> OnCompletion for Telling<'_, T> {

@@ -197,7 +197,7 @@ fn several_buffers_are_sent_in_order_and_those_past_the_limit_are_left() {
 fn an_accept_that_failed_looks_at_no_address() {
     let (driver, kernel) = driver();
     let fd = attach(&driver);
-    for result in [-libc::ECONNABORTED, -ECANCELED, 0] {
+    for result in [-crate::errno::ECONNABORTED, -ECANCELED, 0] {
         let key = driver.submit(Submission::accept(fd), Token::NONE).unwrap();
         kernel.complete(key.id().user_data(), result);
         tick(&driver);
@@ -351,10 +351,10 @@ fn receives_without_a_buffer_wait_in_order_and_one_that_is_given_up_leaves_the_q
     let pooled = |fd| driver.submit(Submission::recv_pooled(fd), Token::NONE).unwrap();
     let (a, b, c, d) = (pooled(fd), pooled(fd), pooled(other), pooled(fd));
     for key in [&a, &b, &c, &d] {
-        kernel.complete(key.id().user_data(), -libc::ENOBUFS);
+        kernel.complete(key.id().user_data(), -crate::errno::ENOBUFS);
     }
     let multi = driver.submit(Submission::recv_multi(fd), Token::NONE).unwrap();
-    kernel.complete(multi.id().user_data(), -libc::ENOBUFS);
+    kernel.complete(multi.id().user_data(), -crate::errno::ENOBUFS);
     assert_eq!(tick(&driver), []);
     assert_eq!(driver.counters().snapshot().stalls, 5);
     assert_eq!(kernel.held().len(), 1, "the holder; the others wait with the driver");

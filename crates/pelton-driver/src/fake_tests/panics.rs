@@ -38,12 +38,12 @@ fn a_buffer_that_panics_when_it_is_asked_once_more_ends_its_operation() {
     let orphan = census.plain(8).asked(|| {}).asked(on_purpose);
     let orphan = driver.submit(Submission::recv(fd, orphan), Token::NONE).unwrap();
     let orphan_id = orphan.id().user_data();
-    kernel.complete(key.id().user_data(), -libc::EAGAIN);
+    kernel.complete(key.id().user_data(), -crate::errno::EAGAIN);
     assert!(panics(|| drop(tick(&driver))));
     assert_eq!(tick(&driver).len(), 1);
     assert_eq!(error_of(driver.take(key).unwrap().0), ECANCELED);
     driver.abandon(orphan);
-    kernel.complete(orphan_id, -libc::EAGAIN);
+    kernel.complete(orphan_id, -crate::errno::EAGAIN);
     assert!(panics(|| drop(tick(&driver))));
     assert_eq!((census.alive(), driver.operations()), (0, 0));
 }

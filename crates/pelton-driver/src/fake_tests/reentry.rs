@@ -110,7 +110,7 @@ fn a_buffer_may_submit_and_close_when_it_is_submitted_itself() {
         driver.tick(Some(Duration::ZERO), |_| {}).unwrap();
     });
     let refused = driver.submit(Submission::recv(fd, buf), Token::NONE).unwrap_err();
-    assert_eq!(refused.error.raw_os_error(), Some(libc::EBADF));
+    assert_eq!(refused.error.raw_os_error(), Some(crate::errno::EBADF));
     assert_eq!((census.alive(), driver.operations()), (2, 1));
     drop(refused);
     kernel.obey();
@@ -144,7 +144,7 @@ fn asked_again<R: 'static>(
         (key.id(), Received::Recv(key))
     };
     *mine.borrow_mut() = Some(key);
-    kernel.complete(id.user_data(), -libc::EAGAIN);
+    kernel.complete(id.user_data(), -crate::errno::EAGAIN);
     let mut told = 0;
     for _ in 0..4 {
         told += tick(&driver).len();

@@ -128,10 +128,10 @@ fn kernel_acts(world: &World, random: &mut Random, history: &History) {
         Kind::Recv | Kind::ReadAt | Kind::RecvVectored if n > 10 => {
             kernel.fill(id, &[b'd'; 30][..n as usize]);
         }
-        Kind::Recv | Kind::Send if n > 5 => kernel.complete(id, -libc::EAGAIN),
+        Kind::Recv | Kind::Send if n > 5 => kernel.complete(id, -crate::errno::EAGAIN),
         Kind::Recv | Kind::ReadAt | Kind::RecvVectored => kernel.complete(id, n),
         Kind::RecvMulti if n > 8 => kernel.complete_more(id, n),
-        Kind::RecvPooled | Kind::RecvMulti if n > 4 => kernel.complete(id, -libc::ENOBUFS),
+        Kind::RecvPooled | Kind::RecvMulti if n > 4 => kernel.complete(id, -crate::errno::ENOBUFS),
         Kind::RecvPooled | Kind::RecvMulti => kernel.complete(id, n),
         Kind::Accept if n > 20 => kernel.connect(id, descriptor(), false),
         Kind::Send | Kind::WriteAt => kernel.complete(id, n.min(8)),

@@ -20,6 +20,10 @@ const fn loom(
     Mutant { name, origin, does, breaks, finder: Finder::Loom }
 }
 
+const fn scripts(name: &'static str, does: &'static str, breaks: &'static str) -> Mutant {
+    Mutant { name, origin: "own", does, breaks, finder: Finder::Scripts }
+}
+
 pub(super) const MUTANTS: &[Mutant] = &[
     sim(
         "ioxide-92",
@@ -386,5 +390,20 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "own",
         "A notification that failed is owed by nobody.",
         "The next wake makes up for one that failed.",
+    ),
+    scripts(
+        "cancel-forgets",
+        "A room says that a send was cancelled, and not how much of it went.",
+        "What an operation has done is told, however it ends.",
+    ),
+    scripts(
+        "sim-end-before-data",
+        "The simulated system tells the end of a stream before the last of its bytes.",
+        "A simulated system does what a real one may do.",
+    ),
+    scripts(
+        "sim-read-beyond",
+        "A simulated read of a file brings zeroes behind its end.",
+        "A simulated system does what a real one may do.",
     ),
 ];

@@ -8,7 +8,7 @@ use std::io;
 use std::net::SocketAddr;
 
 use super::held::{Held, no_memory};
-use super::{Memory, Payload, Sealed, VTable, no_room, outcome};
+use super::{Memory, NoRoom, Payload, Sealed, VTable, outcome};
 use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::core::Core;
 use crate::message::{Control, Received};
@@ -61,13 +61,13 @@ impl<B: IoBufMut> Sealed for ReceivingFrom<B> {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         let buf = put(core, slot, self.0);
         // SAFETY: nobody else can reach the owner.
         let mut spare = unsafe { &mut *buf }.spare();
         let memory = Memory { ptr: spare.as_mut_ptr(), len: spare.len() }.clamped();
         block(core, slot).push_part(memory.ptr, memory.len);
-        if memory.len == 0 { Err(no_room()) } else { Ok(Memory::NONE) }
+        if memory.len == 0 { Err(NoRoom::Empty) } else { Ok(Memory::NONE) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -100,7 +100,7 @@ impl<B: IoBuf> Sealed for SendingTo<B> {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         let SendingTo(buf, to) = self;
         let buf = put(core, slot, buf);
         let block = block(core, slot);
@@ -134,14 +134,14 @@ impl<V: IoVectoredMut> Sealed for ReceivingMessage<V> {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         let ReceivingMessage(bufs, control) = self;
         let bufs = put(core, slot, bufs);
         let block = block(core, slot);
         block.set_control(control);
         // SAFETY: nobody else can reach the owner.
         unsafe { &mut *bufs }.each_spare(|mut part| block.push_part(part.as_mut_ptr(), part.len()));
-        if block.bytes() == 0 { Err(no_room()) } else { Ok(Memory::NONE) }
+        if block.bytes() == 0 { Err(NoRoom::Empty) } else { Ok(Memory::NONE) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -186,7 +186,7 @@ impl<V: IoVectored> Sealed for SendingMessage<V> {
 
     const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> io::Result<Memory> {
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         let SendingMessage(bufs, to, control) = self;
         let bufs = put(core, slot, bufs);
         let block = block(core, slot);
@@ -201,7 +201,7 @@ impl<V: IoVectored> Sealed for SendingMessage<V> {
             parts += 1;
             block.push_part(part.as_ptr().cast_mut(), part.len());
         });
-        if parts > MAX_PARTS { Err(too_many_parts()) } else { Ok(Memory::NONE) }
+        if parts > MAX_PARTS { Err(NoRoom::Parts) } else { Ok(Memory::NONE) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -220,12 +220,4 @@ impl<V: IoVectored> Sealed for SendingMessage<V> {
         // SAFETY: as for `ReceivingFrom`.
         (outcome(slot), unsafe { Held::take_last(slot) }, control)
     }
-}
-
-#[cold]
-fn too_many_parts() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidInput,
-        "a datagram is sent from at most 64 buffers (`MAX_PARTS`): put some of them together",
-    )
 }

@@ -4,7 +4,7 @@
 use std::io;
 
 use super::held::Held;
-use super::{Memory, Payload, Sealed, VTable, outcome};
+use super::{Memory, NoRoom, Payload, Sealed, VTable, outcome};
 use crate::core::Core;
 use crate::seam::{RawEntry, Ready};
 use crate::slot::Slot;
@@ -82,7 +82,7 @@ impl<T: 'static> OwnBody<T> {
 impl<T: 'static> Sealed for Own<T> {
     type Outcome = (io::Result<usize>, T);
 
-    fn place(self, _: &Core, _: &Slot) -> io::Result<Memory> {
+    fn place(self, _: &Core, _: &Slot) -> Result<Memory, NoRoom> {
         unreachable!("an operation of one's own is prepared")
     }
 

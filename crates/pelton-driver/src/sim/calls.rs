@@ -54,6 +54,9 @@ pub(crate) struct OpenFlags {
     pub(crate) truncate: bool,
 }
 
+/// How often a wait looks again at what its looking has brought about.
+const MOST_ROUNDS: u32 = 64;
+
 /// The seed of the world that is entered where a driver asks for the simulator and no test has made one.
 const SEED_VARIABLE: &str = "PELTON_SIM_SEED";
 
@@ -373,20 +376,28 @@ pub(crate) unsafe fn recvmsg(fd: RawDescriptor, header: *mut MessageHeader) -> i
 pub(crate) unsafe fn sendmsg(fd: RawDescriptor, header: *const MessageHeader) -> i32 {
     // SAFETY: by the caller.
     let parts = unsafe { parts(header) };
-    let mut all = Vec::new();
-    for part in parts.iter().filter(|part| part.iov_len > 0) {
-        // SAFETY: by the caller.
-        let bytes = unsafe { std::slice::from_raw_parts(part.iov_base.cast::<u8>(), part.iov_len) };
-        all.extend_from_slice(bytes);
-    }
+    let len = parts.iter().map(|part| part.iov_len).sum();
+    let taken = |n: usize| {
+        let mut bytes = Vec::with_capacity(n);
+        for part in parts {
+            let here = part.iov_len.min(n - bytes.len());
+            if here > 0 {
+                let start = part.iov_base.cast::<u8>();
+                // SAFETY: by the caller the part is valid for reads, and this is inside of it.
+                bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(start, here) });
+            }
+        }
+        bytes
+    };
     tried(fd, |state, file| {
         if state.datagram(file).is_some() {
             // SAFETY: by the caller.
-            return unsafe { state.send_message(file, header, all) }.unwrap_or(-libc::EBADF);
+            let sent = unsafe { state.send_message(file, header, taken(len)) };
+            return sent.unwrap_or(-libc::EBADF);
         }
-        match state.may_send(file, all.len()) {
+        match state.may_send(file, len) {
             Ok(n) => {
-                state.send_taken(file, all[..n].to_vec());
+                state.send_taken(file, taken(n));
                 n as i32
             }
             Err(error) => error,
@@ -507,7 +518,7 @@ pub(crate) fn eventfd() -> i32 {
     call(|state| {
         let of = state.current_proc;
         let file = state.new_file(Kind::Event { count: 0, of }, true);
-        state.new_fd(file)
+        state.driver_fd(file, "a wake source")
     })
 }
 
@@ -530,7 +541,7 @@ pub(crate) fn is_here(fd: RawDescriptor) -> bool {
 pub(crate) fn epoll_create() -> i32 {
     call(|state| {
         let file = state.epoll_create();
-        state.new_fd(file)
+        state.driver_fd(file, "an epoll instance")
     })
 }
 
@@ -600,7 +611,8 @@ pub(crate) fn ring_setup(
 ) -> Result<RawDescriptor, Errno> {
     here(|state| {
         let file = state.ring_setup(entries, params)?;
-        Ok(state.new_fd(file))
+        let fd = state.driver_fd(file, "a ring");
+        if fd < 0 { Err(Errno::from_raw_os_error(-fd)) } else { Ok(fd) }
     })
     .unwrap_or(Err(Errno::NOSYS))
 }
@@ -639,7 +651,11 @@ pub(crate) unsafe fn ring_enter(
     }
     let answer = |errno| if taken > 0 { Ok(taken) } else { Err(errno) };
     let there = |state: &mut State| {
-        if state.has_work(id) {
+        // Work may spill into the overflow again, which a wait of the kernel's brings over before it sleeps.
+        for _ in 0..MOST_ROUNDS {
+            if !state.has_work(id) || state.completions(id) >= wait {
+                break;
+            }
             let _ = state.enter_begin(id, 0, true);
         }
         state.completions(id)

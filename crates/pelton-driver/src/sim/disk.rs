@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use super::calls::OpenFlags;
 use super::fault::Fault;
 use super::file::{File, FileId, Kind};
+use super::sparse::{LONGEST, Sparse};
 use super::state::{HostId, State};
 
 const SECTOR: usize = 512;
@@ -23,13 +24,13 @@ pub(super) struct Disk {
 
 #[derive(Default)]
 struct Inode {
-    cached: Vec<u8>,
-    durable: Vec<u8>,
+    cached: Sparse,
+    durable: Sparse,
     pending: Vec<Pending>,
 }
 
 enum Pending {
-    Write { offset: usize, bytes: Vec<u8> },
+    Write { offset: u64, bytes: Vec<u8> },
     Truncate,
 }
 
@@ -43,14 +44,6 @@ impl DiskFile {
     pub(super) fn inode(&self) -> usize {
         self.inode
     }
-}
-
-fn put(into: &mut Vec<u8>, offset: usize, bytes: &[u8]) {
-    let end = offset + bytes.len();
-    if into.len() < end {
-        into.resize(end, 0);
-    }
-    into[offset..end].copy_from_slice(bytes);
 }
 
 impl State {
@@ -121,10 +114,10 @@ impl State {
             self.tell_file(Fault::IoError, host, inode, "EIO at a read of");
             return Err(-libc::EIO);
         }
-        let cached = &self.host(host).disk.inodes[inode].cached;
-        let start = usize::try_from(offset).unwrap_or(usize::MAX).min(cached.len());
-        let end = start.saturating_add(len).min(cached.len());
-        let mut bytes = cached[start..end].to_vec();
+        if i64::try_from(offset).is_err() {
+            return Err(-libc::EINVAL);
+        }
+        let mut bytes = self.host(host).disk.inodes[inode].cached.read(offset, len);
         if bytes.len() > 1 && self.fault(Fault::ShortFile, who, String::new) {
             let n = 1 + self.choose("short-file to", who, bytes.len() as u64 - 1) as usize;
             let story = format!("{n} bytes instead of {} at a read of", bytes.len());
@@ -158,13 +151,17 @@ impl State {
             let story = format!("{n} bytes instead of {} at a write to", bytes.len());
             self.tell_file(Fault::ShortFile, host, inode, &story);
         }
-        let Ok(offset) = usize::try_from(offset) else { return -libc::EFBIG };
-        // As much as a test may want, and no more than a machine that runs it has.
-        if offset.saturating_add(n) > 1 << 30 {
+        if i64::try_from(offset).is_err() {
+            return -libc::EINVAL;
+        }
+        if n > 0 && offset >= LONGEST {
             return -libc::EFBIG;
         }
+        // Up to the limit, where it is in the middle.
+        let left = usize::try_from(LONGEST.saturating_sub(offset)).unwrap_or(usize::MAX);
+        n = n.min(left);
         let inode = &mut self.host_mut(host).disk.inodes[inode];
-        put(&mut inode.cached, offset, &bytes[..n]);
+        inode.cached.write(offset, &bytes[..n]);
         inode.pending.push(Pending::Write { offset, bytes: bytes[..n].to_vec() });
         n as i32
     }
@@ -215,7 +212,7 @@ impl State {
                 let sectors = bytes.len().div_ceil(SECTOR) as u64;
                 let torn = self.choose("crash tears at", number as u64, sectors) as usize * SECTOR;
                 let n = if kept == 1 { bytes.len() } else { torn };
-                put(&mut self.host_mut(host).disk.inodes[number].durable, *offset, &bytes[..n]);
+                self.host_mut(host).disk.inodes[number].durable.write(*offset, &bytes[..n]);
             }
             let inode = &mut self.host_mut(host).disk.inodes[number];
             inode.cached.clone_from(&inode.durable);

@@ -45,7 +45,7 @@ faults! {
     Reset = "reset",
     /// A connection dies without a word: `ETIMEDOUT`, later.
     Silence = "silence",
-    /// The way to a host is lost: `EHOSTUNREACH`.
+    /// There is no way to a host when it is connected to: `EHOSTUNREACH`.
     Unreachable = "unreachable",
     /// An accept fails with `EMFILE`, `ENFILE` or `ENOMEM`.
     AcceptRunsOut = "accept-runs-out",
@@ -95,6 +95,11 @@ faults! {
     RingRefused = "ring-refused",
     /// A descriptor number is refused: `EMFILE`, `ENFILE`.
     NoDescriptor = "no-descriptor",
+    /// The way between two hosts is lost while they are connected: `EHOSTUNREACH` or `ENETUNREACH`, later.
+    WayLost = "way-lost",
+    /// A descriptor that a driver itself needs is refused when it is made, that of its ring, its epoll instance
+    /// or its wake source: `EMFILE`, `ENFILE` or `ENOMEM`.
+    NoDriver = "no-driver",
 }
 
 impl Fault {
@@ -114,6 +119,8 @@ impl Fault {
                 | DatagramTwice
                 | DatagramOvertakes
                 | NoDescriptor
+                | WayLost
+                | NoDriver
         )
     }
 }

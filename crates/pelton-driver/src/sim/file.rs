@@ -126,6 +126,23 @@ impl State {
         self.new_fd(file)
     }
 
+    /// [`State::new_fd`] for a file that a driver runs on, which may be refused.
+    pub(super) fn driver_fd(&mut self, file: FileId, what: &str) -> i32 {
+        let host = self.current_host;
+        let who = host.0.into();
+        if !self.fault(Fault::NoDriver, who, String::new) {
+            return self.new_fd(file);
+        }
+        let errors = [(libc::EMFILE, "EMFILE"), (libc::ENFILE, "ENFILE"), (libc::ENOMEM, "ENOMEM")];
+        let (error, name) = errors[self.choose("no-driver as", who, 3) as usize];
+        self.tell(Fault::NoDriver.name(), who, |state| {
+            format!("{} was refused {what}: {name}", state.host_name(host))
+        });
+        self.hold(file);
+        self.let_go(file);
+        -error
+    }
+
     pub(super) fn close_fd(&mut self, fd: RawDescriptor) -> i32 {
         let Some(file) = self.of_fd(fd) else { return -libc::EBADF };
         let index = (fd - FIRST) % PER_WORLD;

@@ -30,7 +30,7 @@ pub(super) struct Asked {
 pub(super) struct Message {
     pub(super) bytes: Vec<u8>,
     from: Option<SocketAddr>,
-    control: Vec<(i32, i32, Vec<u8>)>,
+    control: Vec<((i32, i32), Vec<u8>)>,
 }
 
 impl Message {
@@ -41,14 +41,14 @@ impl Message {
             messages.push(control::arrived(arrived.to, INTERFACE));
         }
         if wants.hop_limit {
-            let (level, kind, data) = control::set_hop_limit(v6, arrived.hops);
-            messages.push((level, kind, data.to_vec()));
+            let (kind, data) = control::set_hop_limit(v6, arrived.hops);
+            messages.push((kind, data.to_vec()));
         }
         if wants.traffic_class {
             // As Linux has it: one byte for the old protocol, an `int` for the new one.
-            let (level, kind, data) = control::set_traffic_class(v6, arrived.class);
+            let (kind, data) = control::set_traffic_class(v6, arrived.class);
             let data = if v6 { data.to_vec() } else { vec![arrived.class] };
-            messages.push((level, kind, data));
+            messages.push((kind, data));
         }
         Message { bytes: arrived.bytes, from: Some(arrived.from), control: messages }
     }
@@ -78,7 +78,7 @@ impl Message {
             // SAFETY: rooms have a whole storage there.
             end.address_len = unsafe { write_address(&from, name.cast::<AddressStorage>()) };
         }
-        for (level, kind, data) in &self.control {
+        for ((level, kind), data) in &self.control {
             let next = end.control_len + control::space(data.len());
             if next > room {
                 end.control_truncated = true;

@@ -32,6 +32,7 @@ mod message;
 mod ring;
 mod seal;
 mod shrink;
+mod sparse;
 mod state;
 mod stream;
 mod words;

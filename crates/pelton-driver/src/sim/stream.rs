@@ -220,8 +220,7 @@ impl State {
         if stream.local.is_some() || stream.phase != Phase::Fresh {
             return -libc::EINVAL;
         }
-        let shares = stream.options.reuse_port;
-        if self.port_is_taken(host, address.port(), shares) {
+        if self.is_taken(id, host, address, stream.options) {
             return -libc::EADDRINUSE;
         }
         if let Some(stream) = self.stream_mut(id) {
@@ -230,12 +229,28 @@ impl State {
         0
     }
 
-    fn port_is_taken(&self, host: HostId, port: u16, shares: bool) -> bool {
-        self.listeners.get(&(host, port)).is_some_and(|others| {
-            others.iter().any(|other| match self.file(*other).map(|file| &file.kind) {
-                Some(Kind::Listener(listener)) => !(shares && listener.options.reuse_port),
-                _ => false,
-            })
+    /// Whether another socket of the host has an address that is this one, or a part of it, or has it as a part.
+    /// Two may share one where both have said so: always with `SO_REUSEPORT`, and with `SO_REUSEADDR` as long as
+    /// the other does not listen.
+    fn is_taken(&self, own: FileId, host: HostId, address: SocketAddr, options: Options) -> bool {
+        let shares = |other: &Options, listens: bool| {
+            (options.reuse_port && other.reuse_port)
+                || (options.reuse_address && other.reuse_address && !listens)
+        };
+        let files = self.files.iter().enumerate();
+        files.filter_map(|(at, slot)| Some((at, slot.file.as_ref()?))).any(|(at, file)| {
+            if file.host != host || at as u32 == own.index {
+                return false;
+            }
+            let (other, free) = match &file.kind {
+                Kind::Listener(other) => (other.address, shares(&other.options, true)),
+                Kind::Stream(other) if other.phase == Phase::Fresh => match other.local {
+                    Some(local) => (local, shares(&other.options, false)),
+                    None => return false,
+                },
+                _ => return false,
+            };
+            !free && other.port() == address.port() && overlap(other.ip(), address.ip())
         })
     }
 
@@ -256,7 +271,7 @@ impl State {
             Some(address) => address,
             None => SocketAddr::from((Ipv4Addr::UNSPECIFIED, self.ephemeral_port(host))),
         };
-        if self.port_is_taken(host, address.port(), options.reuse_port) {
+        if self.is_taken(id, host, address, options) {
             return -libc::EADDRINUSE;
         }
         let backlog = backlog.clamp(1, 4096) as usize;
@@ -478,7 +493,8 @@ impl State {
                 None => Err(-libc::EBADF),
             };
         };
-        if stream.inbox.is_empty() {
+        let early = mutant!("sim-end-before-data") && stream.fin;
+        if stream.inbox.is_empty() || early {
             return match (stream.error.take(), stream.phase) {
                 (Some(error), _) => Err(-error),
                 (None, Phase::Connecting) => Err(-libc::EAGAIN),
@@ -501,7 +517,11 @@ impl State {
             });
         }
         let Some(stream) = self.stream_mut(id) else { return Err(-libc::EBADF) };
-        let bytes: Vec<u8> = stream.inbox.drain(..n).collect();
+        // By slices, which without optimisation is many times as fast as byte by byte.
+        let (front, back) = stream.inbox.as_slices();
+        let (front, back) = (&front[..n.min(front.len())], &back[..n.saturating_sub(front.len())]);
+        let bytes = [front, back].concat();
+        stream.inbox.drain(..n);
         let (peer, peer_host) = (stream.peer, stream.peer_host);
         let host = self.file(id).map_or(peer_host, |file| file.host);
         if let Some(peer) = peer
@@ -538,7 +558,8 @@ impl State {
         }
         // There is no network between the ends of a pair: that one is closed is known at once.
         let (unix, peer) = (stream.unix, stream.peer);
-        if unix && peer.is_none_or(|peer| self.file(peer).is_none()) {
+        // So is that it has said it will read no more.
+        if unix && peer.is_none_or(|peer| self.stream(peer).is_none_or(|peer| peer.shut_read)) {
             return Err(-libc::EPIPE);
         }
         let Some(stream) = self.stream(id) else { return Err(-libc::EBADF) };
@@ -595,12 +616,26 @@ impl State {
             self.tell(Fault::Silence.name(), connection, |state| {
                 format!("{} fell silent", state.connection_name(connection))
             });
-            for end in [id, peer] {
-                if let Some(stream) = self.stream_mut(end) {
-                    stream.muted = true;
-                }
-                self.plan(PATIENCE, Event::Dead(end, libc::ETIMEDOUT));
+            self.fall_silent([id, peer], libc::ETIMEDOUT);
+        }
+        if self.fault(Fault::WayLost, connection, String::new) {
+            let errors = [(libc::EHOSTUNREACH, "EHOSTUNREACH"), (libc::ENETUNREACH, "ENETUNREACH")];
+            let (error, name) = errors[self.choose("way-lost as", connection, 2) as usize];
+            self.tell(Fault::WayLost.name(), connection, |state| {
+                format!("{} lost its way: {name}", state.connection_name(connection))
+            });
+            self.fall_silent([id, peer], error);
+        }
+    }
+
+    /// Nothing passes between two ends any more. They hope, as TCP does, and then fail: with what routers have
+    /// said meanwhile, or that time is up.
+    fn fall_silent(&mut self, ends: [FileId; 2], error: i32) {
+        for end in ends {
+            if let Some(stream) = self.stream_mut(end) {
+                stream.muted = true;
             }
+            self.plan(PATIENCE, Event::Dead(end, error));
         }
     }
 
@@ -661,8 +696,12 @@ impl State {
             return;
         }
         let known = host.life == to_life;
-        let there = known && self.stream(to).is_some_and(|stream| !stream.muted);
-        if !there {
+        let there = if known { self.stream(to).map(|stream| stream.muted) } else { None };
+        if there == Some(true) {
+            // Nothing passes on this connection, a reset neither.
+            return;
+        }
+        if there.is_none() {
             // Nobody has this end any more. Data for it is answered with a reset.
             if let Content::Data(_) = content {
                 let trip = self.latency;
@@ -678,7 +717,13 @@ impl State {
         let Some(stream) = self.stream_mut(to) else { return };
         match content {
             Content::Data(bytes) => {
-                if stream.phase == Phase::Connected && !stream.shut_read {
+                // Also where this end has said that it will read no more: what is there is read before the end.
+                // Where it has said that it will not write either, TCP gives the connection up.
+                if stream.phase == Phase::Connected && stream.shut_read && stream.shut_write {
+                    self.dies(to, libc::ECONNRESET);
+                    let at = self.now + self.latency;
+                    self.send_over(to_host, from_host, at, Event::Dead(from, libc::ECONNRESET));
+                } else if stream.phase == Phase::Connected {
                     stream.inbox.extend(bytes);
                     self.wake_file(to, libc::POLLIN);
                 } else if let Some(sender) = self.stream_mut(from) {
@@ -733,6 +778,14 @@ impl State {
         let at = stream.arrives.max(self.now + self.trip(stream.connection, host, to_host));
         self.send_over(host, to_host, at, Event::Segment(peer, segment));
     }
+}
+
+/// Whether one address is the other, or every address of a family that the other is of. That of every IPv6 address
+/// is every IPv4 address too.
+fn overlap(one: IpAddr, other: IpAddr) -> bool {
+    let covers =
+        |all: IpAddr, some: IpAddr| all.is_unspecified() && (all.is_ipv6() || some.is_ipv4());
+    one == other || covers(one, other) || covers(other, one)
 }
 
 /// Whether a listener on one address is reached through another. That of every IPv6 address hears IPv4 too, and

@@ -214,6 +214,11 @@ impl World {
 
     // Hosts.
 
+    /// The host that a world has from the beginning.
+    pub fn localhost(&self) -> HostId {
+        HostId(0)
+    }
+
     /// Adds a host with a name and an address.
     pub fn add_host(&self, name: &str, address: IpAddr) -> HostId {
         self.with(|state| state.add_host(name, vec![address]))

@@ -5,6 +5,7 @@ use std::net::Shutdown;
 
 use super::calls;
 use super::descriptor::{OwnedDescriptor, own};
+use super::unix::native::POLL_IN;
 use super::unix::{
     AddressLength, AddressStorage, RawDescriptor, borrow, check, errno, receive_flags,
 };
@@ -172,7 +173,8 @@ pub(crate) fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
 
 #[inline]
 fn recv_pooled(core: &Core, slot: &Slot, raw: RawDescriptor, multi: bool) -> Attempt {
-    let Some((buffer, ptr, room)) = core.pool.pick() else { return Attempt::NoBuffer };
+    let Some(buffer) = core.pool.pick() else { return Attempt::NoBuffer };
+    let (ptr, room) = buffer.rest();
     let result = recv(raw, ptr, room as usize);
     if result <= 0 {
         return Attempt::Done(result);
@@ -326,7 +328,7 @@ pub(crate) fn interest_arg(interest: Interest) -> u32 {
 
 /// The system's bits for the parameter of a poll.
 pub(crate) fn poll_events(arg: u32) -> i16 {
-    if arg == 0 { libc::POLLIN | libc::POLLRDHUP } else { libc::POLLOUT }
+    if arg == 0 { POLL_IN } else { libc::POLLOUT }
 }
 
 /// The system's number for a direction to shut down.

@@ -4,22 +4,26 @@
 //! The two are told apart by the number. Without the feature there is nothing to tell apart, and nothing
 //! here costs an instruction. Results are as completions carry them: 0 and more, or a negated `errno`.
 
-use std::ffi::c_void;
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
-use std::time::{Duration, Instant, SystemTime};
-
-use rustix::io::Errno;
-use rustix::io_uring::{IoringRegisterOp, io_uring_params, io_uring_register};
+use std::time::{Instant, SystemTime};
 
 use super::descriptor::OwnedDescriptor;
-use super::unix::{AddressLength, AddressStorage, MessageHeader, RawDescriptor, borrow, check};
+use super::unix::{
+    AddressLength, AddressStorage, MessageHeader, RawDescriptor, borrow, check, native,
+};
 use crate::config::Backend;
 use crate::message::Received;
 #[cfg(feature = "sim")]
 use crate::sim::calls as sim;
+
+#[cfg(target_os = "linux")]
+mod linux;
+
+#[cfg(target_os = "linux")]
+pub(in crate::sys) use linux::*;
 
 /// True for the number of a descriptor of a simulated system.
 #[inline(always)]
@@ -132,12 +136,14 @@ pub(super) unsafe fn close_quietly(raw: RawDescriptor) {
     drop(unsafe { OwnedFd::from_raw_fd(raw) });
 }
 
-/// Makes a descriptor that never blocks, if it is not one already. True when it had to.
+/// Makes a descriptor that never blocks, if it is not one already. True when it had to. Where a send cannot say
+/// that it raises no signal, that is said of the socket here.
 pub(crate) fn set_nonblocking(raw: RawDescriptor) -> io::Result<bool> {
     #[cfg(feature = "sim")]
     if sim::owns(raw) {
         return sim::set_nonblocking(raw).map_err(super::unix::error_of);
     }
+    native::without_signal(raw);
     // SAFETY: the caller has it open.
     super::unix::set_nonblocking(unsafe { borrow(raw) })
 }
@@ -187,8 +193,7 @@ pub(super) unsafe fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
     }
     // SAFETY: by the caller.
     let fd = unsafe { borrow(raw) };
-    let flags = rustix::net::SendFlags::DONTWAIT | rustix::net::SendFlags::NOSIGNAL;
-    match rustix::net::send(fd, bytes, flags) {
+    match rustix::net::send(fd, bytes, native::SEND) {
         Ok(n) => n.min(bytes.len()) as i32,
         Err(error) => -error.raw_os_error(),
     }
@@ -221,7 +226,7 @@ pub(super) unsafe fn sendmsg(raw: RawDescriptor, header: *const MessageHeader) -
         return unsafe { sim::sendmsg(raw, header) };
     }
     // SAFETY: by the caller.
-    check(unsafe { libc::sendmsg(raw, header, libc::MSG_DONTWAIT | libc::MSG_NOSIGNAL) })
+    check(unsafe { libc::sendmsg(raw, header, native::SEND.bits() as i32) })
 }
 
 /// `recvmsg` of one datagram, with these flags besides, which does not wait.
@@ -323,9 +328,8 @@ pub(super) unsafe fn accept(
         // SAFETY: by the caller.
         return unsafe { sim::accept(raw, address, len, true) };
     }
-    let flags = libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
     // SAFETY: by the caller.
-    check(unsafe { libc::accept4(raw, address.cast(), len, flags) as isize })
+    unsafe { native::accept4(raw, address, len) }
 }
 
 /// `connect`.
@@ -389,12 +393,8 @@ pub(super) unsafe fn pread_cached(
         // SAFETY: by the caller.
         return unsafe { sim::pread_cached(raw, ptr, len, offset) };
     }
-    let part = super::part(ptr, len);
-    let (low, high) = (offset as libc::c_ulong, (offset >> 32) as libc::c_ulong);
-    let (call, nowait) = (libc::SYS_preadv2, libc::RWF_NOWAIT);
-    // SAFETY: by the caller. The kernel takes the offset in two words, and on a 64-bit machine only the
-    // first of them.
-    check(unsafe { libc::syscall(call, raw, &raw const part, 1, low, high, nowait) as isize })
+    // SAFETY: by the caller.
+    unsafe { native::pread_cached(raw, ptr, len, offset) }
 }
 
 /// `pread`.
@@ -433,8 +433,7 @@ pub(super) fn fsync(raw: RawDescriptor, data_only: bool) -> i32 {
     if sim::owns(raw) {
         return sim::fsync(raw, data_only);
     }
-    // SAFETY: plain arguments.
-    check(unsafe { if data_only { libc::fdatasync(raw) } else { libc::fsync(raw) } } as isize)
+    native::fsync(raw, data_only)
 }
 
 /// Makes an edge on a simulated wake source, from any thread; none for a real one.
@@ -456,31 +455,6 @@ pub(super) fn wake_simulated(raw: RawDescriptor) -> Option<io::Result<()>> {
     None
 }
 
-/// `epoll_ctl`.
-pub(super) fn epoll_ctl(
-    epoll: RawDescriptor,
-    what: i32,
-    raw: RawDescriptor,
-    events: u32,
-    data: u64,
-) -> i32 {
-    #[cfg(feature = "sim")]
-    if sim::owns(epoll) {
-        return sim::epoll_ctl(epoll, what, raw, events, data);
-    }
-    let mut event = libc::epoll_event { events, u64: data };
-    // SAFETY: plain arguments; the kernel copies the event.
-    check(unsafe { libc::epoll_ctl(epoll, what, raw, &mut event) as isize })
-}
-
-/// A selector of this thread's simulated system.
-pub(super) fn epoll_create_simulated() -> io::Result<OwnedDescriptor> {
-    #[cfg(feature = "sim")]
-    return made(sim::epoll_create());
-    #[cfg(not(feature = "sim"))]
-    Err(io::ErrorKind::Unsupported.into())
-}
-
 /// A wake source of this thread's simulated system.
 pub(super) fn eventfd_simulated() -> io::Result<OwnedDescriptor> {
     #[cfg(feature = "sim")]
@@ -497,87 +471,4 @@ fn made(result: i32) -> io::Result<OwnedDescriptor> {
     }
     // SAFETY: it has just been made, and nobody else knows of it.
     Ok(unsafe { super::descriptor::own(result) })
-}
-
-/// `epoll_wait` on a simulated system; none on the real one.
-#[inline(always)]
-pub(super) fn epoll_wait_simulated(
-    epoll: RawDescriptor,
-    events: &mut [libc::epoll_event],
-    timeout: Option<Duration>,
-) -> Option<i32> {
-    #[cfg(feature = "sim")]
-    if sim::owns(epoll) {
-        return Some(sim::epoll_wait(epoll, events, timeout));
-    }
-    let _ = (epoll, events, timeout);
-    None
-}
-
-/// `io_uring_setup` on this thread's simulated system.
-pub(super) fn ring_setup_simulated(
-    entries: u32,
-    params: &mut io_uring_params,
-) -> Result<OwnedDescriptor, Errno> {
-    #[cfg(feature = "sim")]
-    // SAFETY: it has just been made, and nobody else knows of it.
-    return sim::ring_setup(entries, params).map(|raw| unsafe { super::descriptor::own(raw) });
-    #[cfg(not(feature = "sim"))]
-    {
-        let _ = (entries, params);
-        Err(Errno::NOSYS)
-    }
-}
-
-/// The memory of a simulated ring: that of both queues, and that of the submission entries. It lives as
-/// long as the ring's descriptor is open.
-pub(super) fn ring_memory_simulated(ring: RawDescriptor) -> Result<(*mut u8, *mut u8), Errno> {
-    #[cfg(feature = "sim")]
-    return sim::ring_memory(ring).ok_or(Errno::BADF);
-    #[cfg(not(feature = "sim"))]
-    {
-        let _ = ring;
-        Err(Errno::NOSYS)
-    }
-}
-
-/// `io_uring_enter` on a simulated system; none on the real one.
-///
-/// # Safety
-/// As for that: every staged entry is whole, and what it names is valid until its last completion.
-#[inline(always)]
-pub(super) unsafe fn ring_enter_simulated(
-    ring: RawDescriptor,
-    submit: u32,
-    wait: u32,
-    getevents: bool,
-    timeout: Option<Duration>,
-    min_wait: u32,
-) -> Option<Result<u32, Errno>> {
-    #[cfg(feature = "sim")]
-    if sim::owns(ring) {
-        // SAFETY: by the caller.
-        return Some(unsafe { sim::ring_enter(ring, submit, wait, getevents, timeout, min_wait) });
-    }
-    let _ = (ring, submit, wait, getevents, timeout, min_wait);
-    None
-}
-
-/// `io_uring_register`.
-///
-/// # Safety
-/// `ring` is open; `arg` is what `op` demands, and valid as long as `op` makes the kernel use it.
-pub(super) unsafe fn ring_register(
-    ring: RawDescriptor,
-    op: IoringRegisterOp,
-    arg: *mut c_void,
-    count: u32,
-) -> Result<u32, Errno> {
-    #[cfg(feature = "sim")]
-    if sim::owns(ring) {
-        // SAFETY: by the caller.
-        return unsafe { sim::ring_register(ring, op, arg, count) };
-    }
-    // SAFETY: by the caller.
-    unsafe { io_uring_register(borrow(ring), op, arg, count) }
 }

@@ -84,7 +84,15 @@ impl Epoll {
     }
 
     #[inline(always)]
-    pub(crate) fn start(&self, core: &Core, slot: &Slot, op: Op, entry: &Entry, memory: Memory) {
+    pub(crate) fn start(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        _: OpId,
+        op: Op,
+        entry: &Entry,
+        memory: Memory,
+    ) {
         match op {
             // The kinds that nearly all are, compiled into whoever submits them.
             Op::Recv { .. } | Op::RecvPooled { .. } => {

@@ -11,8 +11,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::unix::NO_DESCRIPTOR;
-use super::{OwnedDescriptor, Part, errno, part, part_base, part_len};
+use super::{NO_DESCRIPTOR, OwnedDescriptor, Part, errno, part, part_base, part_len};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -22,7 +21,7 @@ use crate::seam;
 use crate::slot::{OpId, Slot, State, bits};
 
 /// Something that the fake kernel was given.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 #[non_exhaustive]
 pub struct Held {
     /// The operation, by the number that a kernel would carry.
@@ -30,6 +29,16 @@ pub struct Held {
     /// What it is.
     pub kind: Kind,
     parts: Vec<Part>,
+}
+
+impl std::fmt::Debug for Held {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Held { user_data, kind, .. } = self;
+        f.debug_struct("Held")
+            .field("user_data", user_data)
+            .field("kind", kind)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Held {
@@ -217,7 +226,19 @@ impl Fake {
         Ok(())
     }
 
-    pub(crate) fn start(&self, core: &Core, slot: &Slot, _: Op, _: &Entry, memory: Memory) {
+    pub(crate) fn is_simulated(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn start(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        _: OpId,
+        _: Op,
+        _: &Entry,
+        memory: Memory,
+    ) {
         self.hold(core, slot, memory);
     }
 
@@ -372,10 +393,11 @@ impl Fake {
     }
 
     fn receive(&self, core: &Core, n: u32) -> crate::pool::Lease {
-        let (id, ptr, room) = core.pool.pick().expect("the test leaves a buffer free");
+        let buffer = core.pool.pick().expect("the test leaves a buffer free");
+        let (ptr, room) = buffer.rest();
         let n = n.min(room);
         // SAFETY: the unfilled rest of a buffer that is with this room.
         unsafe { ptr.write_bytes(0xAB, n as usize) };
-        core.pool.commit(id, n)
+        core.pool.commit(buffer, n)
     }
 }

@@ -26,54 +26,72 @@ use crate::descriptor::Entry;
 use crate::op::Op;
 use crate::payload::Memory;
 use crate::seam::Seam;
-use crate::slot::{OpId, Slot};
+use crate::slot::{OpId, Slot, State};
 
+mod absent;
+#[cfg(unix)]
 mod attempt;
+#[cfg(unix)]
 pub(crate) mod calls;
+mod choice;
+pub(crate) mod control;
+#[cfg(unix)]
 mod descriptor;
+#[cfg(target_os = "linux")]
 mod epoll;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) mod fake;
+#[cfg(unix)]
 pub(crate) mod file;
+#[cfg(windows)]
+mod iocp;
+#[cfg(unix)]
 pub(crate) mod socket;
+#[cfg(any(windows, test))]
+#[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
+mod status;
+#[cfg(unix)]
 mod unix;
+#[cfg(target_os = "linux")]
 pub(crate) mod uring;
+#[cfg(windows)]
+mod windows;
+
+#[cfg(unix)]
+use unix as system;
+#[cfg(windows)]
+use windows as system;
 
 #[cfg(feature = "sim")]
 use attempt::shutdown_arg;
-pub use descriptor::OwnedDescriptor;
-pub(crate) use descriptor::own;
-pub use unix::RawDescriptor;
+pub(crate) use choice::BufferRing;
 #[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
-pub(crate) use unix::end_message;
+pub(crate) use system::end_message;
 #[cfg(any(test, feature = "fake-kernel"))]
-pub(crate) use unix::part_base;
-pub(crate) use unix::{
-    AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, Part, WakeSource,
-    control, errno, message_end, message_header, name_message, part, part_len, part_skip,
-    socket_address, write_address,
+pub(crate) use system::part_base;
+#[cfg(test)]
+pub(crate) use system::{AddressFamily, FAMILY_AT};
+pub(crate) use system::{
+    AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
+    WakeSource, borrow_descriptor, cure, message_end, message_header, name_message, own, part,
+    part_len, part_skip, read_cached, received_descriptors, recv_now, send_now, socket_address,
+    write_address,
 };
+pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
+#[cfg(windows)]
+pub(crate) use windows::{calls, file, socket};
 
-pub(crate) use uring::bufring::BufRing as BufferRing;
-
-/// The kernel that a driver runs on.
+/// The kernel that a driver runs on. Those that this system has not got cannot be made.
 // One per driver, never moved after construction: the size of the largest does not matter.
 #[allow(clippy::large_enum_variant)]
+#[allow(dead_code, reason = "no system makes all of them")]
 pub(crate) enum Room {
-    Uring(uring::Uring),
-    Epoll(epoll::Epoll),
+    Uring(choice::Uring),
+    Epoll(choice::Epoll),
+    Kqueue(choice::Kqueue),
+    Iocp(choice::Iocp),
     #[cfg(any(test, feature = "fake-kernel"))]
     Fake(fake::Fake),
-}
-
-/// Receives what is there, or says `EAGAIN`. The descriptor is open.
-pub(crate) fn recv_now(raw: RawDescriptor, buf: &mut [u8]) -> i32 {
-    attempt::recv(raw, buf.as_mut_ptr(), buf.len())
-}
-
-/// Sends what there is room for, or says `EAGAIN`. The descriptor is open.
-pub(crate) fn send_now(raw: RawDescriptor, bytes: &[u8]) -> i32 {
-    attempt::send(raw, bytes)
 }
 
 /// What came of a try of an operation that has no slot yet.
@@ -91,6 +109,8 @@ macro_rules! in_room {
         match $room {
             Room::Uring($kernel) => $call,
             Room::Epoll($kernel) => $call,
+            Room::Kqueue($kernel) => $call,
+            Room::Iocp($kernel) => $call,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake($kernel) => $call,
         }
@@ -101,36 +121,7 @@ impl Room {
     /// The room that the settings ask for, or the best that works here and why a better one does not.
     pub(crate) fn choose(config: &Config) -> Result<(Room, Option<String>), Error> {
         let (wanted, simulated) = calls::placed(config.wanted()?);
-        match wanted {
-            Backend::IoUring => uring::Uring::new(config, simulated)
-                .map(|room| (Room::Uring(room), None))
-                .map_err(|reason| Error::Unsupported { backend: Backend::IoUring, reason }),
-            Backend::Epoll => Room::epoll(config, simulated, None),
-            #[cfg(feature = "sim")]
-            Backend::Sim => unreachable!("it is one of the others, on a simulated system"),
-            Backend::Auto => match uring::Uring::new(config, simulated) {
-                Ok(room) => Ok((Room::Uring(room), None)),
-                Err(reason) => {
-                    let reason = uring::setup::for_fallback(&reason);
-                    Room::epoll(config, simulated, Some(format!("{reason}; using epoll")))
-                }
-            },
-        }
-    }
-
-    fn epoll(
-        config: &Config,
-        simulated: bool,
-        fallback: Option<String>,
-    ) -> Result<(Room, Option<String>), Error> {
-        if config.batch_wait.is_zero() {
-            return Ok((Room::Epoll(epoll::Epoll::new(simulated)?), fallback));
-        }
-        let because = fallback.map_or(String::new(), |reason| format!(" ({reason})"));
-        Err(Error::Unsupported {
-            backend: Backend::Epoll,
-            reason: format!("`batch_wait` needs io_uring{because}: leave it at zero"),
-        })
+        choice::open(wanted, config, simulated)
     }
 
     pub(crate) fn backend(&self) -> Backend {
@@ -139,6 +130,8 @@ impl Room {
             room if room.is_simulated() => Backend::Sim,
             Room::Uring(_) => Backend::IoUring,
             Room::Epoll(_) => Backend::Epoll,
+            Room::Kqueue(_) => Backend::Kqueue,
+            Room::Iocp(_) => Backend::Iocp,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => Backend::Auto,
         }
@@ -146,33 +139,27 @@ impl Room {
 
     /// True when the room runs on a simulated system.
     pub(crate) fn is_simulated(&self) -> bool {
-        match self {
-            Room::Uring(uring) => uring.is_simulated(),
-            Room::Epoll(epoll) => epoll.is_simulated(),
-            #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(_) => false,
-        }
+        in_room!(self, kernel => kernel.is_simulated())
     }
 
     /// True when the room fills one pooled buffer with several receives.
     pub(crate) fn fills_buffers_piecewise(&self) -> bool {
         match self {
             Room::Uring(uring) => uring.fills_buffers_piecewise(),
-            Room::Epoll(_) => true,
-            #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(_) => true,
+            _ => true,
         }
     }
 
     /// True when descriptors must not block: readiness is tried, not waited for in the kernel.
     pub(crate) fn wants_nonblocking(&self) -> bool {
-        matches!(self, Room::Epoll(_))
+        self.tries_sends()
     }
 
     pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
         in_room!(self, kernel => kernel.prepare(core))
     }
 
+    /// True where the operation has ended already, and nobody is told of it.
     #[inline(always)]
     pub(crate) fn start(
         &self,
@@ -182,12 +169,30 @@ impl Room {
         op: Op,
         entry: &Entry,
         memory: Memory,
-    ) {
+    ) -> bool {
         match self {
-            Room::Uring(uring) => uring.start(core, slot, id, op, entry, memory),
-            Room::Epoll(epoll) => epoll.start(core, slot, op, entry, memory),
+            Room::Uring(uring) => {
+                uring.start(core, slot, id, op, entry, memory);
+                // Nothing ends before the kernel is entered, but for what says so itself.
+                false
+            }
+            Room::Epoll(epoll) => {
+                epoll.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Kqueue(kqueue) => {
+                kqueue.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
+            Room::Iocp(iocp) => {
+                iocp.start(core, slot, id, op, entry, memory);
+                slot.state.get() == State::Done
+            }
             #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(fake) => fake.start(core, slot, op, entry, memory),
+            Room::Fake(fake) => {
+                fake.start(core, slot, id, op, entry, memory);
+                false
+            }
         }
     }
 
@@ -195,17 +200,17 @@ impl Room {
     #[inline(always)]
     pub(crate) fn read_cached(&self, entry: &Entry, memory: Memory, offset: u64) -> Option<i32> {
         match self {
-            Room::Uring(_) | Room::Epoll(_) => attempt::read_cached(entry, memory, offset),
             // Its descriptors are nobody's.
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => None,
+            _ => read_cached(entry, memory, offset),
         }
     }
 
     /// True where [`Room::try_send`] is worth a call.
     #[inline(always)]
     pub(crate) fn tries_sends(&self) -> bool {
-        matches!(self, Room::Epoll(_))
+        matches!(self, Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_))
     }
 
     /// Sends on a descriptor that may be ready, for an operation that has not begun.
@@ -213,6 +218,8 @@ impl Room {
     pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
         match self {
             Room::Epoll(epoll) => epoll.try_send(core, entry, bytes, all),
+            Room::Kqueue(kqueue) => kqueue.try_send(core, entry, bytes, all),
+            Room::Iocp(iocp) => iocp.try_send(core, entry, bytes, all),
             _ => Try::Begun(0),
         }
     }
@@ -221,7 +228,9 @@ impl Room {
     pub(crate) fn seam(&self) -> Seam {
         match self {
             Room::Uring(_) => Seam::Ring,
-            Room::Epoll(_) => Seam::Readiness,
+            Room::Epoll(_) | Room::Kqueue(_) => Seam::Readiness,
+            // Until the room makes such calls.
+            Room::Iocp(_) => Seam::Readiness,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => Seam::Ring,
         }
@@ -230,7 +239,7 @@ impl Room {
     /// Where a call finds its `OVERLAPPED`, in a room that has such calls.
     pub(crate) fn overlapped(&self, _: &Slot) -> Option<NonNull<c_void>> {
         match self {
-            Room::Uring(_) | Room::Epoll(_) => None,
+            Room::Uring(_) | Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_) => None,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => None,
         }
@@ -252,6 +261,8 @@ impl Room {
     pub(crate) fn cancels_one_by_one(&self, entry: &Entry) -> bool {
         match self {
             Room::Uring(uring) => uring.cancels_one_by_one(entry),
+            // By its own packet's place: all on a handle would be its other owners' operations too.
+            Room::Iocp(_) => true,
             _ => false,
         }
     }
@@ -262,8 +273,11 @@ impl Room {
 
     /// A descriptor is given back to the user: nothing is in flight on it.
     pub(crate) fn forget(&self, core: &Core, entry: &Entry) {
-        if let Room::Epoll(epoll) = self {
-            epoll.forget(core, entry);
+        match self {
+            Room::Epoll(epoll) => epoll.forget(core, entry),
+            Room::Kqueue(kqueue) => kqueue.forget(core, entry),
+            Room::Iocp(iocp) => iocp.forget(core, entry),
+            _ => {}
         }
     }
 
@@ -294,9 +308,11 @@ impl Room {
 
     /// Before the room is dropped with nothing in flight, or leaked with something.
     pub(crate) fn retire(&self, core: &Core) {
-        if let Room::Uring(_) = self {
+        match self {
             // The buffers must be out of the kernel's ring before the pool's memory goes.
-            drop(core.pool.detach());
+            Room::Uring(_) => drop(core.pool.detach()),
+            Room::Iocp(iocp) => iocp.retire(core),
+            _ => {}
         }
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::descriptor::OwnedDescriptor;
+use super::unix::native::without_signal;
 use super::unix::{RawDescriptor, borrow};
 #[cfg(feature = "sim")]
 use super::{descriptor::own, unix::error_of};
@@ -89,7 +90,10 @@ pub(crate) fn stream_pair(wants: Wants) -> io::Result<(OwnedDescriptor, OwnedDes
         one.set_nonblocking(true)?;
         other.set_nonblocking(true)?;
     }
-    Ok((one.into(), other.into()))
+    let (one, other) = (OwnedDescriptor::from(one), OwnedDescriptor::from(other));
+    without_signal(one.as_raw());
+    without_signal(other.as_raw());
+    Ok((one, other))
 }
 
 fn socket(like: SocketAddr, kind: Type, protocol: Protocol, wants: Wants) -> io::Result<Socket> {

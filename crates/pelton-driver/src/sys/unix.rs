@@ -4,19 +4,33 @@ use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, SocketAddrV6};
 use std::os::fd::{BorrowedFd, RawFd};
 
-use super::calls;
-use super::descriptor::OwnedDescriptor;
+#[cfg_attr(target_os = "linux", path = "unix/linux.rs")]
+#[cfg_attr(target_vendor = "apple", path = "unix/apple.rs")]
+#[cfg_attr(not(any(target_os = "linux", target_vendor = "apple")), path = "unix/bsd.rs")]
+pub(crate) mod native;
+mod wake;
 
-pub(crate) mod control;
+pub(crate) use super::attempt::read_cached;
+pub use super::descriptor::OwnedDescriptor;
+pub(crate) use super::descriptor::own;
+pub(crate) use wake::WakeSource;
+
 pub(crate) mod datagram;
+pub(crate) mod messages;
 
 /// A descriptor as the system numbers it.
 pub type RawDescriptor = RawFd;
 
+/// A descriptor of the system's that somebody has open.
+pub type BorrowedDescriptor<'a> = BorrowedFd<'a>;
+
 pub(crate) const NO_DESCRIPTOR: RawDescriptor = -1;
 
 pub(crate) type AddressStorage = libc::sockaddr_storage;
+pub(crate) type AddressFamily = libc::sa_family_t;
 pub(crate) type AddressLength = libc::socklen_t;
+/// Where an address says what it is: behind its length, on systems where it has one.
+pub(crate) const FAMILY_AT: usize = std::mem::offset_of!(AddressStorage, ss_family);
 pub(crate) type MessageHeader = libc::msghdr;
 pub(crate) type Part = libc::iovec;
 
@@ -93,10 +107,29 @@ pub(crate) fn end_message(header: &mut MessageHeader, end: &MessageEnd) {
         | if end.control_truncated { libc::MSG_CTRUNC } else { 0 };
 }
 
+/// The descriptors in the messages that carry them, which the system has just made for whoever received those. Each
+/// message is looked at once.
+pub(crate) fn received_descriptors(messages: &[&[u8]]) -> Vec<OwnedDescriptor> {
+    let numbers = messages.iter().flat_map(|data| data.chunks_exact(4));
+    let numbers = numbers.filter_map(|number| Some(i32::from_ne_bytes(*number.first_chunk()?)));
+    // SAFETY: they are nobody else's: the system made them with the message, and this is called once for it.
+    numbers.map(|number| unsafe { own(number) }).collect()
+}
+
+/// Receives what is there, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn recv_now(raw: RawDescriptor, buf: &mut [u8]) -> i32 {
+    super::attempt::recv(raw, buf.as_mut_ptr(), buf.len())
+}
+
+/// Sends what there is room for, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn send_now(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    super::attempt::send(raw, bytes)
+}
+
 /// How a datagram is received: on a stream `MSG_TRUNC` would throw the bytes away, elsewhere it has the
 /// system tell how long the datagram was.
 pub(crate) fn receive_flags(stream: bool) -> i32 {
-    libc::MSG_CMSG_CLOEXEC | if stream { 0 } else { libc::MSG_TRUNC }
+    messages::RECEIVE | if stream { 0 } else { messages::WHOLE_LENGTH }
 }
 
 /// Writes an address in the system's form; returns its length.
@@ -125,13 +158,14 @@ pub(crate) unsafe fn socket_address(
     len: AddressLength,
 ) -> Option<SocketAddr> {
     let len = (len as usize).min(size_of::<AddressStorage>());
-    if len < size_of::<libc::sa_family_t>() {
+    if len < FAMILY_AT + size_of::<AddressFamily>() {
         return None;
     }
-    // SAFETY: the family comes first on Linux and is within `len`; each form is read only where its whole
-    // size is within `len`, and unaligned, because the storage is bytes to this function.
+    // SAFETY: the family is within `len`; each form is read only where its whole size is within `len`, and
+    // unaligned, because the storage is bytes to this function.
     unsafe {
-        let family = i32::from(storage.cast::<libc::sa_family_t>().read_unaligned());
+        let family = storage.cast::<u8>().add(FAMILY_AT).cast::<AddressFamily>();
+        let family = i32::from(family.read_unaligned());
         if family == libc::AF_INET && len >= size_of::<libc::sockaddr_in>() {
             let v4 = storage.cast::<libc::sockaddr_in>().read_unaligned();
             let ip = Ipv4Addr::from(u32::from_be(v4.sin_addr.s_addr));
@@ -154,6 +188,19 @@ pub(crate) unsafe fn socket_address(
 pub(crate) unsafe fn borrow(raw: RawDescriptor) -> BorrowedFd<'static> {
     // SAFETY: the caller says so. The lifetime is as short as the caller keeps the value.
     unsafe { BorrowedFd::borrow_raw(raw) }
+}
+
+pub(crate) use borrow as borrow_descriptor;
+
+/// What a descriptor's entry in the table keeps for a room of this system: nothing beyond what it has.
+pub(crate) struct OfRoom;
+
+impl OfRoom {
+    pub(crate) const fn new() -> OfRoom {
+        OfRoom
+    }
+
+    pub(crate) fn clear(&self) {}
 }
 
 /// Turns the return value of a call into a result as completions carry it: negative errors.
@@ -182,91 +229,30 @@ pub(crate) fn set_nonblocking(fd: BorrowedFd<'_>) -> io::Result<bool> {
     Ok(true)
 }
 
-/// The kernel object through which another thread breaks a driver's wait: an eventfd, or a pipe where
-/// there is none.
-///
-/// It is never read on the eventfd: both rooms watch for edges, and every write is one. (Reading an
-/// eventfd *through* the ring hung on one kernel, so the ring polls it.)
-#[derive(Debug)]
-pub(crate) struct WakeSource {
-    write: OwnedDescriptor,
-    /// The end to watch, where it is another one.
-    read: Option<OwnedDescriptor>,
-}
-
-impl WakeSource {
-    /// One of the system, or of this thread's simulated one.
-    pub(crate) fn new(simulated: bool) -> io::Result<WakeSource> {
-        if simulated {
-            return Ok(WakeSource { write: calls::eventfd_simulated()?, read: None });
+/// What helps where something of the system's has run out.
+pub(crate) fn cure(error: &io::Error) -> Option<&'static str> {
+    use rustix::io::Errno;
+    match Errno::from_io_error(error)? {
+        Errno::MFILE => Some(
+            "raise RLIMIT_NOFILE (`ulimit -n`, LimitNOFILE= of the systemd unit) or close some descriptors, \
+             and try again",
+        ),
+        Errno::NFILE => Some(
+            "the system's table of open files is full: raise fs.file-max with sysctl, or find out who holds \
+             the files (`lsof`), and try again",
+        ),
+        Errno::NOMEM => {
+            Some("raise the container's memory limit, or end something else, and try again")
         }
-        use rustix::event::{EventfdFlags, eventfd};
-        match eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK) {
-            Ok(write) => Ok(WakeSource { write: write.into(), read: None }),
-            Err(rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => WakeSource::pipe(),
-            Err(error) => Err(error.into()),
-        }
-    }
-
-    /// The fallback: a pipe, with its flags set at once where the system can, else afterwards.
-    pub(crate) fn pipe() -> io::Result<WakeSource> {
-        use rustix::pipe::{PipeFlags, pipe, pipe_with};
-        let (read, write) = match pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK) {
-            Ok(ends) => ends,
-            Err(rustix::io::Errno::NOSYS) => {
-                let (read, write) = pipe()?;
-                for end in [&read, &write] {
-                    rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-                    set_nonblocking(std::os::fd::AsFd::as_fd(end))?;
-                }
-                (read, write)
-            }
-            Err(error) => return Err(error.into()),
-        };
-        Ok(WakeSource { write: write.into(), read: Some(read.into()) })
-    }
-
-    /// The descriptor to watch for edges.
-    pub(crate) fn watch(&self) -> RawFd {
-        self.read.as_ref().unwrap_or(&self.write).as_raw()
-    }
-
-    /// Makes an edge. Any thread.
-    pub(crate) fn signal(&self) -> io::Result<()> {
-        let raw = self.write.as_raw();
-        if let Some(result) = calls::wake_simulated(raw) {
-            return result;
-        }
-        loop {
-            // SAFETY: it is open as long as this lives.
-            match rustix::io::write(unsafe { borrow(raw) }, &1_u64.to_ne_bytes()) {
-                Ok(_) => return Ok(()),
-                Err(rustix::io::Errno::INTR) => {}
-                // Full: whoever filled it woke the owner, which has not drained yet.
-                Err(rustix::io::Errno::AGAIN) => return Ok(()),
-                Err(error) => return Err(error.into()),
-            }
-        }
-    }
-
-    /// Takes out what a pipe holds, so that it never fills. An eventfd keeps its count: 2^64 wakes are
-    /// more than a process has.
-    pub(crate) fn drain(&self) {
-        if let Some(read) = &self.read {
-            let mut bytes = [0; 512];
-            // SAFETY: it is open as long as this lives.
-            let read = unsafe { borrow(read.as_raw()) };
-            while rustix::io::read(read, &mut bytes[..]).is_ok_and(|n| n == bytes.len()) {}
-        }
+        _ => None,
     }
 }
 
-/// The errors that the rooms tell apart, by the names of the system.
-pub(crate) mod errno {
-    pub(crate) use libc::{
-        EAGAIN, EALREADY, EBADF, ECANCELED, EINPROGRESS, EINTR, EISCONN, ENOBUFS, ENOENT, ENOSYS,
+/// The numbers of errors that rooms give by themselves, as [`io::Error::raw_os_error`] has them on this system.
+pub mod errno {
+    pub use libc::{
+        EAGAIN, EALREADY, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS,
+        EINTR, EINVAL, EIO, EISCONN, EMFILE, ENOBUFS, ENOENT, ENOSYS, ENOTCONN, ENOTSOCK, EPIPE,
+        ESPIPE,
     };
 }
-
-#[cfg(all(test, not(miri)))] // They ask the kernel.
-mod tests;

@@ -32,7 +32,7 @@ use std::time::Duration;
 
 use pelton::sim::{Failure, Kind};
 use pelton_driver::sim::{HostId, World};
-use pelton_driver::{Completion, Config, Driver, Fd, Lease, Notifier, OwnedDescriptor};
+use pelton_driver::{Completion, Config, Driver, Error, Fd, Lease, Notifier, OwnedDescriptor};
 
 use crate::pattern::mix;
 use crate::{Options, Stats, drive};
@@ -56,6 +56,29 @@ pub(crate) fn run(seed: u64, options: &Options) -> Result<Stats, Box<Failure>> {
         }
         chaos.end()
     })
+}
+
+/// Attempts at making a driver.
+const ATTEMPTS: u32 = 16;
+
+/// Makes a driver, however often it is refused its descriptors: each time with an error that says what helps,
+/// and with nothing left behind.
+fn driver(world: &World, host: HostId, config: &Config) -> Option<Driver> {
+    for _ in 0..ATTEMPTS {
+        let before = world.leftovers();
+        let error = match world.on_host(host, || Driver::new(config.clone())) {
+            Ok(driver) => return Some(driver),
+            Err(error) => error,
+        };
+        let text = error.to_string();
+        if !matches!(error, Error::Os { .. }) || !text.contains("try again") {
+            world.violation(format!("a driver was refused without a cure: {text}"));
+        }
+        if world.leftovers() != before {
+            world.violation(format!("a driver that was refused left something: {text}"));
+        }
+    }
+    None
 }
 
 /// Random numbers of one step.
@@ -174,7 +197,7 @@ impl Chaos {
                 pool_buffer_len: vary("pool_buffer_len", &[1024, 64, 256, 4096]),
                 ..Config::default()
             };
-            let driver = world.on_host(on, || Driver::new(config)).ok()?;
+            let driver = driver(world, on, &config)?;
             sides.push(Side {
                 notifier: driver.notifier(),
                 notified: Cell::new(false),

@@ -46,6 +46,13 @@ impl Found {
     }
 }
 
+impl Found {
+    pub(super) fn by_scripts() -> Found {
+        let what = "an outcome that the model does not allow".to_owned();
+        Found { world: "scripts".into(), seeds: None, how: "a script".into(), what }
+    }
+}
+
 impl fmt::Display for Found {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Found { world, seeds, how, what } = self;

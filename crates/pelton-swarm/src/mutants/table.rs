@@ -38,8 +38,9 @@ pub(super) fn markdown(rows: &[Row], seeds: u64) -> String {
         "# Mutants\n\n\
          Bugs that other systems shipped, and breaches of Pelton's own invariants, each put back behind a\n\
          switch that only `cargo xtask mutants` builds. Every one must be found: by the worlds of the\n\
-         simulator within {seeds} seeds of `chaos` and {others} of each other world, or by the models under\n\
-         loom. `cargo xtask mutants --write` makes this file.\n\n\
+         simulator within {seeds} seeds of `chaos` and {others} of each other world, by the models under\n\
+         loom, or by the random scripts that are played on every system beside a model (the first 128).\n\
+         `cargo xtask mutants --write` makes this file.\n\n\
          Seeds are counted from 0, every world under each. With no mutant nothing fails under any of them.\n\n"
     );
     let worst = rows.iter().filter_map(|row| row.found.as_ref()?.seeds).max().unwrap_or(0);
@@ -57,6 +58,7 @@ pub(super) fn markdown(rows: &[Row], seeds: u64) -> String {
                 let seeds = found.seeds.map_or("all".to_owned(), |seeds| seeds.to_string());
                 let by = match finder {
                     Finder::Loom => "loom".to_owned(),
+                    Finder::Scripts => "scripts".to_owned(),
                     Finder::Simulator => format!("world `{}`", found.world),
                 };
                 (by, seeds, format!("{}: {}", found.how, short(&found.what)))

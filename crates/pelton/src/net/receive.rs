@@ -139,11 +139,7 @@ impl<'a> Recv<'a> {
         self.stage = Stage::ENDED;
         let submission = Submission::recv_pooled(socket.fd);
         // SAFETY: the socket is borrowed as long as this future lives.
-        if let Some(output) = unsafe { self.stage.start(&socket.reactor, submission, cx) } {
-            return Poll::Ready(output);
-        }
-        // SAFETY: it has just been launched.
-        unsafe { self.stage.poll_fresh(&socket.reactor) }
+        unsafe { self.stage.start(&socket.reactor, submission, cx) }
     }
 
     /// There is no budget left, or no reactor.
@@ -164,15 +160,25 @@ impl Future for Recv<'_> {
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
-        if this.stage.is_flying() {
+        let output = ready!(self.poll_stage(cx));
+        // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
+        unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
+        Poll::Ready(output)
+    }
+}
+
+impl Recv<'_> {
+    /// It has ended where this is ready.
+    #[inline(always)]
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<Option<Lease>>> {
+        if self.stage.is_flying() {
             // SAFETY: the socket is the same since it was made, and its reactor's driver has launched the flight.
-            return unsafe { this.stage.poll(&this.stream.socket.reactor, cx) };
+            return unsafe { self.stage.poll(&self.stream.socket.reactor, cx) };
         }
-        if !this.stage.is_staged() || this.stream.left.is_some() {
-            return this.poll_left(cx).map(|output| *output);
+        if !self.stage.is_staged() || self.stream.left.is_some() {
+            return self.poll_left(cx).map(|output| *output);
         }
-        this.poll_staged(cx)
+        self.poll_staged(cx)
     }
 }
 
@@ -235,15 +241,19 @@ impl<'a, B: IoBufMut> Read<'a, B> {
         unsafe { ManuallyDrop::take(&mut self.rest.buf) }
     }
 
+    /// Undoes [`Read::take_buf`].
+    #[inline(always)]
+    fn put_back(&mut self, buf: B) {
+        self.rest.buf = ManuallyDrop::new(buf);
+        self.stage = Stage::STAGED;
+    }
+
+    /// What another receive has left comes first.
     #[cold]
     #[inline(never)]
-    fn poll_left(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
-        if self.stage.is_staged() {
-            // SAFETY: it has just been looked at.
-            let buf = unsafe { self.take_buf() };
-            let left = Box::new(LeftFirst { recv: Recv::new(self.stream), buf });
-            self.rest.left = ManuallyDrop::new(left);
-            self.stage = Stage::ASIDE;
+    fn poll_aside(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
+        if !self.stage.is_aside() {
+            operation::ended_already();
         }
         // SAFETY: aside, so the box is there.
         let left = unsafe { &mut *self.rest.left };
@@ -262,15 +272,23 @@ impl<'a, B: IoBufMut> Read<'a, B> {
         Poll::Ready(Box::new((copied, buf)))
     }
 
-    /// There is no budget left, or no reactor.
+    /// Another receive has left something; or there is no budget left, or no reactor.
     #[cold]
     #[inline(never)]
-    fn give_way(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
+    fn poll_later(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
+        if self.stream.left.is_some() {
+            // SAFETY: whoever polls has put it back.
+            let buf = unsafe { self.take_buf() };
+            let left = Box::new(LeftFirst { recv: Recv::new(self.stream), buf });
+            self.rest.left = ManuallyDrop::new(left);
+            self.stage = Stage::ASIDE;
+            return self.poll_aside(cx);
+        }
         let socket = &self.stream.socket;
         if socket.reactor.give_way(cx.waker()) == MayGoOn::Later {
             return Poll::Pending;
         }
-        // SAFETY: whoever polls has looked, and waking the task has not changed it.
+        // SAFETY: as above, and waking the task has not changed it.
         let buf = unsafe { self.take_buf() };
         Poll::Ready(Box::new(operation::refuse(Submission::recv(self.stream.socket.fd, buf))))
     }
@@ -281,27 +299,36 @@ impl<B: IoBufMut> Future for Read<'_, B> {
 
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
-        let this = &mut *self;
+        let output = ready!(self.poll_stage(cx));
+        // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
+        unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
+        Poll::Ready(output)
+    }
+}
+
+impl<B: IoBufMut> Read<'_, B> {
+    /// It has ended where this is ready.
+    #[inline(always)]
+    fn poll_stage(&mut self, cx: &mut Context<'_>) -> Poll<(io::Result<usize>, B)> {
+        let this = self;
         let socket = &this.stream.socket;
         if this.stage.is_flying() {
             // SAFETY: the socket is the same since it was made, and its reactor's driver has launched the flight.
             return unsafe { this.stage.poll(&socket.reactor, cx) };
         }
-        if !this.stage.is_staged() || this.stream.left.is_some() {
-            return this.poll_otherwise(cx).map(|output| *output);
+        if !this.stage.is_staged() {
+            return this.poll_aside(cx).map(|output| *output);
         }
-        if !socket.reactor.may_go_on() {
-            return this.give_way(cx).map(|output| *output);
-        }
+        // Before it is known who goes on: what is taken at once need never have been in memory.
         // SAFETY: it has just been looked at.
         let buf = unsafe { this.take_buf() };
+        if this.stream.left.is_some() || !socket.reactor.may_go_on() {
+            this.put_back(buf);
+            return this.poll_later(cx).map(|output| *output);
+        }
         let submission = Submission::recv(socket.fd, buf);
         // SAFETY: the socket is borrowed as long as this future lives.
-        if let Some(output) = unsafe { this.stage.start(&socket.reactor, submission, cx) } {
-            return Poll::Ready(output);
-        }
-        // SAFETY: it has just been launched.
-        unsafe { this.stage.poll_fresh(&socket.reactor) }
+        unsafe { this.stage.start(&socket.reactor, submission, cx) }
     }
 }
 
@@ -318,15 +345,6 @@ impl<B: IoBufMut> Drop for Read<'_, B> {
 }
 
 impl<B: IoBufMut> Read<'_, B> {
-    #[cold]
-    #[inline(never)]
-    fn poll_otherwise(&mut self, cx: &mut Context<'_>) -> Poll<Box<(io::Result<usize>, B)>> {
-        if self.stage.has_ended() {
-            operation::ended_already();
-        }
-        self.poll_left(cx)
-    }
-
     #[cold]
     #[inline(never)]
     fn drop_unfinished(&mut self) {

@@ -3,7 +3,6 @@
 use std::fmt;
 use std::io;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
-use std::os::fd::OwnedFd;
 
 use pelton_driver::{
     Control, DatagramOption, Interest, IoBuf, IoBufMut, IoVectored, IoVectoredMut, Received,
@@ -79,7 +78,7 @@ impl UdpSocket {
     pub fn bind_now(address: SocketAddr) -> io::Result<UdpSocket> {
         let reactor = Reactor::here()?;
         let fd = reactor.driver.datagram_socket(address)?;
-        Ok(UdpSocket { socket: Socket { reactor, fd } })
+        Ok(UdpSocket { socket: Socket { reactor: reactor.into(), fd } })
     }
 
     /// Takes over a socket of the standard library's, for instance one with options that have to be set before
@@ -110,10 +109,9 @@ impl UdpSocket {
                 detached => break detached?,
             }
         };
-        let descriptor = OwnedFd::try_from(descriptor).map_err(|_| {
+        let socket = std::net::UdpSocket::try_from(descriptor).map_err(|_| {
             io::Error::new(io::ErrorKind::Unsupported, "the socket is one of a simulated system")
         })?;
-        let socket = std::net::UdpSocket::from(descriptor);
         socket.set_nonblocking(true)?;
         Ok(socket)
     }

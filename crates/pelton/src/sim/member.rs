@@ -45,22 +45,27 @@ pub(super) struct Member {
 }
 
 impl Member {
-    /// Makes a reactor on a host and puts `main` on it.
-    pub(super) fn new(
-        world: &World,
-        host: HostId,
-        builder: Builder,
-        main: impl FnOnce() -> Main,
-    ) -> io::Result<Member> {
+    /// Makes a reactor on a host.
+    pub(super) fn new(world: &World, host: HostId, builder: Builder) -> io::Result<Member> {
         let id = world.add_reactor(host);
-        world.as_reactor(id, || {
-            let runtime = builder.build().map_err(io::Error::from)?;
-            let _turning = runtime.reactor().tasks.turning();
-            let ended = Rc::new(RefCell::new(None));
-            let main = Watched { main: Some(main()), ended: ended.clone() };
-            drop(runtime.spawn(main));
-            Ok(Member { id, host, runtime, ended, idle: Cell::new(0) })
-        })
+        match world.as_reactor(id, || builder.build()) {
+            Ok(runtime) => {
+                Ok(Member { id, host, runtime, ended: Rc::default(), idle: Cell::new(0) })
+            }
+            Err(error) => {
+                world.remove_reactor(id);
+                Err(error.into())
+            }
+        }
+    }
+
+    /// Puts `main` on the reactor.
+    pub(super) fn run(&self, world: &World, main: impl FnOnce() -> Main) {
+        world.as_reactor(self.id, || {
+            let _turning = self.runtime.reactor().tasks.turning();
+            let main = Watched { main: Some(main()), ended: self.ended.clone() };
+            drop(self.runtime.spawn(main));
+        });
     }
 
     pub(super) fn ended(&self) -> Option<Ended> {

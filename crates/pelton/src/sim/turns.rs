@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pelton_driver::sim::{HostId, ReactorId, World};
+use pelton_driver::sim::{Fault, HostId, ReactorId, World};
 use pelton_driver::{Backend, Config};
 
 use super::group::Group;
@@ -16,6 +16,8 @@ use crate::runtime::Builder;
 
 /// Operations in flight of one driver. Miri gets less: it looks after every byte of the memory for them.
 const MOST_OPERATIONS: u32 = if cfg!(miri) { 1 << 8 } else { 1 << 16 };
+/// How long it takes until somebody starts again what could not start.
+const START_AGAIN: Duration = Duration::from_millis(100);
 /// Events after the end, at most: segments and calls that were under way.
 const MOST_LEFT: u32 = 100_000;
 const MOST_DESCRIPTORS: u32 = if cfg!(miri) { 1 << 8 } else { 1 << 14 };
@@ -61,16 +63,47 @@ impl Sim {
             (host.id, host.reactors, host.boot.clone(), host.name.clone())
         };
         for number in 0..reactors {
-            let made = Member::new(world, id, self.builder(id), || boot(number));
+            let made = Member::new(world, id, self.builder(id));
             match made {
                 Ok(member) => {
+                    member.run(world, || boot(number));
                     let host = &mut self.0.hosts.borrow_mut()[at];
                     host.handles.push(member.handle());
                     host.members.push(member);
                 }
-                Err(error) => self.fail(Kind::Error, format!("{name} cannot start: {error}")),
+                Err(error) => {
+                    // All of it or nothing: whoever looks after the host starts the whole again.
+                    let begun = {
+                        let host = &mut self.0.hosts.borrow_mut()[at];
+                        host.up = false;
+                        host.handles.clear();
+                        std::mem::take(&mut host.members)
+                    };
+                    for left in begun.into_iter().flat_map(|member| member.end(world)) {
+                        self.fail(Kind::Violation, left);
+                    }
+                    return self.start_later(&name, &error, move |sim| {
+                        let up = sim.0.hosts.borrow()[at].up;
+                        if !up {
+                            sim.boot(at);
+                        }
+                    });
+                }
             }
         }
+    }
+
+    /// What could not start for want of descriptors or memory is started again after a while, as whatever
+    /// looks after a program does. Any other reason is a failure.
+    fn start_later(&self, name: &str, error: &std::io::Error, again: impl FnOnce(&Sim) + 'static) {
+        let world = &self.0.world;
+        if world.rate(Fault::NoDriver) == 0 {
+            return self.fail(Kind::Error, format!("{name} cannot start: {error}"));
+        }
+        if !error.to_string().contains("try again") {
+            self.fail(Kind::Violation, format!("{name} was refused without a cure: {error}"));
+        }
+        self.plan(world.now() + START_AGAIN, Action::Run(Box::new(again)));
     }
 
     /// A host that is down starts again.
@@ -93,16 +126,29 @@ impl Sim {
         }
         let count = self.0.clients.borrow().len();
         for at in 0..count {
-            let (host, main, name) = {
-                let mut clients = self.0.clients.borrow_mut();
-                let client = &mut clients[at];
-                (client.host, client.main.take(), client.name.clone())
-            };
-            let Some(main) = main else { continue };
-            match Member::new(&self.0.world, host, self.builder(host), || main) {
-                Ok(member) => self.0.clients.borrow_mut()[at].member = Some(member),
-                Err(error) => self.fail(Kind::Error, format!("{name} cannot start: {error}")),
+            self.begin_client(at);
+        }
+    }
+
+    /// Starts a client that has not been started yet.
+    fn begin_client(&self, at: usize) {
+        let (host, name) = {
+            let client = &self.0.clients.borrow()[at];
+            if client.main.is_none() {
+                return;
             }
+            (client.host, client.name.clone())
+        };
+        let world = &self.0.world;
+        match Member::new(world, host, self.builder(host)) {
+            Ok(member) => {
+                let main = self.0.clients.borrow_mut()[at].main.take();
+                if let Some(main) = main {
+                    member.run(world, || main);
+                }
+                self.0.clients.borrow_mut()[at].member = Some(member);
+            }
+            Err(error) => self.start_later(&name, &error, move |sim| sim.begin_client(at)),
         }
     }
 
@@ -285,6 +331,10 @@ impl Sim {
                     world.restart(id);
                     self.boot(at);
                 }
+            }
+            let count = self.0.clients.borrow().len();
+            for at in 0..count {
+                self.begin_client(at);
             }
             let limit = world.now() + options.grace;
             if !self.go(limit) && !self.failed() {

@@ -11,7 +11,7 @@ use std::mem::ManuallyDrop;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::task::{Context, Poll};
+use std::task::{Context, Poll, Waker};
 
 use super::join::JoinError;
 
@@ -38,6 +38,8 @@ struct Vtable {
 #[repr(C)]
 struct Prefix {
     vtable: &'static Vtable,
+    /// Lent to the future by each poll. Made once, here, so that no poll has to make it.
+    waker: ManuallyDrop<Waker>,
 }
 
 #[repr(C)]
@@ -57,8 +59,8 @@ union Stage<F: Future> {
 pub(super) struct Body(NonNull<Prefix>);
 
 impl Body {
-    /// The one allocation of a task.
-    pub(super) fn new<F>(future: F) -> Body
+    /// The one allocation of a task. `waker` is the one that its polls lend to the future.
+    pub(super) fn new<F>(future: F, waker: ManuallyDrop<Waker>) -> Body
     where
         F: Future + 'static,
         F::Output: 'static,
@@ -72,6 +74,7 @@ impl Body {
                     take: take::<F>,
                     free: free::<F>,
                 },
+                waker,
             },
             stage: Stage { future: ManuallyDrop::new(future) },
         };
@@ -89,9 +92,13 @@ impl Body {
     /// Polls the future; on its end, whether by output or panic, drops it and stores the output.
     ///
     /// # Safety
-    /// The body holds a future, and nobody else uses the body until this returns.
+    /// The body holds a future, and nobody else uses the body until this returns. The waker's header is not used
+    /// again before.
     #[inline(always)]
-    pub(super) unsafe fn poll(self, cx: &mut Context<'_>) -> Polled {
+    pub(super) unsafe fn poll(self) -> Polled {
+        // SAFETY: the box exists until this returns, and its prefix never changes.
+        let waker = unsafe { &(*self.0.as_ptr()).waker };
+        let cx = &mut Context::from_waker(waker);
         // Caught here and not behind the vtable: there it would cost a frame for each poll.
         // SAFETY: as the caller says.
         match catch_unwind(AssertUnwindSafe(|| unsafe { (self.vtable().poll)(self.0, cx) })) {

@@ -2,7 +2,6 @@
 
 use std::cell::Cell;
 use std::ptr::NonNull;
-use std::task::Context;
 
 use super::body::{Polled, contain};
 use super::header::{
@@ -12,7 +11,6 @@ use super::queue::RunQueue;
 use super::remote::{Notify, Remote};
 use super::slab::Slab;
 use super::sync::{self, AtomicUsize, Life, Ordering, Owner};
-use super::waker;
 
 /// Allocated by `Tasks`; freed when `Tasks` and every reference to any header are gone.
 pub(super) struct Core {
@@ -136,11 +134,10 @@ impl Core {
         let body = unsafe { header.body.get().unwrap_unchecked() };
         header.state.set(state | RUNNING);
         add(&self.local.polls);
-        // SAFETY: `RUNNING` keeps the header from being used again until after the poll.
-        let waker = unsafe { waker::lend(header) };
         // SAFETY: neither done nor dead: the body holds the future. `RUNNING` keeps everybody else (a
-        // nested resume, an abort, `clear`) from using it.
-        let polled = unsafe { body.poll(&mut Context::from_waker(&waker)) };
+        // nested resume, an abort, `clear`) from using it, and the header from being used again until after
+        // the poll.
+        let polled = unsafe { body.poll() };
         if polled != Polled::Pending || header.has(ABORT) {
             return self.after_poll(header, polled);
         }

@@ -43,7 +43,7 @@
 //!
 //! # Wakers
 //! The waker that a poll passes to the future is *lent*: it counts nothing, since the header stays for
-//! as long as the poll lasts and the reference cannot outlive it. A clone counts, in the word. A wake on
+//! as long as the poll lasts and the reference cannot outlive it. It stands in the body, made once. A clone counts, in the word. A wake on
 //! the owner's thread looks at the state and queues. A wake on any other goes over the remote stack
 //! (`remote.rs` says why none is lost) and then notifies the driver. The drop of a waker ends in one
 //! decrement, after which it touches nothing: the header may be used again, or freed, that very moment.
@@ -182,9 +182,10 @@ impl Tasks {
             self.refuse(future);
             return JoinHandle::refused();
         }
-        let body = Body::new(future);
         let header = local.slab.take(self.core);
-        header.body.set(Some(body));
+        // SAFETY: only polls of this body use it, during which `RUNNING` keeps the header from being used again.
+        let waker = unsafe { waker::lend(header) };
+        header.body.set(Some(Body::new(future, waker)));
         header.state.set(TASK | HANDLE | QUEUED);
         local.queue.push(header);
         local.live.set(local.live.get() + 1);

@@ -64,7 +64,8 @@ impl Epoll {
                 (recv(entry.raw.get(), memory.ptr, memory.len), memory.len)
             }
             RECV_POOLED => {
-                let Some((buffer, ptr, room)) = core.pool.pick() else { return };
+                let Some(buffer) = core.pool.pick() else { return };
+                let (ptr, room) = buffer.rest();
                 let result = recv(entry.raw.get(), ptr, room as usize);
                 if result > 0 {
                     payload::put_lease(slot, core.pool.commit(buffer, result as u32));

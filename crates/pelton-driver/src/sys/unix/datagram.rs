@@ -5,7 +5,7 @@ use std::os::fd::{AsRawFd, BorrowedFd};
 
 use socket2::SockRef;
 
-use super::check;
+use super::{check, messages};
 use crate::driver::DatagramOption;
 
 /// Sets an option.
@@ -25,26 +25,27 @@ pub(crate) fn set(socket: BorrowedFd<'_>, option: DatagramOption) -> io::Result<
         DatagramOption::JoinV6(group, interface) => asks.join_multicast_v6(&group, interface),
         DatagramOption::LeaveV6(group, interface) => asks.leave_multicast_v6(&group, interface),
         DatagramOption::ReceivePacketInfo(on) => {
-            let of_v6 = (libc::IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
-            let of_v4 = (libc::IPPROTO_IP, libc::IP_PKTINFO);
-            switch(socket, if v6()? { of_v6 } else { of_v4 }, on)
+            let (v4, v6s) = (messages::RECEIVE_PACKET_INFO_V4, messages::RECEIVE_PACKET_INFO_V6);
+            switch(socket, if v6()? { v6s } else { v4 }, on)
         }
         DatagramOption::ReceiveHopLimit(on) => {
-            let of_v6 = (libc::IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT);
-            let of_v4 = (libc::IPPROTO_IP, libc::IP_RECVTTL);
-            switch(socket, if v6()? { of_v6 } else { of_v4 }, on)
+            let (v4, v6s) = (messages::RECEIVE_HOPS_V4, messages::RECEIVE_HOPS_V6);
+            switch(socket, if v6()? { v6s } else { v4 }, on)
         }
         DatagramOption::ReceiveTrafficClass(on) => {
-            let of_v6 = (libc::IPPROTO_IPV6, libc::IPV6_RECVTCLASS);
-            let of_v4 = (libc::IPPROTO_IP, libc::IP_RECVTOS);
-            switch(socket, if v6()? { of_v6 } else { of_v4 }, on)
+            let (v4, v6s) = (messages::RECEIVE_CLASS_V4, messages::RECEIVE_CLASS_V6);
+            switch(socket, if v6()? { v6s } else { v4 }, on)
         }
-        DatagramOption::ReceiveSegments(on) => switch(socket, (libc::SOL_UDP, libc::UDP_GRO), on),
+        DatagramOption::ReceiveSegments(on) => switch(socket, messages::RECEIVE_SEGMENTS, on),
     }
 }
 
 /// Sets an option that is on or off, for which `socket2` has no call.
 fn switch(socket: BorrowedFd<'_>, (level, name): (i32, i32), on: bool) -> io::Result<()> {
+    if level < 0 {
+        let what = "this system has no such option for datagrams";
+        return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+    }
     let value = i32::from(on);
     // SAFETY: the descriptor is open while it is borrowed; the system reads one `int`.
     let result = check(unsafe {

@@ -299,7 +299,10 @@ pub(crate) fn explain_simulated(errno: Errno, config: &RingConfig) -> SetupError
             "the simulated system refuses a ring of {} submissions and {} completions ({errno})",
             config.sq_entries, config.cq_entries
         ),
-        cure: format!("let its faults be, or {LEAVE_IT}"),
+        cure: match errno {
+            Errno::MFILE | Errno::NFILE | Errno::NOMEM => "it passes: try again".into(),
+            _ => format!("let its faults be, or {LEAVE_IT}"),
+        },
     }
 }
 

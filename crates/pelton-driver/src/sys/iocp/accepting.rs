@@ -1,0 +1,214 @@
+//! Operations that accept, one connection or many.
+
+use super::accept::{self, AHEAD, Ahead};
+use super::home::{Home, Stage};
+use super::{Iocp, Unfinished, errno, is_accept, port};
+use crate::core::{Core, OnCompletion};
+use crate::descriptor::{Entry, flags};
+use crate::op::Kind;
+use crate::payload::{self, Item};
+use crate::slot::{NIL, OpId, Slot, State, bits};
+use crate::sys::OwnedDescriptor;
+use crate::sys::status::Began;
+use crate::sys::windows::RawDescriptor;
+
+impl Iocp {
+    /// Begins to accept.
+    pub(super) fn accept(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
+        home.ahead.set(0);
+        home.first_ahead.set(NIL);
+        home.error.set(0);
+        let begun = family_of(entry.raw.get())
+            .and_then(|family| {
+                home.family.set(family);
+                // Its accepts are all told of by packets.
+                self.associate(core, entry, false)
+            })
+            .and_then(|()| self.post_accept(core, slot, home, entry));
+        if let Err(error) = begun {
+            let _ = core.finish(slot, -error);
+            return;
+        }
+        if slot.kind.get() == Kind::AcceptMulti {
+            // One is enough; the others only spare the system a wait.
+            while home.ahead.get() < AHEAD && self.post_accept(core, slot, home, entry).is_ok() {}
+        }
+    }
+
+    /// Gives one more accept to the kernel.
+    fn post_accept(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) -> Result<(), i32> {
+        let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
+        loop {
+            let number = self.aheads.claim(home.family.get())?;
+            let Some(ahead) = self.aheads.get(number) else { return Err(errno::ENOBUFS) };
+            match self.aheads.post(&self.extensions, listener, ahead, entry.of_room.skips.get()) {
+                // The listener skips nothing, so a success that came at once posts as well.
+                Began::Posts | Began::Ended => {
+                    ahead.slot.set(core.arena.index(slot));
+                    ahead.generation.set(slot.generation.get());
+                    ahead.next.set(home.first_ahead.replace(number));
+                    home.ahead.set(home.ahead.get() + 1);
+                    return Ok(());
+                }
+                Began::Failed(error) => {
+                    self.aheads.release(number);
+                    // The client has gone again, which concerns nobody.
+                    if !accept::has_gone(error) {
+                        return Err(error);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Asks for the end of all accepts of an operation. Each ends by its own packet.
+    pub(super) fn cancel_accepts(&self, home: &Home, entry: &Entry) {
+        let mut at = home.first_ahead.get();
+        while home.ahead.get() > 0
+            && let Some(ahead) = self.aheads.get(at)
+        {
+            port::cancel(entry.raw.get().handle(), ahead.overlapped());
+            at = ahead.next.get();
+        }
+    }
+
+    /// The packet of an accept has come.
+    pub(super) fn accepted(&self, core: &Core, number: u32, on: &mut impl OnCompletion) {
+        let Some(ahead) = self.aheads.get(number) else { return };
+        let status = ahead.ended();
+        let id = OpId::new(ahead.slot.get(), ahead.generation.get());
+        let Some(slot) = core.in_flight(id.user_data()).filter(|slot| is_accept(slot)) else {
+            return self.aheads.release(number);
+        };
+        let (Some(home), Some(entry)) = (self.home_of(core, slot), core.entry_of(slot)) else {
+            return self.aheads.release(number);
+        };
+        core.counters().completions.add(1);
+        self.unlink(home, number, ahead);
+        let connection = match status.socket_error() {
+            0 => self.connection(entry, ahead),
+            error => Err(error),
+        };
+        self.aheads.release(number);
+        let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
+        match connection {
+            Ok((descriptor, peer)) if slot.kind.get() == Kind::Accept => {
+                let block = core.scratch.get(slot.progress.get());
+                match peer {
+                    Some(peer) => {
+                        block.set_address(&peer);
+                    }
+                    // SAFETY: the operation is over, and nobody else looks at its block.
+                    None => unsafe { *block.address_len.get() = 0 },
+                }
+                payload::put_descriptor(slot, descriptor);
+                core.counters().accepts.add(1);
+                core.finish_now(slot, 0, on);
+            }
+            Ok((descriptor, _)) => {
+                core.counters().accepts.add(1);
+                if !unwanted {
+                    self.refill_quietly(core, slot, home, entry);
+                }
+                let unfinished = Unfinished { room: self, core, slot, home };
+                core.yielded(slot, Item::Connection(descriptor), on);
+                std::mem::forget(unfinished);
+                self.end_if_last(core, slot, home, entry, on);
+            }
+            Err(error) => {
+                if accept::has_gone(error) && !unwanted {
+                    self.refill_quietly(core, slot, home, entry);
+                } else if error != errno::ECANCELED {
+                    home.error.set(error);
+                    self.cancel_accepts(home, entry);
+                }
+                self.end_if_last(core, slot, home, entry, on);
+            }
+        }
+    }
+
+    /// Fills up what is in the kernel, after a callback that has panicked.
+    pub(super) fn refill(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        on: &mut impl OnCompletion,
+    ) {
+        self.refill_quietly(core, slot, home, entry);
+        self.end_if_last(core, slot, home, entry, on);
+    }
+
+    fn refill_quietly(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
+        let wanted = if slot.kind.get() == Kind::AcceptMulti { AHEAD } else { 1 };
+        while home.ahead.get() < wanted {
+            if let Err(error) = self.post_accept(core, slot, home, entry) {
+                home.error.set(error);
+                return;
+            }
+        }
+        home.error.set(0);
+    }
+
+    /// Ends an operation that has nothing in the kernel any more.
+    fn end_if_last(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        on: &mut impl OnCompletion,
+    ) {
+        let in_flight = matches!(slot.state.get(), State::Busy | State::Orphan);
+        if home.ahead.get() > 0 || !in_flight || home.stage.get() == Stage::Listed {
+            return;
+        }
+        let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
+        match home.error.get() {
+            error if error != 0 && !unwanted => core.finish_now(slot, -error, on),
+            _ => core.finish_now(slot, -errno::ECANCELED, on),
+        }
+    }
+
+    fn connection(
+        &self,
+        entry: &Entry,
+        ahead: &Ahead,
+    ) -> Result<(OwnedDescriptor, Option<std::net::SocketAddr>), i32> {
+        let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
+        let peer = match self.aheads.connected(&self.extensions, listener, ahead) {
+            Ok(peer) => peer,
+            // A connection that has gone already cannot be made one like any other.
+            Err(errno::ENOTCONN) => return Err(errno::ECONNRESET),
+            Err(error) => return Err(error),
+        };
+        ahead.take_socket().map(|socket| (socket, peer)).ok_or(errno::EIO)
+    }
+
+    /// Takes an accept out of its operation's list. There are a few at most.
+    fn unlink(&self, home: &Home, number: u32, ahead: &Ahead) {
+        home.ahead.set(home.ahead.get() - 1);
+        if home.first_ahead.get() == number {
+            return home.first_ahead.set(ahead.next.get());
+        }
+        let mut at = home.first_ahead.get();
+        while let Some(other) = self.aheads.get(at) {
+            if other.next.get() == number {
+                return other.next.set(ahead.next.get());
+            }
+            at = other.next.get();
+        }
+    }
+}
+
+/// The family of a listener's addresses.
+fn family_of(raw: RawDescriptor) -> Result<i32, i32> {
+    let RawDescriptor::Socket(socket) = raw else { return Err(errno::ENOTSOCK) };
+    // SAFETY: an operation in flight keeps it open.
+    let socket = unsafe { std::os::windows::io::BorrowedSocket::borrow_raw(socket) };
+    let address = socket2::SockRef::from(&socket).local_addr();
+    address
+        .map(|address| i32::from(address.family()))
+        .map_err(|error| error.raw_os_error().unwrap_or(errno::EINVAL))
+}

@@ -1,0 +1,797 @@
+//! The room of Windows: overlapped calls on a completion port.
+//!
+//! # Who knows what, and when
+//!
+//! - Every call that posts a packet has a place where the kernel writes how it went, and the packet carries the
+//!   address of that place: the slot's own home (`home.rs`), the record of one of several accepts
+//!   (`accept.rs`), or that of a socket's poll (`afd.rs`). How it went is read there and never from the packet.
+//! - A call that has succeeded at once posts a packet too, unless its handle skips that, which only sockets of
+//!   Pelton's own do. One function says which of them it is (`Began::of`), and each call is answered once.
+//! - A descriptor is associated with the port when its first operation begins, and for good.
+//! - A cancel asks the kernel for the end of one call, by its place. The operation ends with its packet.
+//! - What receives into pooled buffers waits for bytes without one: by a receive of nothing on a stream, by a
+//!   poll on other sockets.
+//! - An operation that waits for readiness is in the queue of its direction in the descriptors' table, as in the
+//!   rooms of readiness.
+
+mod accept;
+mod accepting;
+mod afd;
+mod extension;
+mod file;
+mod home;
+mod port;
+mod readiness;
+mod region;
+mod stream;
+
+use std::cell::Cell;
+use std::io;
+use std::time::{Duration, Instant};
+
+use windows_sys::Win32::Networking::WinSock::{WSABUF, WSARecv};
+
+use accept::Aheads;
+use afd::Polls;
+use extension::Extensions;
+use home::{Home, Stage};
+use port::{Batch, Packet};
+use region::Region;
+
+use super::errno;
+use super::status::{self, Began, Status};
+use super::windows::calls::{self, socket_error};
+use super::windows::{KEY_ROOM, KEY_WAKE, NO_DESCRIPTOR, RawDescriptor};
+use super::{Try, part};
+use crate::config::{Config, Error};
+use crate::core::{Core, Fifo, OnCompletion};
+use crate::descriptor::{Entry, flags};
+use crate::op::{Interest, Kind, Op};
+use crate::payload::{self, Item, MAX_TRANSFER, Memory};
+use crate::slot::{OpId, Slot, State, bits};
+
+/// How many items one multishot operation may yield before others have their turn.
+const SHARE: usize = 16;
+/// The most accepts of one driver that are in the kernel at once.
+const MOST_AHEAD: u32 = 1 << 16;
+
+pub(crate) struct Iocp {
+    homes: Region<Home>,
+    aheads: Aheads,
+    polls: Polls,
+    batch: Batch,
+    extensions: Extensions,
+    /// Operations that go on at the next tick.
+    listed: Fifo<OpId>,
+    /// Room for the names of those that a poll has told of.
+    told: Cell<Vec<OpId>>,
+}
+
+/// How far a step of an operation has led.
+enum Step {
+    /// A call is in the kernel: its packet goes on.
+    Posted,
+    /// It has ended, with this result.
+    Done(i32),
+    /// There may be something to receive, but no pooled buffer to receive into.
+    NoBuffer,
+    /// It waits until its descriptor is readable.
+    Wait,
+    /// It has yielded this, and there may be more.
+    Yield(Item),
+}
+
+impl Iocp {
+    pub(crate) fn new(config: &Config) -> Result<Iocp, Error> {
+        if !config.batch_wait.is_zero() {
+            return Err(Error::Unsupported {
+                backend: crate::config::Backend::Iocp,
+                reason: "`batch_wait` needs io_uring: leave it at zero".into(),
+            });
+        }
+        let no_memory = |what| Error::Os { what, error: io::ErrorKind::OutOfMemory.into() };
+        let homes = || no_memory("memory for operations (lower `max_operations`)");
+        let sockets = || no_memory("memory for sockets (lower `max_descriptors`)");
+        Ok(Iocp {
+            homes: Region::new(config.max_operations).ok_or_else(homes)?,
+            aheads: Aheads::new(MOST_AHEAD).ok_or_else(sockets)?,
+            // A record may outlive its socket until its packet has come.
+            polls: Polls::new(config.max_descriptors.saturating_mul(2)).ok_or_else(sockets)?,
+            batch: Batch::new(),
+            extensions: extension::get()
+                .map_err(|error| Error::Os { what: "Winsock and its extensions", error })?,
+            listed: Fifo::new(),
+            told: Cell::new(Vec::new()),
+        })
+    }
+
+    pub(crate) fn is_simulated(&self) -> bool {
+        false
+    }
+
+    pub(crate) fn prepare(&self, _: &Core) -> Result<(), Error> {
+        // The port is there already: it is what other threads wake.
+        Ok(())
+    }
+
+    pub(crate) fn start(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        _: OpId,
+        op: Op,
+        entry: &Entry,
+        memory: Memory,
+    ) {
+        let Some(home) = self.homes.get_or_grow(core.arena.index(slot)) else {
+            let _ = core.finish(slot, -errno::ENOBUFS);
+            return;
+        };
+        home.take_back();
+        match op {
+            Op::Recv { .. }
+            | Op::RecvPooled { .. }
+            | Op::RecvMulti { .. }
+            | Op::RecvVectored { .. }
+            | Op::Send { .. }
+            | Op::SendVectored { .. } => self.begin(core, slot, home, entry, Some(memory)),
+            Op::Accept { .. } | Op::AcceptMulti { .. } => self.accept(core, slot, home, entry),
+            Op::Connect { .. } => self.connect(core, slot, home, entry),
+            Op::Poll { interest, .. } => {
+                slot.progress.set(u32::from(interest == Interest::Writable));
+                self.park(core, slot, entry);
+            }
+            Op::ReadAt { offset, .. } => {
+                self.transfer(core, slot, home, entry, memory, (offset, false));
+            }
+            Op::WriteAt { offset, .. } => {
+                self.transfer(core, slot, home, entry, memory, (offset, true));
+            }
+            Op::Sync { .. } => match entry.raw.get() {
+                RawDescriptor::Socket(_) => {
+                    let _ = core.finish(slot, -errno::EINVAL);
+                }
+                raw => file::sync(core, slot, raw),
+            },
+            Op::Shutdown { how, .. } => {
+                let _ = core.finish(slot, calls::shutdown(entry.raw.get(), how));
+            }
+            // `WSARecvMsg`, `WSASendMsg` and the seam's calls are to come.
+            Op::RecvMsg { .. } | Op::SendMsg { .. } | Op::Own { .. } => {
+                let _ = core.finish(slot, -errno::ENOSYS);
+            }
+            Op::Nop
+            | Op::Close { .. }
+            | Op::Timeout { .. }
+            | Op::Cancel { .. }
+            | Op::CancelFd { .. }
+            | Op::Wake => unreachable!("the driver itself answers {op:?}"),
+        }
+    }
+
+    pub(crate) fn restart(&self, core: &Core, slot: &Slot) {
+        let (Some(entry), Some(home)) = (core.entry_of(slot), self.home_of(core, slot)) else {
+            return;
+        };
+        self.begin(core, slot, home, entry, None);
+        if slot.state.get() == State::Done {
+            core.announce(slot);
+        }
+    }
+
+    /// Sends on a socket on which no older send waits, without a slot. What is refused, or has to wait, is for
+    /// [`Iocp::start`].
+    #[inline]
+    pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
+        let Some(socket) = entry.raw.get().socket() else { return Try::Begun(0) };
+        if entry.of_room.sends.get() > 0 || bytes.len() > MAX_TRANSFER {
+            return Try::Begun(0);
+        }
+        // SAFETY: the entry is open, and nothing else runs meanwhile.
+        let result = unsafe { calls::send(socket, bytes) };
+        if result >= 0 {
+            if all && (result as usize) < bytes.len() {
+                return Try::Begun(result as u32);
+            }
+            core.counters().at_once(Kind::Send);
+            return Try::Sent(result as usize);
+        }
+        match -result {
+            errno::EAGAIN | errno::EINTR => Try::Begun(0),
+            error => {
+                core.counters().at_once(Kind::Send);
+                Try::Failed(status::of_send(error))
+            }
+        }
+    }
+
+    pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
+        let (Some(entry), Some(home)) = (core.entry_of(slot), self.home_of(core, slot)) else {
+            return;
+        };
+        if slot.has(bits::LINKED) {
+            if entry.readers.remove(&core.arena, slot) || entry.writers.remove(&core.arena, slot) {
+                core.finish_later(slot, core.cancelled(slot));
+            }
+            return;
+        }
+        match home.stage.get() {
+            Stage::InKernel => port::cancel(entry.raw.get().handle(), home.overlapped()),
+            Stage::Listed if home.ahead.get() == 0 => {
+                home.take_back();
+                core.finish_later(slot, core.cancelled(slot));
+            }
+            // With the blocking pool, in the middle of its own dispatch, or an accept.
+            _ if is_accept(slot) => self.cancel_accepts(home, entry),
+            _ => {}
+        }
+    }
+
+    pub(crate) fn cancel_fd(&self, _: &Core, _: &Entry) {
+        unreachable!("operations are cancelled one by one");
+    }
+
+    pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
+        self.forget_poll(entry);
+        // SAFETY: the driver owns the descriptor, nothing is in flight on it, and its entry goes now.
+        let result = unsafe { calls::close(entry.raw.get()) };
+        entry.raw.set(NO_DESCRIPTOR);
+        core.counters().closes.add(1);
+        if let Some(closer) = closer {
+            core.finish_later(closer, result);
+        }
+    }
+
+    pub(crate) fn forget(&self, _: &Core, entry: &Entry) {
+        self.forget_poll(entry);
+    }
+
+    #[inline(always)]
+    pub(crate) fn has_work(&self) -> bool {
+        self.listed.len() > 0 || self.batch.has_left()
+    }
+
+    pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        if self.batch.has_left() {
+            // A callback panicked in the middle of the last batch: its packets come only once.
+            return Ok(());
+        }
+        core.counters().enters.add(1);
+        self.batch.wait(core.shared.wake.port(), timeout)
+    }
+
+    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+        for _ in 0..self.listed.len() {
+            let Some(id) = self.listed.pop() else { break };
+            self.go_on(core, id, on);
+        }
+        while let Some(packet) = self.batch.next() {
+            self.dispatch(core, packet, on);
+        }
+    }
+
+    /// Before the room is dropped with no operation in flight: polls that were cancelled with their sockets may
+    /// still be in the kernel, which writes to their records. What does not come back soon is left behind.
+    pub(crate) fn retire(&self, core: &Core) {
+        let give_up = Instant::now() + Duration::from_secs(1);
+        while self.polls.in_kernel() > 0 && Instant::now() < give_up {
+            if self.wait(core, Some(Duration::from_millis(20))).is_err() {
+                break;
+            }
+            while let Some(packet) = self.batch.next() {
+                self.poll_only(packet);
+            }
+        }
+        if self.polls.in_kernel() > 0 {
+            core.counters().leaked.add(u64::from(self.polls.in_kernel()));
+            self.polls.leak();
+        }
+    }
+
+    fn poll_only(&self, packet: Packet) {
+        if let Some(number) = self.polls.find(packet.overlapped)
+            && let Some(poll) = self.polls.get(number)
+        {
+            let _ = self.polls.ended(poll);
+            self.polls.release(number);
+        }
+    }
+
+    fn dispatch(&self, core: &Core, packet: Packet, on: &mut impl OnCompletion) {
+        if packet.key == KEY_WAKE {
+            // The driver has cleared its latch already.
+            return;
+        }
+        if packet.key == KEY_ROOM {
+            // By where it points to, which is not looked at before it is known to be ours.
+            if let Some(index) = self.homes.find(packet.overlapped) {
+                return self.completed(core, index, on);
+            }
+            if let Some(number) = self.aheads.find(packet.overlapped) {
+                return self.accepted(core, number, on);
+            }
+            if let Some(number) = self.polls.find(packet.overlapped) {
+                return self.polled(core, number, on);
+            }
+        }
+        // Somebody has posted it who has not been asked to.
+        core.counters().stale.add(1);
+    }
+
+    /// The packet of a slot's own call has come.
+    fn completed(&self, core: &Core, index: u32, on: &mut impl OnCompletion) {
+        let Some(home) = self.homes.get(index).filter(|home| home.stage.get() == Stage::InKernel)
+        else {
+            return core.counters().stale.add(1);
+        };
+        let id = OpId::new(index, home.generation.get());
+        let Some(slot) = core.in_flight(id.user_data()) else { return };
+        let Some(entry) = core.entry_of(slot) else { return };
+        core.counters().completions.add(1);
+        let (status, bytes) = home.ended();
+        if matches!(slot.kind.get(), Kind::Send | Kind::SendVectored) {
+            entry.of_room.sends.set(entry.of_room.sends.get() - 1);
+        }
+        match self.after(core, slot, entry, status, bytes) {
+            Some(result) => core.finish_now(slot, result, on),
+            None => self.run(core, slot, home, entry, on),
+        }
+    }
+
+    /// What a call that has ended means for its operation: a result, or that it goes on.
+    fn after(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        entry: &Entry,
+        status: Status,
+        bytes: usize,
+    ) -> Option<i32> {
+        let error = status.socket_error();
+        let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
+        match slot.kind.get() {
+            Kind::Recv | Kind::RecvVectored => Some(status::of_recv(error, bytes)),
+            Kind::RecvPooled | Kind::RecvMulti if error != 0 => Some(status::of_recv(error, 0)),
+            // Nothing was received yet: that there is something is all that is known.
+            Kind::RecvPooled | Kind::RecvMulti => unwanted.then(|| core.cancelled(slot)),
+            Kind::Send | Kind::SendVectored => {
+                // Also where it was cancelled in the middle.
+                let finished = sent(core, slot, bytes);
+                match error {
+                    0 if finished => Some(how_much(core, slot)),
+                    0 if unwanted => Some(core.cancelled(slot)),
+                    0 => None,
+                    errno::ECANCELED => Some(core.cancelled(slot)),
+                    error => Some(-status::of_send(error)),
+                }
+            }
+            Kind::Connect if error == 0 => Some(match entry.raw.get().socket() {
+                Some(socket) => stream::connected(socket),
+                None => -errno::ENOTSOCK,
+            }),
+            Kind::ReadAt => Some(status::of_read(file_error(status), bytes)),
+            Kind::WriteAt => Some(match file_error(status) {
+                0 => bytes as i32,
+                error => -error,
+            }),
+            _ => Some(-error),
+        }
+    }
+
+    /// Begins an operation that receives or sends, in the call that starts it.
+    fn begin(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry, memory: Option<Memory>) {
+        match self.step(core, slot, home, entry, memory) {
+            Step::Posted => {}
+            Step::Done(result) => {
+                core.counters().completions.add(1);
+                let _ = core.finish(slot, result);
+            }
+            Step::NoBuffer => core.stall(slot),
+            Step::Wait => self.park(core, slot, entry),
+            Step::Yield(item) => {
+                // The rest at the next tick, in turn with the others.
+                self.list(core, slot, home);
+                core.yielded_later(slot, item);
+            }
+        }
+    }
+
+    /// Goes on with an operation in a tick's dispatch, as far as that leads.
+    fn run(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        on: &mut impl OnCompletion,
+    ) {
+        let mut share = SHARE;
+        loop {
+            match self.step(core, slot, home, entry, None) {
+                Step::Posted => return,
+                Step::Done(result) => return core.finish_now(slot, result, on),
+                Step::NoBuffer => return core.stall(slot),
+                Step::Wait => {
+                    return self.park_now(core, slot, entry, on);
+                }
+                Step::Yield(item) => {
+                    let unfinished = Unfinished { room: self, core, slot, home };
+                    core.yielded(slot, item, on);
+                    std::mem::forget(unfinished);
+                }
+            }
+            // The callback may have cancelled it or closed its descriptor, which this operation ends by here:
+            // no kernel has it.
+            if slot.has(bits::CANCELLED) || entry.has(flags::CLOSING) {
+                return core.finish_now(slot, core.cancelled(slot), on);
+            }
+            share -= 1;
+            if share == 0 {
+                return self.list(core, slot, home);
+            }
+        }
+    }
+
+    /// Goes on with an operation that was listed, if it is still there.
+    fn go_on(&self, core: &Core, id: OpId, on: &mut impl OnCompletion) {
+        let Some(slot) = core.arena.find(id) else { return };
+        let (Some(home), Some(entry)) = (self.home_of(core, slot), core.entry_of(slot)) else {
+            return;
+        };
+        if home.stage.get() != Stage::Listed {
+            return;
+        }
+        home.take_back();
+        if slot.has(bits::CANCELLED) || entry.has(flags::CLOSING) {
+            core.finish_now(slot, core.cancelled(slot), on);
+        } else if is_accept(slot) {
+            self.refill(core, slot, home, entry, on);
+        } else {
+            self.run(core, slot, home, entry, on);
+        }
+    }
+
+    fn list(&self, core: &Core, slot: &Slot, home: &Home) {
+        home.stage.set(Stage::Listed);
+        self.listed.push(core.arena.id(slot));
+    }
+
+    /// Makes the next call of an operation that receives or sends.
+    fn step(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        memory: Option<Memory>,
+    ) -> Step {
+        let Some(socket) = entry.raw.get().socket() else { return Step::Done(-errno::ENOTSOCK) };
+        if let Err(error) = self.associate(core, entry, true) {
+            return Step::Done(-error);
+        }
+        let pooled = matches!(slot.kind.get(), Kind::RecvPooled | Kind::RecvMulti);
+        if pooled {
+            self.receive_pooled(core, slot, home, entry, socket)
+        } else if matches!(slot.kind.get(), Kind::Recv | Kind::RecvVectored) {
+            self.receive(core, slot, home, entry, socket, memory)
+        } else {
+            self.send(core, slot, home, entry, socket, memory)
+        }
+    }
+
+    fn receive(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        socket: usize,
+        memory: Option<Memory>,
+    ) -> Step {
+        let one;
+        let (buffers, n, room) = if slot.kind.get() == Kind::RecvVectored {
+            let block = core.scratch.get(slot.progress.get());
+            // SAFETY: the header stands in the slot's scratch block.
+            let header = unsafe { &*block.message() };
+            (header.lpBuffers.cast_const(), header.dwBufferCount, block.bytes())
+        } else {
+            let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
+                return Step::Done(core.cancelled(slot));
+            };
+            one = part(memory.ptr, memory.len);
+            (&raw const one, 1, memory.len)
+        };
+        if !entry.has(flags::STREAM) {
+            // A message that is too long would fail and post all the same: it is tried, and waited for.
+            // SAFETY: the memory is the operation's own, nobody else touches it, and the call does not wait.
+            return match unsafe { receive_now(socket, buffers, n) } {
+                Err(errno::EAGAIN | errno::EINTR) => Step::Wait,
+                Err(error) => Step::Done(status::of_recv(error, room)),
+                Ok(n) => Step::Done(n as i32),
+            };
+        }
+        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
+        // SAFETY: the slot owns the memory and keeps the socket open until its last completion, which is not
+        // before the packet.
+        let began = unsafe { stream::recv(home, generation, skips, socket, buffers, n) };
+        match began {
+            Began::Posts => Step::Posted,
+            Began::Ended => {
+                let (status, bytes) = home.ended();
+                Step::Done(status::of_recv(status.socket_error(), bytes))
+            }
+            Began::Failed(error) => Step::Done(status::of_recv(error, 0)),
+        }
+    }
+
+    /// Receives into a buffer of the pool, which is taken when there is something for it.
+    fn receive_pooled(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        socket: usize,
+    ) -> Step {
+        loop {
+            let Some(buffer) = core.pool.pick() else { return Step::NoBuffer };
+            let (ptr, room) = buffer.rest();
+            // SAFETY: the unfilled rest of a pooled buffer that is with this room; an operation in flight keeps
+            // its socket open.
+            let result = unsafe { calls::recv(socket, ptr, room as usize) };
+            let result = match result {
+                n if n >= 0 => n,
+                error => match -error {
+                    errno::EINTR => continue,
+                    errno::EAGAIN => match self.await_bytes(slot, home, entry, socket) {
+                        Some(step) => return step,
+                        None => continue,
+                    },
+                    error => status::of_recv(error, room as usize),
+                },
+            };
+            if result <= 0 {
+                return Step::Done(result);
+            }
+            let lease = core.pool.commit(buffer, result as u32);
+            if slot.kind.get() == Kind::RecvMulti {
+                return Step::Yield(Item::Lease(lease));
+            }
+            payload::put_lease(slot, lease);
+            return Step::Done(result);
+        }
+    }
+
+    /// Waits for bytes, with no buffer for them. None where they have come meanwhile.
+    fn await_bytes(&self, slot: &Slot, home: &Home, entry: &Entry, socket: usize) -> Option<Step> {
+        if !entry.has(flags::STREAM) {
+            return Some(Step::Wait);
+        }
+        let nothing = part(std::ptr::null_mut(), 0);
+        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
+        // SAFETY: there is no memory to write to; the slot keeps the socket open.
+        let began = unsafe { stream::recv(home, generation, skips, socket, &nothing, 1) };
+        match began {
+            Began::Posts => Some(Step::Posted),
+            Began::Ended => {
+                let (status, _) = home.ended();
+                let error = status.socket_error();
+                (error != 0).then(|| Step::Done(status::of_recv(error, 0)))
+            }
+            Began::Failed(error) => Some(Step::Done(status::of_recv(error, 0))),
+        }
+    }
+
+    fn send(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        socket: usize,
+        memory: Option<Memory>,
+    ) -> Step {
+        let mut memory = memory;
+        loop {
+            let one;
+            let (buffers, n) = if slot.kind.get() == Kind::SendVectored {
+                // SAFETY: the header stands in the slot's scratch block.
+                let header = unsafe { &*core.scratch.get(slot.progress.get()).message() };
+                (header.lpBuffers.cast_const(), header.dwBufferCount)
+            } else {
+                let Some(memory) = memory.take().or_else(|| core.memory_again(slot)) else {
+                    return Step::Done(core.cancelled(slot));
+                };
+                // Asked again the owner may show less than has been sent already: then nothing is left.
+                let sent = (slot.progress.get() as usize).min(memory.len);
+                slot.arg.set((memory.len - sent) as u32);
+                one = part(memory.ptr.wrapping_add(sent), memory.len - sent);
+                (&raw const one, 1)
+            };
+            let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
+            // SAFETY: the slot owns the memory and keeps the socket open until its last completion, which is not
+            // before the packet.
+            let began = unsafe { stream::send(home, generation, skips, socket, buffers, n) };
+            match began {
+                Began::Posts => {
+                    entry.of_room.sends.set(entry.of_room.sends.get() + 1);
+                    return Step::Posted;
+                }
+                Began::Ended => {
+                    let (status, bytes) = home.ended();
+                    if let Some(result) = self.after(core, slot, entry, status, bytes) {
+                        return Step::Done(result);
+                    }
+                }
+                Began::Failed(error) => return Step::Done(-status::of_send(error)),
+            }
+        }
+    }
+
+    fn connect(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
+        let block = core.scratch.get(slot.progress.get());
+        let Some(socket) = entry.raw.get().socket() else {
+            let _ = core.finish(slot, -errno::ENOTSOCK);
+            return;
+        };
+        // SAFETY: the address was written into the block when the operation was submitted.
+        let len = unsafe { *block.address_len.get() };
+        if !entry.has(flags::STREAM) {
+            // SAFETY: as above; the call only says where to send to.
+            let result = unsafe { calls::connect(socket, block.address.get(), len) };
+            let _ = core.finish(slot, result);
+            return;
+        }
+        if let Err(error) = self.associate(core, entry, true) {
+            let _ = core.finish(slot, -error);
+            return;
+        }
+        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
+        let address = block.address.get().cast();
+        // SAFETY: the address stands in the slot's block, and the slot keeps the socket open, until its last
+        // completion.
+        let began = unsafe {
+            stream::connect(&self.extensions, home, generation, skips, socket, address, len)
+        };
+        let result = match began {
+            Began::Posts => return,
+            Began::Ended => {
+                let (status, bytes) = home.ended();
+                self.after(core, slot, entry, status, bytes).unwrap_or(0)
+            }
+            Began::Failed(error) => -error,
+        };
+        let _ = core.finish(slot, result);
+    }
+
+    fn transfer(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        memory: Memory,
+        (offset, write): (u64, bool),
+    ) {
+        let raw = entry.raw.get();
+        if let RawDescriptor::Socket(_) = raw {
+            let _ = core.finish(slot, -errno::ESPIPE);
+            return;
+        }
+        if !entry.has(flags::WAITS)
+            && let Err(error) = self.associate(core, entry, true)
+        {
+            if error != errno::EINVAL {
+                let _ = core.finish(slot, -error);
+                return;
+            }
+            // It was not opened for overlapped calls.
+            entry.set(flags::WAITS);
+        }
+        if entry.has(flags::WAITS) {
+            return file::transfer_on_pool(core, slot, raw, memory, offset, write);
+        }
+        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
+        // SAFETY: the slot owns the memory and keeps the handle open until its last completion, which is not
+        // before the packet.
+        let began = unsafe { file::transfer(home, generation, skips, raw, memory, offset, write) };
+        let result = match began {
+            Began::Posts => return,
+            Began::Ended => {
+                let (status, bytes) = home.ended();
+                self.after(core, slot, entry, status, bytes).unwrap_or(0)
+            }
+            Began::Failed(error) if write => -error,
+            Began::Failed(error) => status::of_read(error, 0),
+        };
+        core.counters().completions.add(1);
+        let _ = core.finish(slot, result);
+    }
+
+    /// Has a descriptor's packets come here, from its first operation on.
+    fn associate(&self, core: &Core, entry: &Entry, may_skip: bool) -> Result<(), i32> {
+        if entry.has(flags::REGISTERED) {
+            return Ok(());
+        }
+        let raw = entry.raw.get();
+        // Never on what came from the user, who may count on every packet.
+        let may_skip = may_skip
+            && !entry.has(flags::FOREIGN)
+            && raw.socket().is_some()
+            && self.extensions.are_handles;
+        core.counters().registrations.add(1);
+        let skips = port::associate(core.shared.wake.port(), raw.handle(), may_skip)?;
+        entry.of_room.skips.set(skips);
+        entry.set(flags::REGISTERED);
+        Ok(())
+    }
+
+    fn home_of(&self, core: &Core, slot: &Slot) -> Option<&Home> {
+        self.homes.get(core.arena.index(slot))
+    }
+}
+
+fn is_accept(slot: &Slot) -> bool {
+    matches!(slot.kind.get(), Kind::Accept | Kind::AcceptMulti)
+}
+
+/// Counts bytes that have been sent. True when the operation has nothing left to send.
+fn sent(core: &Core, slot: &Slot, bytes: usize) -> bool {
+    // One that sends nothing would go on for ever.
+    let all = slot.has(bits::ALL) && bytes > 0;
+    if slot.kind.get() == Kind::SendVectored {
+        let block = core.scratch.get(slot.progress.get());
+        block.skip(bytes);
+        return block.bytes() == 0 || !all;
+    }
+    slot.progress.set(slot.progress.get() + bytes as u32);
+    // While a send is in the kernel this says how much it was given: it is in no list.
+    bytes == slot.arg.get() as usize || !all
+}
+
+/// How much a send has sent.
+fn how_much(core: &Core, slot: &Slot) -> i32 {
+    match slot.kind.get() {
+        Kind::SendVectored => core.scratch.get(slot.progress.get()).skipped() as i32,
+        _ => slot.progress.get() as i32,
+    }
+}
+
+/// Receives what is there, without a wait.
+///
+/// # Safety
+/// The socket is open and does not block; the buffers are valid for writes and nobody else's.
+unsafe fn receive_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u32, i32> {
+    let (mut received, mut flags) = (0, 0);
+    let none = std::ptr::null_mut();
+    // SAFETY: by the caller; without an `OVERLAPPED` it is over when it returns.
+    let failed = unsafe { WSARecv(socket, buffers, n, &mut received, &mut flags, none, None) };
+    if failed == 0 { Ok(received) } else { Err(socket_error()) }
+}
+
+/// The error of a file's operation, where it has one.
+fn file_error(status: Status) -> i32 {
+    status.file_error().unwrap_or_else(|| {
+        // SAFETY: plain arguments.
+        let error =
+            unsafe { windows_sys::Win32::Foundation::RtlNtStatusToDosError(status.0 as i32) };
+        error as i32
+    })
+}
+
+/// An operation that is between two calls while user code runs: where that panics it goes on at the next tick.
+struct Unfinished<'a> {
+    room: &'a Iocp,
+    core: &'a Core,
+    slot: &'a Slot,
+    home: &'a Home,
+}
+
+impl Drop for Unfinished<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        if matches!(self.slot.state.get(), State::Busy | State::Orphan) {
+            self.room.list(self.core, self.slot, self.home);
+        }
+    }
+}

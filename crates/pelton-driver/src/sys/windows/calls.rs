@@ -1,0 +1,277 @@
+//! The calls on a descriptor that need no completion, and what is asked of the system that is no operation.
+//!
+//! Results are as completions carry them: 0 and more, or the negated number of an error (`errno.rs`).
+
+use std::io;
+use std::mem::MaybeUninit;
+use std::net::{Shutdown, SocketAddr};
+use std::time::{Instant, SystemTime};
+
+use windows_sys::Win32::Foundation::{CloseHandle, GetLastError};
+use windows_sys::Win32::Networking::WinSock::{
+    FIONBIO, MSG_PEEK, SD_BOTH, SD_RECEIVE, SD_SEND, SEND_RECV_FLAGS, SO_TYPE, SOCK_STREAM,
+    SOCKADDR, SOCKET_ERROR, SOL_SOCKET, WSAGetLastError, closesocket, connect as ws_connect,
+    getsockopt, ioctlsocket, recv as ws_recv, recvfrom, send as ws_send, sendto,
+    shutdown as ws_shutdown,
+};
+use windows_sys::Win32::Storage::FileSystem::{FlushFileBuffers, ReadFile, WriteFile};
+use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
+
+use super::super::errno;
+use super::{AddressLength, AddressStorage, RawDescriptor};
+use crate::config::Backend;
+use crate::message::Received;
+
+/// There is no simulated system on Windows.
+#[inline(always)]
+pub(crate) fn is_simulated(_: RawDescriptor) -> bool {
+    false
+}
+
+/// The clock that does not go back.
+#[inline(always)]
+pub(crate) fn now() -> Instant {
+    Instant::now()
+}
+
+/// The wall clock.
+#[inline(always)]
+pub(crate) fn wall() -> SystemTime {
+    SystemTime::now()
+}
+
+/// A random word of a simulated world's: there is none.
+#[inline(always)]
+pub(crate) fn random() -> Option<u64> {
+    None
+}
+
+/// The addresses of a name from a simulated world's table: there is none.
+#[inline(always)]
+pub(crate) fn resolve(_: &str, _: u16) -> Option<io::Result<Vec<std::net::SocketAddr>>> {
+    // Before the first name is looked up.
+    match super::startup::ensure() {
+        Ok(()) => None,
+        Err(error) => Some(Err(error)),
+    }
+}
+
+/// Gives a job of the blocking pool back: no simulated world runs it.
+#[inline(always)]
+pub(crate) fn run_blocking(job: Box<dyn FnOnce() + Send>) -> Result<(), Box<dyn FnOnce() + Send>> {
+    Err(job)
+}
+
+/// Which room is wanted, and that it is not on a simulated system.
+pub(crate) fn placed(wanted: Backend) -> (Backend, bool) {
+    (wanted, false)
+}
+
+/// What the last call of Winsock's said.
+#[cold]
+pub(crate) fn socket_error() -> i32 {
+    // SAFETY: reads a word of this thread's.
+    unsafe { WSAGetLastError() }
+}
+
+/// What the last call of the system's said.
+#[cold]
+pub(crate) fn system_error() -> i32 {
+    // SAFETY: reads a word of this thread's.
+    unsafe { GetLastError() as i32 }
+}
+
+/// Closes a socket as a socket, and anything else as a handle.
+///
+/// # Safety
+/// The caller owns the number, and nobody uses it after this.
+pub(crate) unsafe fn close(raw: RawDescriptor) -> i32 {
+    match raw {
+        RawDescriptor::Socket(socket) => {
+            // SAFETY: the caller says that it is his to close.
+            if unsafe { closesocket(socket as usize) } == 0 { 0 } else { -socket_error() }
+        }
+        RawDescriptor::Handle(handle) => {
+            // SAFETY: as above.
+            if unsafe { CloseHandle(handle) } != 0 { 0 } else { -system_error() }
+        }
+    }
+}
+
+/// Makes a socket whose simple calls never block; overlapped ones do not mind. Other handles stay as they are.
+/// Cannot tell whether it was one already.
+pub(crate) fn set_nonblocking(raw: RawDescriptor) -> io::Result<bool> {
+    if let Some(socket) = raw.socket() {
+        let mut yes = 1;
+        // SAFETY: the caller has it open; the argument is a word of ours.
+        if unsafe { ioctlsocket(socket, FIONBIO, &mut yes) } != 0 {
+            return Err(io::Error::from_raw_os_error(socket_error()));
+        }
+    }
+    Ok(true)
+}
+
+/// True for a stream socket.
+pub(crate) fn is_stream(raw: RawDescriptor) -> bool {
+    let Some(socket) = raw.socket() else { return false };
+    let (mut kind, mut len) = (0_i32, size_of::<i32>() as i32);
+    let to = (&raw mut kind).cast();
+    // SAFETY: the caller has it open; both are ours to be written.
+    unsafe { getsockopt(socket, SOL_SOCKET, SO_TYPE, to, &mut len) == 0 && kind == SOCK_STREAM }
+}
+
+/// `recv` on a socket that does not block.
+///
+/// # Safety
+/// The socket is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
+pub(crate) unsafe fn recv(socket: usize, ptr: *mut u8, len: usize) -> i32 {
+    let len = i32::try_from(len).unwrap_or(i32::MAX);
+    // SAFETY: by the caller.
+    let n = unsafe { ws_recv(socket, ptr, len, 0) };
+    if n == SOCKET_ERROR { -socket_error() } else { n }
+}
+
+/// `send` on a socket that does not block.
+///
+/// # Safety
+/// The socket is open.
+pub(crate) unsafe fn send(socket: usize, bytes: &[u8]) -> i32 {
+    let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    const NO_FLAGS: SEND_RECV_FLAGS = 0;
+    // SAFETY: by the caller; a slice is valid for reads.
+    let n = unsafe { ws_send(socket, bytes.as_ptr(), len, NO_FLAGS) };
+    if n == SOCKET_ERROR { -socket_error() } else { n }
+}
+
+/// `connect`, of a socket for which that says only where to send to: it does not wait.
+///
+/// # Safety
+/// The socket is open; `len` bytes of the address are valid.
+pub(crate) unsafe fn connect(
+    socket: usize,
+    address: *const MaybeUninit<AddressStorage>,
+    len: AddressLength,
+) -> i32 {
+    // SAFETY: by the caller.
+    let failed = unsafe { ws_connect(socket, address.cast::<SOCKADDR>(), len) };
+    if failed == SOCKET_ERROR { -socket_error() } else { 0 }
+}
+
+/// `shutdown`.
+pub(crate) fn shutdown(raw: RawDescriptor, how: Shutdown) -> i32 {
+    let Some(socket) = raw.socket() else { return -errno::ENOTSOCK };
+    let how = match how {
+        Shutdown::Read => SD_RECEIVE,
+        Shutdown::Write => SD_SEND,
+        Shutdown::Both => SD_BOTH,
+    };
+    // SAFETY: plain arguments.
+    if unsafe { ws_shutdown(socket, how) } == 0 { 0 } else { -socket_error() }
+}
+
+/// The place in a file as an overlapped call takes it: all 64 bits.
+pub(crate) fn at_offset(offset: u64) -> OVERLAPPED_0 {
+    OVERLAPPED_0 {
+        Anonymous: OVERLAPPED_0_0 { Offset: offset as u32, OffsetHigh: (offset >> 32) as u32 },
+    }
+}
+
+/// Reads from a file whose calls wait, on a thread that may.
+///
+/// # Safety
+/// The handle is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
+pub(crate) unsafe fn pread(raw: RawDescriptor, ptr: *mut u8, len: usize, offset: u64) -> i32 {
+    let mut overlapped = OVERLAPPED { Anonymous: at_offset(offset), ..OVERLAPPED::default() };
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let mut n = 0;
+    // SAFETY: by the caller. The handle is one whose calls wait: nothing of this is used when it has returned.
+    let done = unsafe { ReadFile(raw.handle(), ptr, len, &mut n, &mut overlapped) };
+    if done != 0 { n as i32 } else { file_read_failed(system_error()) }
+}
+
+/// What a read of a file ends with that has failed: at the end of the file it has read nothing.
+pub(crate) fn file_read_failed(error: i32) -> i32 {
+    if error == errno::HANDLE_EOF { 0 } else { -error }
+}
+
+/// Writes to a file whose calls wait, on a thread that may.
+///
+/// # Safety
+/// The handle is open, and `ptr` valid for reads of `len` bytes.
+pub(crate) unsafe fn pwrite(raw: RawDescriptor, ptr: *const u8, len: usize, offset: u64) -> i32 {
+    let mut overlapped = OVERLAPPED { Anonymous: at_offset(offset), ..OVERLAPPED::default() };
+    let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let mut n = 0;
+    // SAFETY: as for `pread`.
+    let done = unsafe { WriteFile(raw.handle(), ptr, len, &mut n, &mut overlapped) };
+    if done != 0 { n as i32 } else { -system_error() }
+}
+
+/// Brings what was written to a file to the disk. Windows knows no less than all of it.
+pub(crate) fn fsync(raw: RawDescriptor) -> i32 {
+    // SAFETY: plain arguments.
+    if unsafe { FlushFileBuffers(raw.handle()) } != 0 { 0 } else { -system_error() }
+}
+
+/// `recvfrom` into one buffer, and what came of it, on a socket that does not block. Windows does not tell how long
+/// a datagram was that did not fit.
+///
+/// # Safety
+/// `raw` is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
+pub(crate) unsafe fn receive_one(
+    raw: RawDescriptor,
+    ptr: *mut u8,
+    len: usize,
+    peek: bool,
+    _: bool,
+) -> io::Result<Received> {
+    let Some(socket) = raw.socket() else {
+        return Err(io::Error::from_raw_os_error(errno::ENOTSOCK));
+    };
+    let room = i32::try_from(len).unwrap_or(i32::MAX);
+    let mut address = MaybeUninit::<AddressStorage>::zeroed();
+    let mut address_len = size_of::<AddressStorage>() as AddressLength;
+    let flags = if peek { MSG_PEEK } else { 0 };
+    let from = address.as_mut_ptr().cast();
+    // SAFETY: by the caller; the address and its length are ours.
+    let n = unsafe { recvfrom(socket, ptr, room, flags, from, &mut address_len) };
+    let error = if n == SOCKET_ERROR { socket_error() } else { 0 };
+    let truncated = error == errno::WSAEMSGSIZE;
+    if error != 0 && !truncated {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: all of the storage is initialised.
+    let from = unsafe { super::socket_address(address.as_ptr(), address_len) };
+    let filled = if truncated { len } else { n as usize };
+    let whole_len = (!truncated).then_some(filled);
+    Ok(Received { len: filled, from, truncated, whole_len, control_truncated: false })
+}
+
+/// `sendto`, or `send` without an address, on a socket that does not block.
+///
+/// # Safety
+/// `raw` is open.
+pub(crate) unsafe fn send_one(
+    raw: RawDescriptor,
+    bytes: &[u8],
+    to: Option<SocketAddr>,
+) -> io::Result<usize> {
+    let Some(socket) = raw.socket() else {
+        return Err(io::Error::from_raw_os_error(errno::ENOTSOCK));
+    };
+    let (mut address, mut address_len) = (MaybeUninit::<AddressStorage>::zeroed(), 0);
+    let mut name = std::ptr::null();
+    if let Some(to) = to {
+        // SAFETY: there is room for a whole storage.
+        address_len = unsafe { super::write_address(&to, address.as_mut_ptr()) };
+        name = address.as_ptr().cast();
+    }
+    let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    // SAFETY: by the caller; a slice is valid for reads, and the address is ours.
+    let n = unsafe { sendto(socket, bytes.as_ptr(), len, 0, name, address_len) };
+    if n == SOCKET_ERROR {
+        Err(io::Error::from_raw_os_error(socket_error()))
+    } else {
+        Ok(n as usize)
+    }
+}

@@ -1,0 +1,64 @@
+//! The numbers of errors that rooms give by themselves, as [`io::Error::raw_os_error`](std::io::Error::raw_os_error)
+//! has them on this system: under the names of Unix, the numbers of Windows, chosen so that the
+//! [kind](std::io::Error::kind) of each is the same everywhere.
+
+/// Nothing is ready: `WSAEWOULDBLOCK`.
+pub const EAGAIN: i32 = 10035;
+/// It has begun already: `WSAEALREADY`.
+pub const EALREADY: i32 = 10037;
+/// There is no such descriptor: `ERROR_INVALID_HANDLE`.
+pub const EBADF: i32 = 6;
+/// The operation was cancelled: `ERROR_CANCELLED`. Not the `ERROR_OPERATION_ABORTED` that the system itself
+/// says, which the standard library takes for a timeout.
+pub const ECANCELED: i32 = 1223;
+/// The connection was given up at this end: `WSAECONNABORTED`.
+pub const ECONNABORTED: i32 = 10053;
+/// Nobody listens there: `WSAECONNREFUSED`.
+pub const ECONNREFUSED: i32 = 10061;
+/// The peer has reset the connection: `WSAECONNRESET`.
+pub const ECONNRESET: i32 = 10054;
+/// It has begun: `WSAEINPROGRESS`.
+pub const EINPROGRESS: i32 = 10036;
+/// The call was interrupted: `WSAEINTR`.
+pub const EINTR: i32 = 10004;
+/// An argument is wrong: `ERROR_INVALID_PARAMETER`.
+pub const EINVAL: i32 = 87;
+/// The device has failed: `ERROR_IO_DEVICE`.
+pub const EIO: i32 = 1117;
+/// It is connected already: `WSAEISCONN`.
+pub const EISCONN: i32 = 10056;
+/// This process has too many: `WSAEMFILE`.
+pub const EMFILE: i32 = 10024;
+/// No memory is left for it: `WSAENOBUFS`.
+pub const ENOBUFS: i32 = 10055;
+/// There is no such thing: `ERROR_FILE_NOT_FOUND`.
+pub const ENOENT: i32 = 2;
+/// The system has no such call: `ERROR_CALL_NOT_IMPLEMENTED`.
+pub const ENOSYS: i32 = 120;
+/// It is not connected: `WSAENOTCONN`.
+pub const ENOTCONN: i32 = 10057;
+/// It is no socket: `WSAENOTSOCK`.
+pub const ENOTSOCK: i32 = 10038;
+/// Nobody reads any more: `ERROR_NO_DATA`.
+pub const EPIPE: i32 = 232;
+/// It has no places to read or write at: `ERROR_SEEK_ON_DEVICE`.
+pub const ESPIPE: i32 = 132;
+
+/// An operation goes on and will post its packet: `ERROR_IO_PENDING`, which is `WSA_IO_PENDING` too.
+pub(crate) const IO_PENDING: i32 = 997;
+/// The end of a file: `ERROR_HANDLE_EOF`.
+pub(crate) const HANDLE_EOF: i32 = 38;
+/// What the system says of a cancelled operation: `ERROR_OPERATION_ABORTED`.
+pub(crate) const OPERATION_ABORTED: i32 = 995;
+/// This end has shut that direction down: `WSAESHUTDOWN`.
+pub(crate) const WSAESHUTDOWN: i32 = 10058;
+/// An argument of Winsock's is wrong: `WSAEINVAL`.
+pub(crate) const WSAEINVAL: i32 = 10022;
+/// The datagram was longer than its buffer: `WSAEMSGSIZE`.
+pub(crate) const WSAEMSGSIZE: i32 = 10040;
+/// Winsock is there, but too old: `WSAVERNOTSUPPORTED`.
+pub(crate) const WSAVERNOTSUPPORTED: i32 = 10092;
+/// No timeout is left: `WAIT_TIMEOUT`.
+pub(crate) const WAIT_TIMEOUT: i32 = 258;
+/// A wait was interrupted by a call for this thread: `WAIT_IO_COMPLETION`.
+pub(crate) const WAIT_IO_COMPLETION: i32 = 192;

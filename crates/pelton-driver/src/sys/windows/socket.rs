@@ -1,0 +1,159 @@
+//! Sockets: made, bound, and asked.
+
+use std::io;
+use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::os::windows::io::BorrowedSocket;
+use std::time::Duration;
+
+use socket2::{Domain, Protocol, SockRef, Socket, Type};
+
+use super::descriptor::OwnedDescriptor;
+use super::{RawDescriptor, datagram, startup};
+use crate::driver::{DatagramOption, ListenOptions};
+
+/// What a driver wants of its sockets.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Wants {
+    /// Their simple calls never block.
+    pub(crate) nonblocking: bool,
+    /// They are of a simulated world: there is none.
+    #[allow(dead_code, reason = "other systems have simulated sockets")]
+    pub(crate) simulated: bool,
+}
+
+/// A stream socket for the family of an address.
+pub(crate) fn stream(like: SocketAddr, wants: Wants) -> io::Result<OwnedDescriptor> {
+    Ok(socket(like, Type::STREAM, Protocol::TCP, wants)?.into())
+}
+
+/// A stream socket that listens.
+pub(crate) fn listening(
+    address: SocketAddr,
+    options: ListenOptions,
+    wants: Wants,
+) -> io::Result<OwnedDescriptor> {
+    let socket = socket(address, Type::STREAM, Protocol::TCP, wants)?;
+    // `SO_REUSEADDR` is not asked for: it would let two programs listen on one address here, and connections
+    // that linger keep nobody from binding.
+    socket.bind(&address.into())?;
+    socket.listen(options.backlog)?;
+    Ok(socket.into())
+}
+
+/// A datagram socket that is bound to an address.
+pub(crate) fn datagram(address: SocketAddr, wants: Wants) -> io::Result<OwnedDescriptor> {
+    let socket = socket(address, Type::DGRAM, Protocol::UDP, wants)?;
+    socket.bind(&address.into())?;
+    Ok(socket.into())
+}
+
+/// Two stream sockets that are connected to each other.
+pub(crate) fn stream_pair(wants: Wants) -> io::Result<(OwnedDescriptor, OwnedDescriptor)> {
+    startup::ensure()?;
+    let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    let one = TcpStream::connect(listener.local_addr()?)?;
+    let mine = one.local_addr()?;
+    // Anybody on this machine may have connected in between.
+    let other = loop {
+        let (other, peer) = listener.accept()?;
+        if peer == mine {
+            break other;
+        }
+    };
+    // There is no pair of sockets whose small segments wait.
+    one.set_nodelay(true)?;
+    other.set_nodelay(true)?;
+    if wants.nonblocking {
+        one.set_nonblocking(true)?;
+        other.set_nonblocking(true)?;
+    }
+    Ok((one.into(), other.into()))
+}
+
+fn socket(like: SocketAddr, kind: Type, protocol: Protocol, wants: Wants) -> io::Result<Socket> {
+    startup::ensure()?;
+    let socket = Socket::new(Domain::for_address(like), kind, Some(protocol))?;
+    if wants.nonblocking {
+        socket.set_nonblocking(true)?;
+    }
+    Ok(socket)
+}
+
+/// A socket that its owner has open during the call, to ask or to set something.
+#[derive(Clone, Copy)]
+pub(crate) struct Open(RawDescriptor);
+
+impl Open {
+    /// # Safety
+    /// `raw` stays open as long as this is used.
+    pub(crate) unsafe fn new(raw: RawDescriptor) -> Open {
+        Open(raw)
+    }
+
+    fn with<R>(self, ask: impl FnOnce(SockRef<'_>) -> io::Result<R>) -> io::Result<R> {
+        let RawDescriptor::Socket(socket) = self.0 else {
+            return Err(io::Error::from_raw_os_error(super::super::errno::ENOTSOCK));
+        };
+        // SAFETY: it is open, by the word of whoever made this.
+        let socket = unsafe { BorrowedSocket::borrow_raw(socket) };
+        ask(SockRef::from(&socket))
+    }
+
+    pub(crate) fn local_addr(self) -> io::Result<SocketAddr> {
+        self.with(|socket| ip(socket.local_addr()?))
+    }
+
+    pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {
+        self.with(|socket| ip(socket.peer_addr()?))
+    }
+
+    pub(crate) fn set_nodelay(self, nodelay: bool) -> io::Result<()> {
+        self.with(|socket| socket.set_tcp_nodelay(nodelay))
+    }
+
+    pub(crate) fn nodelay(self) -> io::Result<bool> {
+        self.with(|socket| socket.tcp_nodelay())
+    }
+
+    pub(crate) fn set_ttl(self, ttl: u32) -> io::Result<()> {
+        self.with(|socket| socket.set_ttl_v4(ttl))
+    }
+
+    pub(crate) fn ttl(self) -> io::Result<u32> {
+        self.with(|socket| socket.ttl_v4())
+    }
+
+    pub(crate) fn set_datagram_option(self, option: DatagramOption) -> io::Result<()> {
+        self.with(|socket| datagram::set(&socket, option))
+    }
+
+    pub(crate) fn broadcast(self) -> io::Result<bool> {
+        self.with(|socket| socket.broadcast())
+    }
+
+    pub(crate) fn multicast_loop(self, v6: bool) -> io::Result<bool> {
+        self.with(|socket| if v6 { socket.multicast_loop_v6() } else { socket.multicast_loop_v4() })
+    }
+
+    pub(crate) fn multicast_hops(self, v6: bool) -> io::Result<u32> {
+        self.with(|socket| if v6 { socket.multicast_hops_v6() } else { socket.multicast_ttl_v4() })
+    }
+
+    pub(crate) fn set_linger(self, linger: Option<Duration>) -> io::Result<()> {
+        self.with(|socket| socket.set_linger(linger))
+    }
+
+    pub(crate) fn linger(self) -> io::Result<Option<Duration>> {
+        self.with(|socket| socket.linger())
+    }
+
+    pub(crate) fn shutdown(self, how: Shutdown) -> io::Result<()> {
+        self.with(|socket| socket.shutdown(how))
+    }
+}
+
+fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
+    address.as_socket().ok_or_else(|| {
+        io::Error::new(io::ErrorKind::Unsupported, "the socket's address is not an IP address")
+    })
+}

@@ -1,0 +1,58 @@
+//! `windows`: the tests of Windows, run under Wine on a Linux machine, and its targets checked.
+//!
+//! Nothing here needs Windows, rustup's targets or a network beyond the system's packages: Debian's compiler
+//! and its sources make the standard library once (`kit.rs`), mingw links, and Wine runs each test in a process
+//! of its own with a limit to its time (`suite.rs`), because a completion that never comes is a hang and not a
+//! failure. What Wine cannot do is in a list with its reasons (`.ci/windows-skips`), and so is how many tests
+//! must have run (`.ci/windows-floor`).
+
+mod kit;
+mod skips;
+mod suite;
+
+use crate::Outcome;
+use crate::args::Args;
+use crate::run::run;
+
+pub(crate) const TARGET: &str = "x86_64-pc-windows-gnu";
+/// Targets that are checked and neither linked nor run.
+const CHECKED: &[&str] = &["x86_64-pc-windows-msvc", "aarch64-pc-windows-msvc"];
+
+/// The packages of the workspace that are for Windows too.
+pub(crate) const PORTABLE: &[&str] = &["pelton-driver"];
+
+pub(crate) fn verb(mut args: Args) -> Outcome {
+    let (require, install) = (args.flag("--require"), args.flag("--install"));
+    let (check, only) = (args.flag("--check"), args.value("--only")?);
+    let rest = args.rest()?;
+    if install {
+        kit::install()?;
+    }
+    if let Some(lacking) = kit::lacks() {
+        if require {
+            return Err(lacking);
+        }
+        println!("skipped: windows: {lacking}");
+        return Ok(());
+    }
+    let kit = kit::Kit::ready()?;
+    if check {
+        return checked(&kit);
+    }
+    suite::of(&kit, only.as_deref(), &rest)
+}
+
+/// Lints for the target that runs, and types for those that only compile.
+fn checked(kit: &kit::Kit) -> Outcome {
+    for package in PORTABLE {
+        let words = ["check", "--package", package, "--all-targets"];
+        run(kit.cargo(TARGET, &words).envs(kit.lints()))?;
+    }
+    for target in CHECKED {
+        kit.library(target)?;
+        for package in PORTABLE {
+            run(&mut kit.cargo(target, &["check", "--package", package]))?;
+        }
+    }
+    Ok(())
+}
