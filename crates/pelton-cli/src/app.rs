@@ -376,5 +376,5 @@ fn redirect<R: Runtime>(path: &SitePath, query: Option<&str>) -> Response<Body<R
     response
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests;

@@ -132,6 +132,8 @@ pub(crate) enum Backend {
     IoUring,
     /// Linux's readiness, wherever io_uring is not allowed.
     Epoll,
+    /// The completion ports of Windows.
+    Iocp,
 }
 
 /// How many reactors to run.

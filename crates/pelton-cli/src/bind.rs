@@ -33,7 +33,8 @@ pub(crate) fn all(
     let bound = first.local_addr().map_err(|error| (address, error))?;
     let mut listeners = vec![first];
     for _ in 1..count {
-        listeners.push(another(bound).map_err(|error| (bound, error))?);
+        let another = another(&listeners[0], bound);
+        listeners.push(another.map_err(|error| (bound, error))?);
     }
     Ok((bound, listeners))
 }
@@ -47,7 +48,14 @@ fn first(address: SocketAddr, shared: bool) -> io::Result<TcpListener> {
     listen(socket)
 }
 
-fn another(address: SocketAddr) -> io::Result<TcpListener> {
+/// Windows distributes connections over those that wait for them on one socket.
+#[cfg(windows)]
+fn another(first: &TcpListener, _: SocketAddr) -> io::Result<TcpListener> {
+    first.try_clone()
+}
+
+#[cfg(not(windows))]
+fn another(_: &TcpListener, address: SocketAddr) -> io::Result<TcpListener> {
     let socket = open(address)?;
     share(&socket)?;
     socket.bind(&address.into())?;
@@ -80,10 +88,7 @@ fn share(socket: &Socket) -> io::Result<()> {
 
 #[cfg(not(unix))]
 fn share(_: &Socket) -> io::Result<()> {
-    Err(io::Error::new(
-        io::ErrorKind::Unsupported,
-        "several reactors cannot share a port on this system: use `--reactors 1`",
-    ))
+    Ok(())
 }
 
 #[cfg(unix)]
@@ -96,7 +101,7 @@ fn has_no_family(_: &io::Error) -> bool {
     false
 }
 
-#[cfg(all(test, unix))]
+#[cfg(test)]
 mod tests {
     use std::net::TcpStream;
 

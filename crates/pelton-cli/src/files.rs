@@ -477,7 +477,8 @@ mod tests {
     #[test]
     fn a_date_that_http_cannot_say_is_no_panic() {
         for seconds in [253_402_300_799, 253_402_300_800, 1 << 40] {
-            let modified = EPOCH + Duration::from_secs(seconds);
+            // Some systems cannot say it either.
+            let Some(modified) = EPOCH.checked_add(Duration::from_secs(seconds)) else { continue };
             let stamp = Stamp { len: 1, modified, inode: 1, coding: Coding::Identity };
             let meta = meta(stamp, content_type(b"x"), EPOCH);
             let date = meta.last_modified.to_str().unwrap();

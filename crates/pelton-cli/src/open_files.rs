@@ -7,6 +7,7 @@ use std::fmt;
 
 /// What became of the soft limit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(unix), allow(dead_code, reason = "there is no such limit"))]
 pub(crate) enum Raised {
     /// It was as high as it may be.
     AtMost(Option<u64>),

@@ -132,6 +132,7 @@ fn start(backend: Backend, plan: &Arc<Plan>) -> Result<Fleet, String> {
         Backend::Auto => pelton::Backend::Auto,
         Backend::IoUring => pelton::Backend::IoUring,
         Backend::Epoll => pelton::Backend::Epoll,
+        Backend::Iocp => pelton::Backend::Iocp,
     };
     let runtime = pelton::Builder::new().backend(backend);
     let plan = Arc::clone(plan);
@@ -182,7 +183,12 @@ impl Drop for Attendance<'_> {
 /// The main thread's reactor. It waits for signals only, so it is as small as can be.
 fn lobby() -> Result<Runtime, pelton::driver::Error> {
     let config = Config {
-        backend: pelton::Backend::Epoll,
+        // The one that is always there.
+        backend: if cfg!(target_os = "linux") {
+            pelton::Backend::Epoll
+        } else {
+            pelton::Backend::Auto
+        },
         max_operations: 64,
         max_descriptors: 256,
         pool_buffers: 1,

@@ -27,6 +27,8 @@ impl Folder {
             let name = format!("pelton-cli-{}-{}", std::process::id(), NEXT.fetch_add(1, Relaxed));
             let path = std::env::temp_dir().join(name);
             match std::fs::create_dir(&path) {
+                // On Windows a canonical path takes no slashes.
+                Ok(()) if cfg!(windows) => return Folder(path),
                 // Canonical, because on some systems the temporary folder itself is behind a link.
                 Ok(()) => return Folder(std::fs::canonicalize(path).unwrap()),
                 Err(e) if e.kind() == std::io::ErrorKind::AlreadyExists => {}
@@ -56,13 +58,11 @@ impl Drop for Folder {
 
 /// A runtime without a reactor: everything is done at once, and time passes only when a test says
 /// so.
-#[cfg(unix)]
 #[derive(Clone, Default)]
 pub(crate) struct Inline {
     state: Rc<InlineState>,
 }
 
-#[cfg(unix)]
 #[derive(Default)]
 struct InlineState {
     now: Cell<Duration>,
@@ -72,7 +72,6 @@ struct InlineState {
     tasks: RefCell<Vec<Pin<Box<dyn Future<Output = ()>>>>>,
 }
 
-#[cfg(unix)]
 impl Inline {
     /// Sleeps that end within this time from now are over.
     pub(crate) fn let_pass(&self, time: Duration) {
@@ -126,7 +125,6 @@ impl Wake for Woken {
     }
 }
 
-#[cfg(unix)]
 impl Runtime for Inline {
     type File = File;
 
@@ -139,11 +137,10 @@ impl Runtime for Inline {
         mut buf: Vec<u8>,
         offset: u64,
     ) -> LocalBoxFuture<(io::Result<usize>, Vec<u8>)> {
-        use std::os::unix::fs::FileExt;
         Box::pin(async move {
             let held = buf.len();
             buf.resize(buf.capacity(), 0);
-            let result = file.read_at(&mut buf[held..], offset);
+            let result = read_at(&file, &mut buf[held..], offset);
             buf.truncate(held + result.as_ref().map_or(0, |n| *n));
             (result, buf)
         })
@@ -173,6 +170,16 @@ impl Runtime for Inline {
     fn shed(&self) {
         self.state.sheds.set(self.sheds() + 1);
     }
+}
+
+#[cfg(unix)]
+fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::unix::fs::FileExt::read_at(file, buf, offset)
+}
+
+#[cfg(windows)]
+fn read_at(file: &File, buf: &mut [u8], offset: u64) -> io::Result<usize> {
+    std::os::windows::fs::FileExt::seek_read(file, buf, offset)
 }
 
 /// A connection in memory: a test writes what the client says and reads what the server answered.

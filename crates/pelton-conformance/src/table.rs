@@ -20,7 +20,7 @@ and writes this file; the tests are `io_uring::…`, `epoll::…`, `sim::ring::�
 `sim::faults::…` of that crate.
 
 A cell says **yes** where the behaviour was shown by the run that wrote this file. On the simulated system a
-behaviour is shown in several worlds: 2 for a ring, 2 for readiness, and 6, half of either, in which
+behaviour is shown in several worlds: 2 for a ring, 2 for readiness, and 20, half of either, in which
 everything goes wrong that Pelton must hide.
 ";
 

@@ -42,6 +42,9 @@ pub(crate) mod flags {
     pub(crate) const LISTED: u16 = 128;
     /// Cannot be read without a wait: what the page cache has is not asked for.
     pub(crate) const WAITS: u16 = 512;
+    /// Known to the readiness selector for sending, where it knows directions by themselves.
+    #[allow(dead_code, reason = "epoll knows both directions together")]
+    pub(crate) const REGISTERED_OUT: u16 = 1024;
     /// Came from the user, who may have duplicates of it: they keep a registration alive after the close.
     pub(crate) const FOREIGN: u16 = 256;
     /// Stays the user's: it is not closed.

@@ -35,9 +35,7 @@ use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
-use crate::sys::{
-    BorrowedDescriptor, OwnedDescriptor, Room, WakeSource, borrow_descriptor, calls, errno, own,
-};
+use crate::sys::{BorrowedDescriptor, OwnedDescriptor, Room, borrow_descriptor, calls, errno, own};
 use crate::timer::Wheel;
 
 pub use datagrams::DatagramOption;
@@ -166,7 +164,8 @@ impl Driver {
             error: io::ErrorKind::QuotaExceeded.into(),
         })?;
         let no_memory = |what| Error::Os { what, error: io::ErrorKind::OutOfMemory.into() };
-        let wake = WakeSource::new(room.is_simulated())
+        let wake = room
+            .wake_source()
             .map_err(|error| Error::Os { what: "the object that wakes", error })?;
         let shared = Arc::new(Shared {
             latch: WakeLatch::new(),

@@ -31,9 +31,12 @@
 //! - `sim`: `Backend::Sim`, a simulated system under the real backends.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
-#![cfg_attr(windows, allow(dead_code, reason = "some of what rooms share only others use"))]
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "some of what rooms share only others use")
+)]
 
-#[cfg(all(feature = "sim", windows))]
+#[cfg(all(feature = "sim", not(target_os = "linux")))]
 compile_error!("the feature `sim` runs on Linux: the simulated system answers as that does");
 
 // First, for its macro.

@@ -179,6 +179,9 @@ fn choose(
         Ok(Backend::Auto) if io_uring.works => {
             (Some(Backend::IoUring.name()), "the best that works here".into())
         }
+        Ok(Backend::Auto) if system::USUAL != Backend::Epoll => {
+            (Some(system::USUAL.name()), "what this system has".into())
+        }
         Ok(Backend::Auto) => (Some(Backend::Epoll.name()), refused()),
         Ok(other) => (Some(other.name()), "PELTON_BACKEND asks for it".into()),
     }
@@ -372,6 +375,9 @@ mod system {
     use crate::sys::uring::ring::{Ring, RingConfig};
     use crate::sys::uring::setup::{Environment, LEAVE_IT, ring_memory};
 
+    /// What runs where io_uring does not.
+    pub(super) const USUAL: super::Backend = super::Backend::Epoll;
+
     pub(super) fn facts(_: &Config) -> Facts {
         let environment = Environment::read();
         let name = uname();
@@ -436,7 +442,10 @@ mod system {
 
 #[cfg(not(target_os = "linux"))]
 mod system {
-    use super::{Config, Diagnosis, Facts, IoUring};
+    use super::{Backend, Config, Diagnosis, Facts, IoUring};
+
+    /// What runs here.
+    pub(super) const USUAL: Backend = if cfg!(windows) { Backend::Iocp } else { Backend::Kqueue };
 
     pub(super) fn facts(_: &Config) -> Facts {
         let usable_cpus = std::thread::available_parallelism().map_or(1, usize::from);
@@ -506,6 +515,7 @@ mod tests {
         assert!(advise(&well(), None, Some(4 * (200 << 10))).is_empty());
     }
 
+    #[cfg(target_os = "linux")]
     #[test]
     fn io_uring_is_used_where_it_works_and_epoll_where_it_does_not() {
         assert_eq!(choose(Ok(Backend::Auto), &ring()).0, Some("io_uring"));

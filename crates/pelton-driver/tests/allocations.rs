@@ -200,7 +200,7 @@ fn timers_polls_cancels_and_wakes_allocate_nothing(on: &On) {
         let key = driver.go(Submission::timeout(far));
         driver.cancel(key.id());
         assert!(
-            end(&driver, key).is_err_and(|error| error.raw_os_error() == Some(libc::ECANCELED))
+            end(&driver, key).is_err_and(|error| error.raw_os_error() == Some(errno::ECANCELED))
         );
         let key = driver.go(Submission::timeout(far));
         driver.abandon(key);

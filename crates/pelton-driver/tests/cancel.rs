@@ -3,8 +3,6 @@
 mod common;
 
 use std::net::TcpStream;
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::time::{Duration, Instant};
 
 use common::*;
@@ -108,7 +106,7 @@ fn hanging_address() -> (std::net::SocketAddr, Keep) {
 /// One of each kind.
 fn every_kind(driver: &Driver) -> Vec<Waiting> {
     let readable = || -> (Fd, Keep) {
-        let (fd, peer): (Fd, UnixStream) = unix(driver);
+        let (fd, peer): (Fd, Local) = unix(driver);
         (fd, Box::new(peer))
     };
     let writable = || -> (Fd, Keep) {
@@ -117,10 +115,7 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     };
     let listening = || attach(driver, listener().0);
     let none = || -> Keep { Box::new(()) };
-    let file = || {
-        let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
-        attach(driver, fd)
-    };
+    let file = || attach(driver, file());
     let far = Instant::now() + Duration::from_secs(3600);
     let mut all = Vec::new();
     all.push(waiting(driver, Submission::nop(), none()));
@@ -128,7 +123,7 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     all.push(waiting(driver, Submission::accept_multi(listening()), none()));
     let (address, keep) = hanging_address();
     let socket = socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
-    let fd = attach(driver, OwnedFd::from(socket));
+    let fd = attach(driver, OwnedSystem::from(socket));
     all.push(waiting(driver, Submission::connect(fd, address), keep));
     let (fd, keep) = readable();
     all.push(waiting(driver, Submission::recv(fd, vec![0; 8].into_boxed_slice()), keep));
@@ -221,13 +216,13 @@ fn cancel_each(on: &On, in_the_kernel: bool) {
         let error = (waiting.take)(&driver);
         match waiting.kind {
             // It found the nop over.
-            Kind::Cancel => assert_eq!(error, libc::ENOENT),
+            Kind::Cancel => assert_eq!(error, errno::ENOENT),
             _ if waiting.at_once || waiting.kind == Kind::Close => {
-                assert!(error == 0 || error == libc::ECANCELED, "{:?}: {error}", waiting.kind);
+                assert!(error == 0 || error == errno::ECANCELED, "{:?}: {error}", waiting.kind);
             }
             // Without a ring the results of file operations come home through a wake.
-            Kind::Wake => assert!(error == 0 || error == libc::ECANCELED),
-            kind => assert_eq!(error, libc::ECANCELED, "{kind:?}"),
+            Kind::Wake => assert!(error == 0 || error == errno::ECANCELED),
+            kind => assert_eq!(error, errno::ECANCELED, "{kind:?}"),
         }
     }
     nothing_is_left(driver);
@@ -297,8 +292,8 @@ fn a_cancel_finds_what_is_in_flight_and_nothing_else(on: &On) {
     driver.settle();
     assert_eq!(driver.run(Submission::cancel(key.id())).unwrap(), 0);
     let id = key.id();
-    assert_eq!(errno(driver.end(key).0), libc::ECANCELED);
-    assert_eq!(errno(driver.run(Submission::cancel(id))), libc::ENOENT);
+    assert_eq!(errno(driver.end(key).0), errno::ECANCELED);
+    assert_eq!(errno(driver.run(Submission::cancel(id))), errno::ENOENT);
     // Another operation in the same slot is not the one that the old name named.
     let key = driver.go_for(Submission::recv(fd, [0; 8]), 2);
     driver.settle();
@@ -337,7 +332,7 @@ fn a_cancel_in_a_callback_ends_what_is_ready_in_the_same_batch_once(on: &On) {
         assert_eq!(ends, [1; 4], "round {round}");
         for key in keys {
             let (result, _) = driver.take(key).unwrap();
-            assert!(matches!(errno(result), 0 | libc::ECANCELED));
+            assert!(matches!(errno(result), 0 | errno::ECANCELED));
         }
         connections.into_iter().for_each(|(fd, _)| driver.close(fd));
     }

@@ -1,4 +1,5 @@
 //! Kernels that lack newer calls, interrupt, are busy or refuse: each call is answered by the test.
+#![cfg(target_os = "linux")]
 
 #[path = "common/kernel.rs"]
 mod kernel;

@@ -89,10 +89,10 @@ fn a_send_that_is_cut_short_goes_on_where_it_was_and_behind_nobody(on: &On) {
 
 fn a_send_that_fails_at_once_gives_its_error_and_its_buffer(on: &On) {
     let driver = on.driver();
-    let (fd, peer) = unix(&driver);
-    drop(peer);
+    let fd = left(&driver);
     let (sent, buf) = launch(&driver, Submission::send_whole(fd, vec![1, 2, 3]));
-    assert_eq!((errno(sent), buf), (libc::EPIPE, vec![1, 2, 3]));
+    assert!(has_left(errno(sent)));
+    assert_eq!(buf, [1, 2, 3]);
     assert_eq!((driver.operations(), driver.snapshot().in_flight_total()), (0, 0));
 }
 

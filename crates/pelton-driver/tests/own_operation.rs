@@ -1,10 +1,10 @@
 //! The example of the open seam, run on every backend; and calls that no list of operations has, in the kernel when
 //! they are cancelled and when their driver goes.
+#![cfg(target_os = "linux")]
 
 mod common;
 
-#[path = "../examples/own_operation.rs"]
-#[allow(dead_code)]
+#[path = "../examples/own_operation/linux.rs"]
 mod example;
 
 use std::os::fd::AsRawFd;

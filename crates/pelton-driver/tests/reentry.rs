@@ -7,7 +7,6 @@ mod common;
 
 use std::cell::{Cell, RefCell};
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::rc::Rc;
 use std::time::Duration;
@@ -68,7 +67,7 @@ impl Drop for Asked {
 struct World {
     driver: Rc<Driver>,
     fd: Fd,
-    peer: UnixStream,
+    peer: Local,
     key: Rc<RefCell<Option<Recv>>>,
     behind: Option<Key<Filling<[u8; 4]>>>,
     alive: Rc<Cell<bool>>,
@@ -116,7 +115,7 @@ impl World {
     fn go(&mut self, on: &On) -> Vec<usize> {
         self.peer.write_all(b"one two ").unwrap();
         let told = self.driver.settle();
-        assert!(self.ran.get() || on.is_uring(), "it was never asked again");
+        assert!(self.ran.get() || on.is_completing(), "it was never asked again");
         let told: Vec<_> = told.iter().map(|told| told.token.as_number()).collect();
         assert!(told.iter().filter(|token| **token == 1).count() <= 1, "told of twice");
         told
@@ -131,7 +130,7 @@ impl World {
             let _ = self.peer.write_all(b"rest");
         } else {
             let (n, _) = self.driver.end(behind);
-            assert!(matches!(errno(n), 0 | libc::ECANCELED));
+            assert!(matches!(errno(n), 0 | errno::ECANCELED));
         }
         self.end_all();
     }
@@ -155,7 +154,7 @@ fn a_buffer_may_cancel_its_own_receive_when_it_is_asked_again(on: &On) {
     assert!(world.go(on).contains(&1));
     let key = world.key.take().unwrap();
     let (result, _) = world.driver.take(key).unwrap();
-    assert_eq!(errno(result), if world.ran.get() { libc::ECANCELED } else { 0 });
+    assert_eq!(errno(result), if world.ran.get() { errno::ECANCELED } else { 0 });
     world.end(true);
 }
 
@@ -171,7 +170,7 @@ fn a_buffer_may_close_its_own_descriptor_when_it_is_asked_again(on: &On) {
     assert!(world.go(on).contains(&1));
     let key = world.key.take().unwrap();
     let (result, _) = world.driver.take(key).unwrap();
-    assert_eq!(errno(result), if world.ran.get() { libc::ECANCELED } else { 0 });
+    assert_eq!(errno(result), if world.ran.get() { errno::ECANCELED } else { 0 });
     world.end(false);
 }
 
@@ -212,8 +211,8 @@ fn a_buffer_that_panics_when_it_is_asked_again_ends_its_receive(on: &On) {
     world.driver.settle();
     let key = world.key.take().unwrap();
     let (result, _) = world.driver.take(key).expect("it has ended");
-    assert_eq!(errno(result), if world.ran.get() { libc::ECANCELED } else { 0 });
-    assert!(world.ran.get() || on.is_uring());
+    assert_eq!(errno(result), if world.ran.get() { errno::ECANCELED } else { 0 });
+    assert!(world.ran.get() || on.is_completing());
     world.end(true);
 }
 
@@ -224,7 +223,7 @@ fn a_buffer_that_waits_alone_may_cancel_its_receive_when_it_is_asked_again(on: &
     assert_eq!(world.go(on), [1]);
     let key = world.key.take().unwrap();
     let (result, _) = world.driver.take(key).unwrap();
-    assert_eq!(errno(result), if world.ran.get() { libc::ECANCELED } else { 0 });
+    assert_eq!(errno(result), if world.ran.get() { errno::ECANCELED } else { 0 });
     world.end(true);
 }
 
@@ -240,7 +239,7 @@ fn a_buffer_that_waits_alone_may_close_its_descriptor_when_it_is_asked_again(on:
     assert_eq!(world.go(on), [1]);
     let key = world.key.take().unwrap();
     let (result, _) = world.driver.take(key).unwrap();
-    assert_eq!(errno(result), if world.ran.get() { libc::ECANCELED } else { 0 });
+    assert_eq!(errno(result), if world.ran.get() { errno::ECANCELED } else { 0 });
     world.end(false);
 }
 
@@ -277,7 +276,7 @@ fn a_buffer_that_waits_alone_and_panics_when_it_is_asked_again_ends_its_receive(
     }
     assert_eq!(panics, u32::from(world.ran.get()));
     let (result, _) = world.driver.take(key).expect("it has ended");
-    assert_eq!(errno(result), if world.ran.get() { libc::ECANCELED } else { 0 });
+    assert_eq!(errno(result), if world.ran.get() { errno::ECANCELED } else { 0 });
     // What was ready when it panicked is ready still.
     let next = world.driver.go(Submission::recv(world.fd, [0; 4]));
     assert_eq!(world.driver.end(next).0.unwrap(), 4);

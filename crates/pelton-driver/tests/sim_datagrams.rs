@@ -1,6 +1,6 @@
 //! Datagrams on the simulator, small enough for Miri: both rooms, with headers, addresses and control messages
 //! that cross the rings as addresses, given up at every moment, with every access to memory checked.
-#![cfg(feature = "sim")]
+#![cfg(all(unix, feature = "sim"))]
 
 use std::net::SocketAddr;
 use std::time::Duration;

@@ -1,6 +1,6 @@
 //! Operations of one's own on the simulator, small enough for Miri: closures in both rooms, entries on a ring, whose
 //! memory crosses it as an address, given up at every moment, with every access to memory checked.
-#![cfg(feature = "sim")]
+#![cfg(all(unix, feature = "sim"))]
 
 use std::io::ErrorKind;
 use std::rc::Rc;

@@ -3,7 +3,6 @@
 mod common;
 
 use std::io::Write;
-use std::os::unix::net::UnixStream;
 
 use common::*;
 use pelton_driver::*;
@@ -29,7 +28,7 @@ fn a_file_can_be_synced_with_and_without_its_metadata(on: &On) {
 
 fn what_cannot_be_synced_says_so(on: &On) {
     let driver = on.driver();
-    let (socket, _other) = UnixStream::pair().unwrap();
+    let (socket, _other) = local_pair();
     let fd = attach(&driver, socket);
     for data_only in [false, true] {
         let error = driver.run(Submission::sync(fd, data_only)).unwrap_err();

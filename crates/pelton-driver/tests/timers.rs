@@ -69,7 +69,7 @@ fn a_cancelled_timer_ends_once_and_does_not_fire(on: &On) {
     let told: Vec<_> =
         driver.until(|| driver.is_done(&kept)).iter().map(|told| told.token.as_number()).collect();
     assert_eq!(told, [1, 2]);
-    assert_eq!(errno(driver.take(cancelled).unwrap()), libc::ECANCELED);
+    assert_eq!(errno(driver.take(cancelled).unwrap()), errno::ECANCELED);
     driver.take(kept).unwrap().unwrap();
     // Cancelled, set anew, cancelled again before anybody is told of it.
     let again = driver.go(Submission::timeout(deadline + Duration::from_secs(9)));

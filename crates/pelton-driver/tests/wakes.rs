@@ -15,8 +15,16 @@ on_every_backend! {
     a_notifier_outlives_its_driver
     a_wake_operation_completes_when_another_thread_notifies
     a_wake_that_is_waited_for_in_a_callback_waits_for_the_next_notification
-    the_eventfd_is_watched_and_never_read
     a_wake_among_many_events_is_taken_for_none_of_them
+}
+
+#[cfg(unix)]
+mod unix_alone {
+    use super::*;
+
+    on_every_backend! {
+        the_eventfd_is_watched_and_never_read
+    }
 }
 
 fn four_threads_that_notify_strand_nothing_and_enter_the_kernel_once_per_wait(on: &On) {
@@ -130,6 +138,7 @@ fn a_wake_that_is_waited_for_in_a_callback_waits_for_the_next_notification(on: &
     driver.end(second).unwrap();
 }
 
+#[cfg(unix)]
 fn the_eventfd_is_watched_and_never_read(on: &On) {
     // It is the only one of its count: those of other drivers have been woken less often, or more.
     const WAKES: u64 = 777;

@@ -60,7 +60,8 @@ impl FleetBuilder {
         self
     }
 
-    /// Keeps each reactor on a processor of its own, as far as there are any. Only Linux.
+    /// Keeps each reactor on a processor of its own, as far as there are any. Only Linux and Windows
+    /// (there among the first 64).
     pub fn pin(mut self, pin: bool) -> FleetBuilder {
         self.pin = pin;
         self
@@ -440,12 +441,33 @@ fn pin_to(place: usize) -> io::Result<()> {
     Ok(rustix::thread::sched_setaffinity(None, &set)?)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(windows)]
+fn allowed_processors() -> Vec<usize> {
+    use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessAffinityMask};
+    let (mut mine, mut all) = (0, 0);
+    // SAFETY: this process, and two words of ours.
+    if unsafe { GetProcessAffinityMask(GetCurrentProcess(), &mut mine, &mut all) } == 0 {
+        return Vec::new();
+    }
+    (0..usize::BITS as usize).filter(|cpu| mine >> cpu & 1 != 0).collect()
+}
+
+#[cfg(windows)]
+fn pin_to(place: usize) -> io::Result<()> {
+    use windows_sys::Win32::System::Threading::{GetCurrentThread, SetThreadAffinityMask};
+    // SAFETY: this thread, and a number.
+    match unsafe { SetThreadAffinityMask(GetCurrentThread(), 1 << place) } {
+        0 => Err(io::Error::last_os_error()),
+        _ => Ok(()),
+    }
+}
+
+#[cfg(not(any(target_os = "linux", windows)))]
 fn allowed_processors() -> Vec<usize> {
     Vec::new()
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 fn pin_to(_: usize) -> io::Result<()> {
     Ok(())
 }

@@ -139,9 +139,7 @@ impl PollStream {
             match std::future::poll_fn(|cx| self.recv.poll(&reactor, cx).expect("in flight")).await
             {
                 Ok(lease) => self.lease = lease,
-                Err(error)
-                    if error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error()) => {
-                }
+                Err(error) if error.raw_os_error() == Some(pelton_driver::errno::ECANCELED) => {}
                 Err(error) => return Err(error),
             }
         }

@@ -221,7 +221,7 @@ pub(crate) fn refuse<P: Payload>(submission: Submission<P>) -> P::Output {
 }
 
 #[cold]
-fn ended() -> std::io::Error {
+pub(crate) fn ended() -> std::io::Error {
     std::io::Error::new(std::io::ErrorKind::BrokenPipe, "the reactor of this object has ended")
 }
 

@@ -1,66 +1,45 @@
-//! Signals of the process.
+//! Signals of the process: those of Unix, and on Windows the console's events.
 //!
-//! A signal handler may do almost nothing, so it writes one byte into a pipe of sockets that it was given,
-//! and the reactor watches the other end. Any number of tasks and reactors may wait for the same signal.
+//! Any number of tasks and reactors may wait for the same signal.
 
 use std::io;
-use std::os::unix::net::UnixStream;
 
-use pelton_driver::{Interest, Submission};
+#[cfg(unix)]
+mod unix;
+#[cfg(windows)]
+mod windows;
 
-use crate::reactor::Reactor;
-use crate::socket::Socket;
+#[cfg(unix)]
+use unix::Arrivals;
+#[cfg(windows)]
+use windows::Arrivals;
 
 /// Which signal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum SignalKind {
-    /// `SIGINT`: somebody pressed Ctrl-C.
+    /// `SIGINT`: somebody pressed Ctrl-C. So it is on Windows.
     Interrupt,
-    /// `SIGTERM`: somebody asks the process to end.
+    /// `SIGTERM`: somebody asks the process to end. On Windows Ctrl-Break, or the system shuts down.
     Terminate,
-    /// `SIGHUP`: the terminal has gone, or somebody asks to read the settings again.
+    /// `SIGHUP`: the terminal has gone, or somebody asks to read the settings again. On Windows the console is
+    /// being closed, or its user logs off.
     Hangup,
-    /// `SIGUSR1`.
+    /// `SIGUSR1`. Not on Windows.
     User1,
-    /// `SIGUSR2`.
+    /// `SIGUSR2`. Not on Windows.
     User2,
-}
-
-impl SignalKind {
-    fn number(self) -> i32 {
-        use rustix::process::Signal;
-        match self {
-            SignalKind::Interrupt => Signal::INT,
-            SignalKind::Terminate => Signal::TERM,
-            SignalKind::Hangup => Signal::HUP,
-            SignalKind::User1 => Signal::USR1,
-            SignalKind::User2 => Signal::USR2,
-        }
-        .as_raw()
-    }
 }
 
 /// Arrivals of one signal. From its making to its drop the signal does nothing else to the process.
 #[derive(Debug)]
-pub struct Signal {
-    id: signal_hook_registry::SigId,
-    read: UnixStream,
-    watched: Watched,
-}
-
-struct Watched(Socket);
-
-impl std::fmt::Debug for Watched {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Watched")
-    }
-}
+pub struct Signal(Arrivals);
 
 /// Starts to listen for a signal.
 ///
 /// # Errors
-/// No reactor runs on this thread, or the system refused the handler or a descriptor.
+/// No reactor runs on this thread, or the system refused the handler or a descriptor. `Unsupported`: the system
+/// has no such signal.
 ///
 /// ```
 /// # pelton::block_on(async {
@@ -71,18 +50,7 @@ impl std::fmt::Debug for Watched {
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub fn signal(kind: SignalKind) -> io::Result<Signal> {
-    let (read, write) = UnixStream::pair()?;
-    read.set_nonblocking(true)?;
-    write.set_nonblocking(true)?;
-    let watched = Watched(Socket::attach(Reactor::here()?, read.try_clone()?.into())?);
-    let arrived = move || {
-        // Full means that arrivals wait to be seen already.
-        let _ = rustix::io::write(&write, &[1]);
-    };
-    // SAFETY: the handler makes one system call that is allowed in handlers, on a descriptor that it owns,
-    // and neither allocates nor locks nor panics. `rustix` leaves `errno` alone.
-    let id = unsafe { signal_hook_registry::register(kind.number(), arrived)? };
-    Ok(Signal { id, read, watched })
+    Arrivals::new(kind).map(Signal)
 }
 
 /// Waits for `SIGINT`, that is for Ctrl-C, once.
@@ -100,30 +68,6 @@ impl Signal {
     /// # Errors
     /// The system refused to watch for it.
     pub async fn recv(&mut self) -> io::Result<()> {
-        let mut arrived = false;
-        loop {
-            let mut bytes = [0; 64];
-            match io::Read::read(&mut &self.read, &mut bytes) {
-                // All of them: they count as one.
-                Ok(_) => {
-                    arrived = true;
-                    continue;
-                }
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
-                Err(error) => return Err(error),
-            }
-            if arrived {
-                return Ok(());
-            }
-            let Watched(socket) = &self.watched;
-            socket.operation(Interest::Readable, Submission::poll).await?;
-        }
-    }
-}
-
-impl Drop for Signal {
-    fn drop(&mut self) {
-        signal_hook_registry::unregister(self.id);
+        self.0.recv().await
     }
 }

@@ -216,7 +216,9 @@ fn operations_that_end_at_once_do_not_starve_the_others() {
             assert_eq!(&*b.recv().await.unwrap().unwrap(), b"ping");
             pelton::time::sleep(Duration::from_micros(10)).await;
         }
-        assert!(reads.get() > 100, "the other one read all the while");
+        // Where the system cannot say what it has in its cache each read waits for its packet.
+        let least = if cfg!(windows) { 5 } else { 100 };
+        assert!(reads.get() > least, "the other one read all the while");
         assert!(!greedy.is_finished());
         greedy.abort();
     });

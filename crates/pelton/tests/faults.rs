@@ -1,4 +1,5 @@
 //! Faults that no call returns to anyone: the hook of the runtime is told of them.
+#![cfg(target_os = "linux")]
 
 #[path = "../../pelton-driver/tests/common/kernel.rs"]
 mod kernel;

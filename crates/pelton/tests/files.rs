@@ -8,6 +8,7 @@ use std::task::Poll;
 
 use common::{inside_each_backend, pattern, quiet};
 use pelton::fs::File;
+#[cfg(unix)]
 use pelton::{Backend, Handle};
 
 /// A file that is removed in the end.
@@ -100,7 +101,7 @@ fn what_a_file_does_not_allow_is_an_error_and_the_buffer_comes_back() {
         std::fs::write(&path.0, "read only").unwrap();
         let file = File::open(&path.0).await.unwrap();
         let (written, buf) = file.write_at(pattern(100), 0).await;
-        assert_eq!(written.unwrap_err().raw_os_error(), Some(9), "EBADF");
+        assert_eq!(written.unwrap_err().raw_os_error(), Some(pelton::driver::errno::EBADF));
         assert_eq!(buf, pattern(100));
         for offset in [1 << 63, u64::MAX] {
             let (read, buf) = file.read_at(Vec::with_capacity(10), offset).await;
@@ -109,7 +110,10 @@ fn what_a_file_does_not_allow_is_an_error_and_the_buffer_comes_back() {
         }
         let only_writes = std::fs::File::options().write(true).open(&path.0).unwrap();
         let only_writes = File::from_std(only_writes).unwrap();
-        assert_eq!(only_writes.read_at([0u8; 4], 0).await.0.unwrap_err().raw_os_error(), Some(9));
+        assert_eq!(
+            only_writes.read_at([0u8; 4], 0).await.0.unwrap_err().raw_os_error(),
+            Some(pelton::driver::errno::EBADF)
+        );
         only_writes.write_at("READ", 0).await.0.unwrap();
         assert_eq!(read_all_at(&file, 9, 0).await, b"READ only");
         let error = File::open(path.0.join("not a directory")).await.unwrap_err();
@@ -171,9 +175,12 @@ fn reads_and_writes_that_are_dropped_leave_nothing_behind() {
     });
 }
 
+#[cfg(unix)]
 const READERS: u64 = 32;
+#[cfg(unix)]
 const READS: u64 = 50;
 
+#[cfg(unix)]
 async fn read_many(file: &File) {
     for _ in 0..READS {
         let (read, buf) = file.read_at([0u8; 64], 64).await;
@@ -181,6 +188,7 @@ async fn read_many(file: &File) {
     }
 }
 
+#[cfg(unix)]
 #[test]
 fn one_reader_of_what_is_cached_enters_no_kernel_wait_and_many_share_each_entry() {
     inside_each_backend(|backend| async move {

@@ -1,4 +1,5 @@
 //! Flags of sockets: none survives an `exec`, and they block only where the backend wants that.
+#![cfg(target_os = "linux")]
 
 mod common;
 

@@ -13,6 +13,7 @@ use common::{on_each_backend, open_descriptors};
 use pelton::driver::Config;
 use pelton::net::{ListenOptions, TcpListener, TcpStream};
 use pelton::{Builder, Drain, Fleet, FleetBuilder, FleetError};
+#[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 const LONG: Duration = Duration::from_secs(60);
@@ -52,6 +53,7 @@ fn every_member_runs_on_a_thread_of_its_own_and_the_drain_completes() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn pinned_members_stay_on_a_processor_that_they_may_use() {
     on_each_backend(|backend| {
@@ -98,6 +100,7 @@ fn a_bad_setting_starts_nobody_and_names_its_field() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn where_one_member_cannot_start_those_before_it_are_ended_again() {
     on_each_backend(|backend| {

@@ -312,13 +312,13 @@ fn everything_else_that_outlives_its_runtime_does_too() {
             let mut accept = Box::pin(listener.accept());
             assert!(poll_fn(|cx| Poll::Ready(accept.as_mut().poll(cx).is_pending())).await);
             drop(accept);
-            let file = pelton::fs::File::open("/proc/self/status").await.unwrap();
+            let file = pelton::fs::File::open("Cargo.toml").await.unwrap();
             let (a, b) = pair().await;
             a.send_all("kept").await.unwrap();
             let lease = b.recv().await.unwrap().unwrap();
             let mut poll_stream = PollStream::new(a);
             poll_fn(|cx| poll_stream.poll_write(cx, &pattern(1 << 17))).await.unwrap();
-            let signal = pelton::signal::signal(pelton::signal::SignalKind::User2).unwrap();
+            let signal = pelton::signal::signal(common::SIGNAL).unwrap();
             (listener, file, poll_stream, b.into_split(), lease, signal)
         });
         drop(runtime);
@@ -344,7 +344,7 @@ fn a_future_in_flight_that_outlives_its_runtime_ends_with_an_error() {
         let mut futures: Vec<Boxed<bool>> = runtime.block_on(async {
             let (a, b) = pair().await;
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-            let file = pelton::fs::File::open("/proc/self/status").await.unwrap();
+            let file = pelton::fs::File::open("Cargo.toml").await.unwrap();
             let mut futures: Vec<Boxed<bool>> = vec![
                 Box::pin(async move { a.recv().await.is_err() }),
                 Box::pin(async move { b.read([0u8; 4]).await.0.is_err() }),

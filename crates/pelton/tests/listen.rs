@@ -6,13 +6,18 @@ use std::cell::{Cell, RefCell};
 use std::collections::HashSet;
 use std::io::{Read, Write};
 use std::rc::Rc;
+use std::sync::Arc;
+#[cfg(unix)]
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use common::{eventually, inside_each_backend, on_each_backend, open_descriptors, quiet};
+#[cfg(unix)]
+use pelton::Fault;
 use pelton::net::{ListenOptions, TcpListener, TcpStream};
-use pelton::{Builder, Fault, Handle};
+use pelton::{Builder, Handle};
+#[cfg(unix)]
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 
 async fn listen() -> (TcpListener, std::net::SocketAddr) {
@@ -222,6 +227,7 @@ fn options_of_a_listener_hold() {
         let second = TcpListener::bind_with(address, options).await.unwrap();
         assert_eq!(second.local_addr().unwrap(), address);
         assert!(TcpListener::bind(address).await.is_err(), "without the option it is taken");
+        #[cfg(unix)]
         assert!(first.with_socket(|socket| socket.reuse_port()).unwrap());
         assert!(format!("{first:?}").contains("TcpListener"));
     });
@@ -242,6 +248,7 @@ fn a_peer_that_has_gone_before_it_was_accepted_harms_nobody() {
     });
 }
 
+#[cfg(unix)]
 #[test]
 fn without_descriptors_accepting_pauses_tells_of_it_once_and_goes_on() {
     on_each_backend(|backend| {

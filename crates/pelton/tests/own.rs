@@ -1,4 +1,5 @@
 //! Operations of one's own as futures: awaited, limited, dropped, and left at the end.
+#![cfg(unix)]
 
 mod common;
 

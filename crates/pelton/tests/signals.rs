@@ -1,4 +1,5 @@
 //! Signals: told to everybody who waits, and harmless to everybody else.
+#![cfg(target_os = "linux")]
 
 mod common;
 

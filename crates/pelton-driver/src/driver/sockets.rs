@@ -65,7 +65,11 @@ impl Driver {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn listen(&self, address: SocketAddr, options: ListenOptions) -> io::Result<Fd> {
-        self.attach_stream(socket::listening(address, options, self.wants())?)
+        let listener = socket::listening(address, options, self.wants())?;
+        let raw = listener.as_raw();
+        let fd = self.attach_stream(listener);
+        self.room.listens(raw, fd.is_ok());
+        fd
     }
 
     /// A stream socket for the family of an address, to [connect](crate::Submission::connect). Does not
@@ -258,7 +262,11 @@ impl Driver {
     /// # Ok::<(), Box<dyn std::error::Error>>(())
     /// ```
     pub fn shutdown(&self, fd: Fd, how: Shutdown) -> io::Result<()> {
-        self.asking(fd, |socket| socket.shutdown(how))
+        self.asking(fd, |socket| socket.shutdown(how))?;
+        if let Some(entry) = self.core.fds.find(fd) {
+            self.room.shut(&self.core, fd.index, entry, how);
+        }
+        Ok(())
     }
 
     /// The driver's clock, by which its timers fire: [`Instant::now`], or the world's on a simulated system.

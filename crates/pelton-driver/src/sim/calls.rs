@@ -206,6 +206,9 @@ pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
         SocketOption::Ttl(ttl) if !(1..=255).contains(&ttl) => return -libc::EINVAL,
         _ => {}
     }
+    if let Some(error) = refused(fd, "an option was to be set") {
+        return error;
+    }
     let set = options(fd, |options| match option {
         SocketOption::NoDelay(nodelay) => options.nodelay = nodelay,
         SocketOption::Ttl(ttl) => options.ttl = Some(ttl),
@@ -214,6 +217,15 @@ pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
         SocketOption::ReusePort(reuse) => options.reuse_port = reuse,
     });
     set.err().unwrap_or(0)
+}
+
+/// What a call on a socket fails with, where it is to.
+fn refused(fd: RawDescriptor, when: &str) -> Option<i32> {
+    let refuses = here(|state| {
+        let tell = || format!("the system had no memory when {when} of descriptor {fd}");
+        state.fault(Fault::SocketCall, fd as u64, tell)
+    });
+    (refuses == Some(true)).then_some(-libc::ENOBUFS)
 }
 
 fn is_unix(fd: RawDescriptor) -> bool {
@@ -237,6 +249,9 @@ fn addresses(
     fd: RawDescriptor,
     of: impl FnOnce(&Kind) -> Result<Option<SocketAddr>, i32>,
 ) -> Result<SocketAddr, i32> {
+    if let Some(error) = refused(fd, "an address was asked for") {
+        return Err(error);
+    }
     here(|state| {
         let file = state.of_fd(fd).ok_or(-libc::EBADF)?;
         let kind = state.file(file).map(|file| &file.kind).ok_or(-libc::EBADF)?;

@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::Try;
+use super::{RawDescriptor, Try, WakeSource};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -24,6 +24,15 @@ impl Absent {
     }
 
     pub(crate) fn fills_buffers_piecewise(&self) -> bool {
+        match *self {}
+    }
+
+    pub(crate) fn wake_source(&self) -> io::Result<WakeSource> {
+        match *self {}
+    }
+
+    /// As a queue that other threads wake.
+    pub(crate) fn wake(&self) -> Result<(), i32> {
         match *self {}
     }
 
@@ -60,6 +69,14 @@ impl Absent {
     }
 
     pub(crate) fn forget(&self, _: &Core, _: &Entry) {
+        match *self {}
+    }
+
+    pub(crate) fn listens(&self, _: RawDescriptor, _: bool) {
+        match *self {}
+    }
+
+    pub(crate) fn shut(&self, _: &Core, _: u32, _: &Entry, _: std::net::Shutdown) {
         match *self {}
     }
 

@@ -45,6 +45,10 @@ pub(crate) mod fake;
 pub(crate) mod file;
 #[cfg(windows)]
 mod iocp;
+#[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere, test)))]
+mod kqueue;
+#[cfg(unix)]
+mod readiness;
 #[cfg(unix)]
 pub(crate) mod socket;
 #[cfg(any(windows, test))]
@@ -153,6 +157,14 @@ impl Room {
     /// True when descriptors must not block: readiness is tried, not waited for in the kernel.
     pub(crate) fn wants_nonblocking(&self) -> bool {
         self.tries_sends()
+    }
+
+    /// What other threads break its wait with.
+    pub(crate) fn wake_source(&self) -> std::io::Result<WakeSource> {
+        match self {
+            Room::Kqueue(kqueue) => kqueue.wake_source(),
+            _ => WakeSource::new(self.is_simulated()),
+        }
     }
 
     pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
@@ -278,6 +290,20 @@ impl Room {
             Room::Kqueue(kqueue) => kqueue.forget(core, entry),
             Room::Iocp(iocp) => iocp.forget(core, entry),
             _ => {}
+        }
+    }
+
+    /// A listener has been made for this driver, and is in its table, or there was no room.
+    pub(crate) fn listens(&self, raw: RawDescriptor, is_kept: bool) {
+        if let Room::Iocp(iocp) = self {
+            iocp.listens(raw, is_kept);
+        }
+    }
+
+    /// A socket has been shut down on the spot.
+    pub(crate) fn shut(&self, core: &Core, fd: u32, entry: &Entry, how: std::net::Shutdown) {
+        if let Room::Iocp(iocp) = self {
+            iocp.shut(core, fd, entry, how);
         }
     }
 

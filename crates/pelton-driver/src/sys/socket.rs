@@ -9,7 +9,7 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::descriptor::OwnedDescriptor;
-use super::unix::native::without_signal;
+use super::unix::native::{self, without_signal};
 use super::unix::{RawDescriptor, borrow};
 #[cfg(feature = "sim")]
 use super::{descriptor::own, unix::error_of};
@@ -97,8 +97,7 @@ pub(crate) fn stream_pair(wants: Wants) -> io::Result<(OwnedDescriptor, OwnedDes
 }
 
 fn socket(like: SocketAddr, kind: Type, protocol: Protocol, wants: Wants) -> io::Result<Socket> {
-    let kind = if wants.nonblocking { kind.nonblocking() } else { kind };
-    Socket::new(Domain::for_address(like), kind, Some(protocol))
+    native::socket(Domain::for_address(like), kind, protocol, wants.nonblocking)
 }
 
 #[cfg(feature = "sim")]

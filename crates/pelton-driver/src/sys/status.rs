@@ -117,6 +117,11 @@ pub(crate) fn of_recv(error: i32, bytes: usize) -> i32 {
     }
 }
 
+/// What a transfer that has failed says: that the handle is not open for it is no question of rights.
+pub(crate) fn of_file(error: i32) -> i32 {
+    if error == 5 { 6 } else { error }
+}
+
 /// What a read of a file comes to, a result: the end of the file is no error.
 pub(crate) fn of_read(error: i32, bytes: usize) -> i32 {
     match error {

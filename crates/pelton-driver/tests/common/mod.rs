@@ -3,12 +3,37 @@
 
 use std::io::Write;
 use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixStream;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use pelton_driver::*;
+
+#[cfg(unix)]
+pub use std::os::fd::OwnedFd as OwnedSystem;
+#[cfg(windows)]
+pub use std::os::windows::io::OwnedSocket as OwnedSystem;
+
+/// One end of a connection inside of this process: of the cheapest kind that the system has.
+#[cfg(unix)]
+pub type Local = std::os::unix::net::UnixStream;
+#[cfg(windows)]
+pub type Local = TcpStream;
+
+#[cfg(unix)]
+pub fn local_pair() -> (Local, Local) {
+    Local::pair().unwrap()
+}
+
+/// Both ends hold little, so that a sender waits for its reader.
+#[cfg(windows)]
+pub fn local_pair() -> (Local, Local) {
+    let (one, other) = tcp_pair();
+    for end in [&one, &other] {
+        end.set_nodelay(true).unwrap();
+        little_room(end);
+    }
+    (one, other)
+}
 
 /// The backend that a test runs on.
 pub struct On {
@@ -47,15 +72,22 @@ pub fn skipped(why: &str) {
     std::io::stderr().write_all(line.as_bytes()).unwrap();
 }
 
-/// Makes of each function a test on every backend: `io_uring::name` and `epoll::name`.
+/// Makes of each function a test on every backend of this system: `io_uring::name` and `epoll::name`, or
+/// `iocp::name`.
 #[macro_export]
 macro_rules! on_every_backend {
     ($($name:ident)+) => {
+        #[cfg(unix)]
         mod io_uring {
             $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::IoUring, super::$name) })+
         }
+        #[cfg(unix)]
         mod epoll {
             $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::Epoll, super::$name) })+
+        }
+        #[cfg(windows)]
+        mod iocp {
+            $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::Iocp, super::$name) })+
         }
     };
 }
@@ -87,6 +119,11 @@ impl On {
 
     pub fn driver_with(&self, config: Config) -> Driver {
         Driver::new(Config { backend: self.backend, ..config }).unwrap()
+    }
+
+    /// True where the kernel holds an operation and its memory until it completes it.
+    pub fn is_completing(&self) -> bool {
+        matches!(self.backend, Backend::IoUring | Backend::Iocp)
     }
 
     pub fn is_uring(&self) -> bool {
@@ -193,8 +230,8 @@ pub fn attach(driver: &Driver, descriptor: impl Into<OwnedDescriptor>) -> Fd {
 }
 
 /// The system's descriptor, for `std` to ask.
-pub fn system<T: From<OwnedFd>>(descriptor: OwnedDescriptor) -> T {
-    OwnedFd::try_from(descriptor).expect("a descriptor of the system").into()
+pub fn system<T: From<OwnedSystem>>(descriptor: OwnedDescriptor) -> T {
+    OwnedSystem::try_from(descriptor).expect("a descriptor of the system").into()
 }
 
 /// A connection of which the driver has one end and the test the other.
@@ -203,14 +240,14 @@ pub fn tcp(driver: &Driver) -> (Fd, TcpStream) {
     (attach(driver, mine), theirs)
 }
 
-pub fn unix(driver: &Driver) -> (Fd, UnixStream) {
-    let (mine, theirs) = UnixStream::pair().unwrap();
+pub fn unix(driver: &Driver) -> (Fd, Local) {
+    let (mine, theirs) = local_pair();
     (attach(driver, mine), theirs)
 }
 
 /// A connection whose sending side is full, so that a send on it waits.
-pub fn full(driver: &Driver) -> (Fd, UnixStream) {
-    let (mine, theirs) = UnixStream::pair().unwrap();
+pub fn full(driver: &Driver) -> (Fd, Local) {
+    let (mine, theirs) = local_pair();
     mine.set_nonblocking(true).unwrap();
     while (&mine).write(&[0; 65536]).is_ok() {}
     mine.set_nonblocking(false).unwrap();
@@ -222,7 +259,70 @@ pub fn pattern(seed: usize, len: usize) -> Vec<u8> {
     (0..len).map(|at| (at.wrapping_mul(31) ^ (at >> 8) ^ seed.wrapping_mul(97)) as u8).collect()
 }
 
+/// A connection whose peer has gone, and on which that is known.
+#[cfg(unix)]
+pub fn left(driver: &Driver) -> Fd {
+    unix(driver).0
+}
+
+/// A connection whose peer has gone, and on which that is known.
+#[cfg(windows)]
+pub fn left(driver: &Driver) -> Fd {
+    let (mine, theirs) = local_pair();
+    drop(theirs);
+    while (&mine).write(b"is anybody there?").is_ok() {}
+    attach(driver, mine)
+}
+
+/// True for what a send says to a peer that has gone.
+pub fn has_left(number: i32) -> bool {
+    number == errno::EPIPE
+        || (cfg!(windows) && [errno::ECONNRESET, errno::ECONNABORTED].contains(&number))
+}
+
+/// Makes the system keep little of what is on its way over a socket.
+pub fn little_room(socket: &TcpStream) {
+    let socket = socket2::SockRef::from(socket);
+    socket.set_send_buffer_size(16 * 1024).unwrap();
+    socket.set_recv_buffer_size(16 * 1024).unwrap();
+}
+
+/// A file of no lasting name, empty.
+#[cfg(unix)]
+pub fn file() -> std::fs::File {
+    // In memory, and sparse.
+    let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
+    std::fs::File::from(fd)
+}
+
+/// A file of no lasting name, empty.
+#[cfg(windows)]
+pub fn file() -> std::fs::File {
+    use std::os::windows::fs::OpenOptionsExt;
+    use windows_sys::Win32::Storage::FileSystem::{
+        FILE_FLAG_DELETE_ON_CLOSE, FILE_FLAG_OVERLAPPED,
+    };
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let name = format!("pelton-test-{}-{number}", std::process::id());
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true);
+    options.custom_flags(FILE_FLAG_OVERLAPPED | FILE_FLAG_DELETE_ON_CLOSE);
+    options.open(std::env::temp_dir().join(name)).unwrap()
+}
+
 /// The descriptors of this process.
+#[cfg(windows)]
+pub fn open_descriptors() -> usize {
+    use windows_sys::Win32::System::Threading::{GetCurrentProcess, GetProcessHandleCount};
+    let mut count = 0;
+    // SAFETY: this process, and a word of ours.
+    assert_ne!(unsafe { GetProcessHandleCount(GetCurrentProcess(), &mut count) }, 0);
+    count as usize
+}
+
+/// The descriptors of this process.
+#[cfg(unix)]
 pub fn open_descriptors() -> usize {
     std::fs::read_dir("/proc/self/fd").unwrap().count()
 }

@@ -115,13 +115,17 @@ impl TcpListener {
     /// out this waits and tries again; a [`Fault`](crate::Fault) tells of it once.
     ///
     /// # Errors
-    /// What concerns the listener itself.
+    /// What concerns the listener itself. What the system said when the peer's address was asked for, other
+    /// than that the peer has gone: that connection is closed.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let stream = self.accept_stream().await?;
-            // A peer that has reset the connection already has no address any more: pass it over.
-            if let Ok(peer) = stream.peer_addr() {
-                return Ok((stream, peer));
+            match stream.peer_addr() {
+                Ok(peer) => return Ok((stream, peer)),
+                // A peer that has reset the connection already has no address any more: pass it over. Some
+                // systems call that an invalid argument.
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -277,10 +281,35 @@ impl Drop for Turn<'_> {
 }
 
 fn is_cancelled(error: &io::Error) -> bool {
-    error.raw_os_error() == Some(rustix::io::Errno::CANCELED.raw_os_error())
+    error.raw_os_error() == Some(pelton_driver::errno::ECANCELED)
+}
+
+/// The peer of an accepted connection has gone, and so has its address.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotConnected | io::ErrorKind::InvalidInput | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// The connection failed before it was accepted, which says nothing of the listener.
+#[cfg(windows)]
+fn passes(error: &io::Error) -> bool {
+    use pelton_driver::errno::{EAGAIN, ECONNABORTED, ECONNRESET, EINTR};
+    let number = error.raw_os_error();
+    [EAGAIN, ECONNABORTED, ECONNRESET, EINTR].iter().any(|errno| number == Some(*errno))
+}
+
+#[cfg(windows)]
+fn runs_out(error: &io::Error) -> bool {
+    use pelton_driver::errno::{EMFILE, ENOBUFS};
+    let number = error.raw_os_error();
+    [EMFILE, ENOBUFS].iter().any(|errno| number == Some(*errno))
+        || error.kind() == io::ErrorKind::QuotaExceeded
+}
+
+/// The connection failed before it was accepted, which says nothing of the listener.
+#[cfg(unix)]
 fn passes(error: &io::Error) -> bool {
     use rustix::io::Errno;
     // Linux hands pending network errors of the new connection to accept.
@@ -303,6 +332,7 @@ fn passes(error: &io::Error) -> bool {
     .any(|errno| error.raw_os_error() == Some(errno.raw_os_error()))
 }
 
+#[cfg(unix)]
 fn runs_out(error: &io::Error) -> bool {
     use rustix::io::Errno;
     [Errno::MFILE, Errno::NFILE, Errno::NOBUFS, Errno::NOMEM]
@@ -311,5 +341,5 @@ fn runs_out(error: &io::Error) -> bool {
         || error.kind() == io::ErrorKind::QuotaExceeded
 }
 
-#[cfg(test)]
+#[cfg(all(test, unix))]
 mod tests;

@@ -21,15 +21,30 @@ use pelton::{Backend, Builder, Handle, Runtime};
 /// How long a test may hang before the process is ended. No test measures time by it.
 const PATIENCE: Duration = Duration::from_secs(120);
 
+/// The backends of this system, and the one that works on every such system.
+#[cfg(unix)]
+pub const BACKENDS: [Backend; 2] = [Backend::Epoll, Backend::IoUring];
+#[cfg(unix)]
+pub const ALWAYS: Backend = Backend::Epoll;
+#[cfg(windows)]
+pub const BACKENDS: [Backend; 1] = [Backend::Iocp];
+/// A signal that nothing but a test raises.
+#[cfg(unix)]
+pub const SIGNAL: pelton::signal::SignalKind = pelton::signal::SignalKind::User2;
+#[cfg(windows)]
+pub const SIGNAL: pelton::signal::SignalKind = pelton::signal::SignalKind::Hangup;
+#[cfg(windows)]
+pub const ALWAYS: Backend = Backend::Iocp;
+
 /// Runs a test once on each backend that works here, and says which it skips. The tests of one binary run
 /// one at a time, so that they may count what belongs to the whole process, such as descriptors; and each
 /// has to leave as many of those as it found.
 pub fn on_each_backend(mut test: impl FnMut(Backend)) {
     let _alone = alone();
     let before = open_descriptors();
-    for backend in [Backend::Epoll, Backend::IoUring] {
+    for backend in BACKENDS {
         if let Err(error) = Builder::new().backend(backend).build() {
-            assert_ne!(backend, Backend::Epoll, "epoll works everywhere: {error}");
+            assert_ne!(backend, ALWAYS, "it works everywhere: {error}");
             let name = std::thread::current().name().unwrap_or("a test").to_owned();
             // Past the capture of the test harness, so that nobody takes a skip for a pass.
             let _ = writeln!(std::io::stderr(), "{name}: skipped on {backend}: {error}");
@@ -86,15 +101,38 @@ pub fn config(backend: Backend) -> Config {
 }
 
 /// Descriptors of this process.
+#[cfg(unix)]
 pub fn open_descriptors() -> usize {
     // The directory's own descriptor is among them, each time.
     std::fs::read_dir("/proc/self/fd").expect("Linux").count()
 }
 
 /// What they are, in words.
+#[cfg(unix)]
 fn descriptors() -> Vec<std::io::Result<std::path::PathBuf>> {
     let open = std::fs::read_dir("/proc/self/fd").expect("Linux").flatten();
     open.map(|fd| std::fs::read_link(fd.path())).collect()
+}
+
+/// Descriptors of this process, threads and whatever else has a handle excepted: the system counts those too, and
+/// makes some of its own. So it is sockets that are counted, by asking of each number whether it is one.
+#[cfg(windows)]
+pub fn open_descriptors() -> usize {
+    descriptors().len()
+}
+
+/// The numbers of this process's sockets.
+#[cfg(windows)]
+fn descriptors() -> Vec<usize> {
+    use windows_sys::Win32::Networking::WinSock::{SO_TYPE, SOL_SOCKET, getsockopt};
+    // Something that starts Winsock.
+    drop(std::net::UdpSocket::bind("127.0.0.1:0"));
+    let is_socket = |number: &usize| {
+        let (mut kind, mut len) = (0_i32, 4);
+        // SAFETY: both are ours to be written.
+        unsafe { getsockopt(*number, SOL_SOCKET, SO_TYPE, (&raw mut kind).cast(), &mut len) == 0 }
+    };
+    (4..0x4000).step_by(4).filter(is_socket).collect()
 }
 
 /// Lets the reactor turn until something holds.

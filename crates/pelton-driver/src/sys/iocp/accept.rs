@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::os::windows::io::RawSocket;
 
 use socket2::{Domain, Protocol, Socket, Type};
+use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::Networking::WinSock::{
     SO_UPDATE_ACCEPT_CONTEXT, SOCKADDR_STORAGE, SOL_SOCKET, setsockopt,
 };
@@ -21,6 +22,7 @@ use super::super::windows::calls::socket_error;
 use super::super::windows::{RawDescriptor, socket_address};
 use super::extension::Extensions;
 use super::region::{FromZero, Region};
+use super::sharing::Signal;
 use crate::slot::NIL;
 use crate::sys::OwnedDescriptor;
 
@@ -43,12 +45,17 @@ pub(super) struct Ahead {
     pub(super) generation: Cell<u32>,
     /// The next one of the operation, or of the free ones.
     pub(super) next: Cell<u32>,
+    /// The port to tell, where the listener's packets do not go there by themselves.
+    port: Cell<HANDLE>,
+    /// What tells it then.
+    signal: UnsafeCell<Option<Box<Signal>>>,
     addresses: UnsafeCell<MaybeUninit<[u8; 2 * ADDRESS]>>,
 }
 
 const _: () = assert!(std::mem::offset_of!(Ahead, overlapped) == 0);
 
-// SAFETY: numbers, and a boolean that is false.
+// SAFETY: numbers, and booleans that are false; no box, which is a pointer that is null. Whoever drops the records
+// sees to the boxes.
 unsafe impl FromZero for Ahead {}
 
 impl Ahead {
@@ -56,11 +63,37 @@ impl Ahead {
         self.overlapped.get()
     }
 
+    /// Which port is told. Read by the thread that tells it, while the record is not changed.
+    pub(super) fn port(&self) -> HANDLE {
+        self.port.get()
+    }
+
     /// How it ended whose packet has come.
     pub(super) fn ended(&self) -> Status {
         self.in_kernel.set(false);
+        self.unwatch();
         // SAFETY: its packet has come: the kernel has written it for the last time.
         Status(unsafe { (*self.overlapped.get()).Internal } as u32)
+    }
+
+    /// Has the accept's end told to a port, by an event.
+    fn watch(&self, port: HANDLE) -> Result<HANDLE, i32> {
+        self.port.set(port);
+        // SAFETY: one thread, and nothing below comes back here.
+        let signal = unsafe { &mut *self.signal.get() };
+        let signal = match signal {
+            Some(signal) => signal,
+            None => signal.insert(Box::new(Signal::new()?)),
+        };
+        signal.watch(self)?;
+        Ok(signal.event())
+    }
+
+    fn unwatch(&self) {
+        // SAFETY: as in `watch`.
+        if let Some(signal) = unsafe { &mut *self.signal.get() } {
+            signal.unwatch();
+        }
     }
 
     /// Takes the socket out.
@@ -123,23 +156,29 @@ impl Aheads {
         ahead.next.set(self.free.replace(number));
     }
 
-    /// Gives the accept to the kernel.
+    /// Gives the accept to the kernel. With a port to `tell`, the listener is associated with none, and the packet
+    /// is posted there by a thread that waits for the accept's event.
     pub(super) fn post(
         &self,
         calls: &Extensions,
         listener: usize,
         ahead: &Ahead,
-        skips: bool,
+        tell: Option<HANDLE>,
     ) -> Began {
         let Some(accept) = calls.accept else { return Began::Failed(errno::ENOSYS) };
         debug_assert!(!ahead.in_kernel.get() && ahead.has_socket.get());
+        let event = match tell.map(|port| ahead.watch(port)) {
+            None => std::ptr::null_mut(),
+            Some(Ok(event)) => event,
+            Some(Err(error)) => return Began::Failed(error),
+        };
         let overlapped = ahead.overlapped.get();
         let mut n = 0;
         // SAFETY: the record is not in the kernel, so all of it is ours; from here to its packet it is the
         // kernel's and is neither freed nor moved. Both sockets are open: the operation keeps the listener so,
         // and the record owns the other.
         let ok = unsafe {
-            overlapped.write(OVERLAPPED::default());
+            overlapped.write(OVERLAPPED { hEvent: event, ..OVERLAPPED::default() });
             accept(
                 listener,
                 ahead.socket.get() as usize,
@@ -151,8 +190,12 @@ impl Aheads {
                 overlapped,
             )
         } != 0;
-        let began = Began::of(ok, if ok { 0 } else { socket_error() }, skips);
+        // A listener skips nothing: a success that comes at once is told of too.
+        let began = Began::of(ok, if ok { 0 } else { socket_error() }, false);
         ahead.in_kernel.set(began == Began::Posts);
+        if began != Began::Posts {
+            ahead.unwatch();
+        }
         began
     }
 
@@ -196,6 +239,17 @@ impl Aheads {
     }
 }
 
+impl Drop for Aheads {
+    fn drop(&mut self) {
+        for number in 0..self.records.used() {
+            if let Some(ahead) = self.get(number) {
+                // SAFETY: nothing of it is in the kernel, and nobody else looks at it any more.
+                drop(unsafe { &mut *ahead.signal.get() }.take());
+            }
+        }
+    }
+}
+
 fn fresh_socket(family: i32) -> Result<Socket, i32> {
     let socket = Socket::new(Domain::from(family), Type::STREAM, Some(Protocol::TCP))
         .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
@@ -204,5 +258,5 @@ fn fresh_socket(family: i32) -> Result<Socket, i32> {
 
 /// True for an error of an accept that concerns the connection alone, which has gone before it was accepted.
 pub(super) fn has_gone(error: i32) -> bool {
-    matches!(error, errno::ECONNRESET | errno::ECONNABORTED)
+    matches!(error, errno::ECONNRESET | errno::ECONNABORTED | errno::ENOTCONN)
 }

@@ -21,8 +21,18 @@ impl Iocp {
         let begun = family_of(entry.raw.get())
             .and_then(|family| {
                 home.family.set(family);
-                // Its accepts are all told of by packets.
-                self.associate(core, entry, false)
+                // Its accepts are all told of by packets. Those of one that is shared are told of in another way, and
+                // so they are where the packets of a duplicate go to somebody else.
+                match self.is_shared(entry) {
+                    true => Ok(()),
+                    false => match self.associate(core, entry, false) {
+                        Err(errno::EINVAL) => {
+                            entry.of_room.by_event.set(true);
+                            Ok(())
+                        }
+                        associated => associated,
+                    },
+                }
             })
             .and_then(|()| self.post_accept(core, slot, home, entry));
         if let Err(error) = begun {
@@ -31,18 +41,19 @@ impl Iocp {
         }
         if slot.kind.get() == Kind::AcceptMulti {
             // One is enough; the others only spare the system a wait.
-            while home.ahead.get() < AHEAD && self.post_accept(core, slot, home, entry).is_ok() {}
+            let wanted = self.wanted(slot, entry);
+            while home.ahead.get() < wanted && self.post_accept(core, slot, home, entry).is_ok() {}
         }
     }
 
     /// Gives one more accept to the kernel.
     fn post_accept(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) -> Result<(), i32> {
         let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
+        let tell = self.is_shared(entry).then(|| core.shared.wake.port());
         loop {
             let number = self.aheads.claim(home.family.get())?;
             let Some(ahead) = self.aheads.get(number) else { return Err(errno::ENOBUFS) };
-            match self.aheads.post(&self.extensions, listener, ahead, entry.of_room.skips.get()) {
-                // The listener skips nothing, so a success that came at once posts as well.
+            match self.aheads.post(&self.extensions, listener, ahead, tell) {
                 Began::Posts | Began::Ended => {
                     ahead.slot.set(core.arena.index(slot));
                     ahead.generation.set(slot.generation.get());
@@ -141,7 +152,7 @@ impl Iocp {
     }
 
     fn refill_quietly(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
-        let wanted = if slot.kind.get() == Kind::AcceptMulti { AHEAD } else { 1 };
+        let wanted = self.wanted(slot, entry);
         while home.ahead.get() < wanted {
             if let Err(error) = self.post_accept(core, slot, home, entry) {
                 home.error.set(error);
@@ -149,6 +160,13 @@ impl Iocp {
             }
         }
         home.error.set(0);
+    }
+
+    /// How many accepts of an operation are to be in the kernel.
+    fn wanted(&self, slot: &Slot, entry: &Entry) -> u32 {
+        // Those who share a listener take turns; of one that came from the user nobody knows.
+        let is_alone = !self.is_shared(entry) && !entry.has(flags::FOREIGN);
+        if slot.kind.get() == Kind::AcceptMulti && is_alone { AHEAD } else { 1 }
     }
 
     /// Ends an operation that has nothing in the kernel any more.
@@ -177,12 +195,7 @@ impl Iocp {
         ahead: &Ahead,
     ) -> Result<(OwnedDescriptor, Option<std::net::SocketAddr>), i32> {
         let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
-        let peer = match self.aheads.connected(&self.extensions, listener, ahead) {
-            Ok(peer) => peer,
-            // A connection that has gone already cannot be made one like any other.
-            Err(errno::ENOTCONN) => return Err(errno::ECONNRESET),
-            Err(error) => return Err(error),
-        };
+        let peer = self.aheads.connected(&self.extensions, listener, ahead)?;
         ahead.take_socket().map(|socket| (socket, peer)).ok_or(errno::EIO)
     }
 

@@ -17,19 +17,22 @@
 mod accept;
 mod accepting;
 mod afd;
+mod associating;
 mod extension;
 mod file;
 mod home;
 mod port;
 mod readiness;
 mod region;
+mod sharing;
 mod stream;
 
 use std::cell::Cell;
 use std::io;
+use std::net::Shutdown;
 use std::time::{Duration, Instant};
 
-use windows_sys::Win32::Networking::WinSock::{WSABUF, WSARecv};
+use windows_sys::Win32::Networking::WinSock::{WSABUF, WSARecv, WSASend};
 
 use accept::Aheads;
 use afd::Polls;
@@ -48,8 +51,11 @@ use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind, Op};
 use crate::payload::{self, Item, MAX_TRANSFER, Memory};
+use crate::scratch::MAX_PARTS;
 use crate::slot::{OpId, Slot, State, bits};
 
+/// The most bytes of a send that are the kernel's at once.
+const MOST_HELD: u32 = 1 << 20;
 /// How many items one multishot operation may yield before others have their turn.
 const SHARE: usize = 16;
 /// The most accepts of one driver that are in the kernel at once.
@@ -65,6 +71,10 @@ pub(crate) struct Iocp {
     listed: Fifo<OpId>,
     /// Room for the names of those that a poll has told of.
     told: Cell<Vec<OpId>>,
+    /// What was given back to the user, and still has its packets come here.
+    given_back: associating::GivenBack,
+    /// The listeners that this driver shares with others.
+    shared: sharing::Shared,
 }
 
 /// How far a step of an operation has led.
@@ -102,6 +112,8 @@ impl Iocp {
                 .map_err(|error| Error::Os { what: "Winsock and its extensions", error })?,
             listed: Fifo::new(),
             told: Cell::new(Vec::new()),
+            given_back: associating::GivenBack::default(),
+            shared: sharing::Shared::default(),
         })
     }
 
@@ -154,7 +166,12 @@ impl Iocp {
                 raw => file::sync(core, slot, raw),
             },
             Op::Shutdown { how, .. } => {
-                let _ = core.finish(slot, calls::shutdown(entry.raw.get(), how));
+                let result = calls::shutdown(entry.raw.get(), how);
+                let fd = slot.fd.get();
+                let _ = core.finish(slot, result);
+                if result == 0 {
+                    self.shut(core, fd, entry, how);
+                }
             }
             // `WSARecvMsg`, `WSASendMsg` and the seam's calls are to come.
             Op::RecvMsg { .. } | Op::SendMsg { .. } | Op::Own { .. } => {
@@ -227,12 +244,37 @@ impl Iocp {
         }
     }
 
+    /// A direction of a socket has been shut down: receives that wait see the end of the stream, which the system
+    /// does not tell them.
+    pub(crate) fn shut(&self, core: &Core, fd: u32, entry: &Entry, how: Shutdown) {
+        if how == Shutdown::Write {
+            return;
+        }
+        entry.of_room.read_shut.set(true);
+        if entry.in_flight() == 0 {
+            return;
+        }
+        for at in 0..core.arena.used() {
+            let Some(slot) = core.arena.get(at) else { break };
+            let waits = matches!(slot.state.get(), State::Busy | State::Orphan)
+                && slot.fd.get() == fd
+                && is_receive(slot);
+            let Some(home) = self.home_of(core, slot).filter(|_| waits) else { continue };
+            if home.stage.get() == Stage::InKernel {
+                port::cancel(entry.raw.get().handle(), home.overlapped());
+            } else if entry.readers.remove(&core.arena, slot) {
+                core.finish_later(slot, 0);
+            }
+        }
+    }
+
     pub(crate) fn cancel_fd(&self, _: &Core, _: &Entry) {
         unreachable!("operations are cancelled one by one");
     }
 
     pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
         self.forget_poll(entry);
+        self.unshare(entry);
         // SAFETY: the driver owns the descriptor, nothing is in flight on it, and its entry goes now.
         let result = unsafe { calls::close(entry.raw.get()) };
         entry.raw.set(NO_DESCRIPTOR);
@@ -244,6 +286,8 @@ impl Iocp {
 
     pub(crate) fn forget(&self, _: &Core, entry: &Entry) {
         self.forget_poll(entry);
+        self.unshare(entry);
+        self.give_back(entry);
     }
 
     #[inline(always)]
@@ -347,7 +391,14 @@ impl Iocp {
         status: Status,
         bytes: usize,
     ) -> Option<i32> {
-        let error = status.socket_error();
+        let mut error = status.socket_error();
+        if error == errno::ECANCELED
+            && is_receive(slot)
+            && entry.of_room.read_shut.get()
+            && !slot.has(bits::CANCELLED)
+        {
+            error = errno::WSAESHUTDOWN;
+        }
         let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
         match slot.kind.get() {
             Kind::Recv | Kind::RecvVectored => Some(status::of_recv(error, bytes)),
@@ -369,8 +420,12 @@ impl Iocp {
                 Some(socket) => stream::connected(socket),
                 None => -errno::ENOTSOCK,
             }),
-            Kind::ReadAt => Some(status::of_read(file_error(status), bytes)),
-            Kind::WriteAt => Some(match file_error(status) {
+            Kind::ReadAt => Some(match status::of_file(file_error(status)) {
+                // Past what any file system holds, which some call an error.
+                errno::EINVAL if slot.offset() >= 1 << 56 => 0,
+                error => status::of_read(error, bytes),
+            }),
+            Kind::WriteAt => Some(match status::of_file(file_error(status)) {
                 0 => bytes as i32,
                 error => -error,
             }),
@@ -582,6 +637,10 @@ impl Iocp {
         }
     }
 
+    /// Sends what may be sent at once, and has the kernel hold a part of the rest.
+    ///
+    /// Not all of it: what the kernel holds when a send is cancelled it may have sent or not, and a send that is
+    /// to send only some must not wait until its peer has taken everything.
     fn send(
         &self,
         core: &Core,
@@ -592,12 +651,18 @@ impl Iocp {
         memory: Option<Memory>,
     ) -> Step {
         let mut memory = memory;
+        // Sockets whose successes post packets are tried without one.
+        let mut try_first = !entry.of_room.skips.get() || !slot.has(bits::ALL);
         loop {
             let one;
-            let (buffers, n) = if slot.kind.get() == Kind::SendVectored {
-                // SAFETY: the header stands in the slot's scratch block.
-                let header = unsafe { &*core.scratch.get(slot.progress.get()).message() };
-                (header.lpBuffers.cast_const(), header.dwBufferCount)
+            let (buffers, n, first) = if slot.kind.get() == Kind::SendVectored {
+                // SAFETY: the header stands in the slot's scratch block, and its parts in that too.
+                let (header, first) = unsafe {
+                    let header = &*core.scratch.get(slot.progress.get()).message();
+                    let none = header.dwBufferCount == 0;
+                    (header, if none { part(std::ptr::null_mut(), 0) } else { *header.lpBuffers })
+                };
+                (header.lpBuffers.cast_const(), header.dwBufferCount, first)
             } else {
                 let Some(memory) = memory.take().or_else(|| core.memory_again(slot)) else {
                     return Step::Done(core.cancelled(slot));
@@ -606,12 +671,37 @@ impl Iocp {
                 let sent = (slot.progress.get() as usize).min(memory.len);
                 slot.arg.set((memory.len - sent) as u32);
                 one = part(memory.ptr.wrapping_add(sent), memory.len - sent);
-                (&raw const one, 1)
+                (&raw const one, 1, one)
             };
+            if try_first && entry.of_room.sends.get() == 0 {
+                // SAFETY: the memory is the operation's own, and the call does not wait.
+                match unsafe { send_now(socket, buffers, n) } {
+                    Ok(n) => {
+                        if let Some(result) =
+                            self.after(core, slot, entry, Status::SUCCESS, n as usize)
+                        {
+                            return Step::Done(result);
+                        }
+                        continue;
+                    }
+                    Err(errno::EINTR) => continue,
+                    Err(errno::EAGAIN) => try_first = false,
+                    Err(error) => return Step::Done(-status::of_send(error)),
+                }
+                // The owner is not asked again for what it has just shown.
+                if slot.kind.get() == Kind::Send {
+                    let sent = slot.progress.get() as usize;
+                    let ptr = first.buf.wrapping_sub(sent);
+                    memory = Some(Memory { ptr, len: sent + first.len as usize });
+                    continue;
+                }
+            }
+            // SAFETY: as many parts as were said, of which the first is `first`.
+            let (held, n) = unsafe { held(buffers, n) };
             let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
             // SAFETY: the slot owns the memory and keeps the socket open until its last completion, which is not
             // before the packet.
-            let began = unsafe { stream::send(home, generation, skips, socket, buffers, n) };
+            let began = unsafe { stream::send(home, generation, skips, socket, held.as_ptr(), n) };
             match began {
                 Began::Posts => {
                     entry.of_room.sends.set(entry.of_room.sends.get() + 1);
@@ -673,6 +763,7 @@ impl Iocp {
         memory: Memory,
         (offset, write): (u64, bool),
     ) {
+        slot.set_offset(offset);
         let raw = entry.raw.get();
         if let RawDescriptor::Socket(_) = raw {
             let _ = core.finish(slot, -errno::ESPIPE);
@@ -701,34 +792,23 @@ impl Iocp {
                 let (status, bytes) = home.ended();
                 self.after(core, slot, entry, status, bytes).unwrap_or(0)
             }
-            Began::Failed(error) if write => -error,
-            Began::Failed(error) => status::of_read(error, 0),
+            Began::Failed(error) if write => -status::of_file(error),
+            // Past what any file system holds, which some call an error.
+            Began::Failed(errno::EINVAL) if offset >= 1 << 56 => 0,
+            Began::Failed(error) => status::of_read(status::of_file(error), 0),
         };
         core.counters().completions.add(1);
         let _ = core.finish(slot, result);
     }
 
-    /// Has a descriptor's packets come here, from its first operation on.
-    fn associate(&self, core: &Core, entry: &Entry, may_skip: bool) -> Result<(), i32> {
-        if entry.has(flags::REGISTERED) {
-            return Ok(());
-        }
-        let raw = entry.raw.get();
-        // Never on what came from the user, who may count on every packet.
-        let may_skip = may_skip
-            && !entry.has(flags::FOREIGN)
-            && raw.socket().is_some()
-            && self.extensions.are_handles;
-        core.counters().registrations.add(1);
-        let skips = port::associate(core.shared.wake.port(), raw.handle(), may_skip)?;
-        entry.of_room.skips.set(skips);
-        entry.set(flags::REGISTERED);
-        Ok(())
-    }
-
     fn home_of(&self, core: &Core, slot: &Slot) -> Option<&Home> {
         self.homes.get(core.arena.index(slot))
     }
+}
+
+fn is_receive(slot: &Slot) -> bool {
+    use Kind::{Recv, RecvMulti, RecvPooled, RecvVectored};
+    matches!(slot.kind.get(), Recv | RecvMulti | RecvPooled | RecvVectored)
 }
 
 fn is_accept(slot: &Slot) -> bool {
@@ -767,6 +847,34 @@ unsafe fn receive_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u
     // SAFETY: by the caller; without an `OVERLAPPED` it is over when it returns.
     let failed = unsafe { WSARecv(socket, buffers, n, &mut received, &mut flags, none, None) };
     if failed == 0 { Ok(received) } else { Err(socket_error()) }
+}
+
+/// As many parts of a send as the kernel is to hold at once, the last of them perhaps cut short.
+///
+/// # Safety
+/// There are `n` parts.
+unsafe fn held(parts: *const WSABUF, n: u32) -> ([WSABUF; MAX_PARTS], u32) {
+    let mut held = [part(std::ptr::null_mut(), 0); MAX_PARTS];
+    let (mut room, mut count) = (MOST_HELD, 0);
+    while count < MAX_PARTS.min(n as usize) && room > 0 {
+        // SAFETY: `count` is less than `n`, says the caller.
+        let WSABUF { len, buf } = unsafe { *parts.add(count) };
+        held[count] = WSABUF { len: len.min(room), buf };
+        room -= held[count].len;
+        count += 1;
+    }
+    (held, count as u32)
+}
+
+/// Sends what there is room for, without a wait.
+///
+/// # Safety
+/// The socket is open and does not block; the buffers are valid for reads.
+unsafe fn send_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u32, i32> {
+    let (mut sent, none) = (0, std::ptr::null_mut());
+    // SAFETY: by the caller; without an `OVERLAPPED` it is over when it returns.
+    let failed = unsafe { WSASend(socket, buffers, n, &mut sent, 0, none, None) };
+    if failed == 0 { Ok(sent) } else { Err(socket_error()) }
 }
 
 /// The error of a file's operation, where it has one.

@@ -2,6 +2,7 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
+use std::sync::OnceLock;
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::HANDLE;
@@ -9,6 +10,7 @@ use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
 use windows_sys::Win32::System::IO::{
     CancelIoEx, CreateIoCompletionPort, GetQueuedCompletionStatusEx, OVERLAPPED, OVERLAPPED_ENTRY,
 };
+use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 use windows_sys::Win32::System::Threading::INFINITE;
 use windows_sys::Win32::System::WindowsProgramming::{
     FILE_SKIP_COMPLETION_PORT_ON_SUCCESS, FILE_SKIP_SET_EVENT_ON_HANDLE,
@@ -126,6 +128,37 @@ pub(super) fn associate(port: HANDLE, handle: HANDLE, skip: bool) -> Result<bool
     // SAFETY: as above.
     let set = unsafe { SetFileCompletionNotificationModes(handle, modes) } != 0;
     Ok(set && skip)
+}
+
+/// Ends an association, where the system can do that (from Windows 8.1). Says whether it did.
+pub(super) fn dissociate(handle: HANDLE) -> bool {
+    #[repr(C)]
+    struct Completion {
+        port: HANDLE,
+        key: *mut std::ffi::c_void,
+    }
+    type Set = unsafe extern "system" fn(HANDLE, *mut usize, *const Completion, u32, i32) -> i32;
+    const REPLACE_COMPLETION: i32 = 0x3D;
+    static FOUND: OnceLock<Option<Set>> = OnceLock::new();
+    let set = FOUND.get_or_init(|| {
+        let name: Vec<u16> = "ntdll.dll\0".encode_utf16().collect();
+        // SAFETY: names that end; the library stays, and the function is documented to be of this type.
+        unsafe {
+            let library = GetModuleHandleW(name.as_ptr());
+            if library.is_null() {
+                return None;
+            }
+            let call = GetProcAddress(library, c"NtSetInformationFile".as_ptr().cast())?;
+            Some(std::mem::transmute::<unsafe extern "system" fn() -> isize, Set>(call))
+        }
+    });
+    let Some(set) = *set else { return false };
+    let none = Completion { port: std::ptr::null_mut(), key: std::ptr::null_mut() };
+    let mut block = [0_usize; 2];
+    let len = size_of::<Completion>() as u32;
+    // SAFETY: the handle is open; both arguments are ours.
+    let status = unsafe { set(handle, block.as_mut_ptr(), &none, len, REPLACE_COMPLETION) };
+    status >= 0
 }
 
 /// Nobody waits for the handle's own event. Packets are left out only where that was asked for.

@@ -5,6 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::SendFlags;
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{AddressLength, AddressStorage, RawDescriptor, borrow, check};
 
@@ -13,6 +14,20 @@ pub(crate) const SEND: SendFlags = SendFlags::DONTWAIT;
 
 /// What to ask `poll` for where one wants to read: the end of the stream counts as readable.
 pub(crate) const POLL_IN: i16 = libc::POLLIN;
+
+/// A socket that does not survive an `exec`, and raises no signal.
+pub(crate) fn socket(
+    domain: Domain,
+    kind: Type,
+    protocol: Protocol,
+    nonblocking: bool,
+) -> io::Result<Socket> {
+    let socket = Socket::new(domain, kind, Some(protocol))?;
+    if nonblocking {
+        socket.set_nonblocking(true)?;
+    }
+    Ok(socket)
+}
 
 /// There is no `accept4`: the connection gets its flags after it has been accepted.
 ///

@@ -7,6 +7,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{AddressLength, AddressStorage, RawDescriptor, check, part};
 
@@ -15,6 +16,17 @@ pub(crate) const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL
 
 /// What to ask `poll` for where one wants to read: the end of the stream too.
 pub(crate) const POLL_IN: i16 = libc::POLLIN | libc::POLLRDHUP;
+
+/// A socket that does not survive an `exec`.
+pub(crate) fn socket(
+    domain: Domain,
+    kind: Type,
+    protocol: Protocol,
+    nonblocking: bool,
+) -> io::Result<Socket> {
+    let kind = if nonblocking { kind.nonblocking() } else { kind };
+    Socket::new(domain, kind, Some(protocol))
+}
 
 /// `accept4`: the connection neither blocks nor survives an `exec`. `ENOSYS`: there is none here.
 ///

@@ -17,7 +17,7 @@ use windows_sys::Win32::Networking::WinSock::{
 use windows_sys::Win32::Storage::FileSystem::{FlushFileBuffers, ReadFile, WriteFile};
 use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
 
-use super::super::errno;
+use super::super::{errno, status};
 use super::{AddressLength, AddressStorage, RawDescriptor};
 use crate::config::Backend;
 use crate::message::Received;
@@ -191,7 +191,7 @@ pub(crate) unsafe fn pread(raw: RawDescriptor, ptr: *mut u8, len: usize, offset:
 
 /// What a read of a file ends with that has failed: at the end of the file it has read nothing.
 pub(crate) fn file_read_failed(error: i32) -> i32 {
-    if error == errno::HANDLE_EOF { 0 } else { -error }
+    if error == errno::HANDLE_EOF { 0 } else { -status::of_file(error) }
 }
 
 /// Writes to a file whose calls wait, on a thread that may.
@@ -204,7 +204,7 @@ pub(crate) unsafe fn pwrite(raw: RawDescriptor, ptr: *const u8, len: usize, offs
     let mut n = 0;
     // SAFETY: as for `pread`.
     let done = unsafe { WriteFile(raw.handle(), ptr, len, &mut n, &mut overlapped) };
-    if done != 0 { n as i32 } else { -system_error() }
+    if done != 0 { n as i32 } else { -status::of_file(system_error()) }
 }
 
 /// Brings what was written to a file to the disk. Windows knows no less than all of it.

@@ -137,6 +137,10 @@ pub(crate) struct OfRoom {
     pub(crate) skips: std::cell::Cell<bool>,
     /// Sends that are in the kernel.
     pub(crate) sends: std::cell::Cell<u32>,
+    /// A listener that is associated with another port: its accepts are told of by events.
+    pub(crate) by_event: std::cell::Cell<bool>,
+    /// It has been shut down for receiving.
+    pub(crate) read_shut: std::cell::Cell<bool>,
 }
 
 impl OfRoom {
@@ -145,6 +149,8 @@ impl OfRoom {
             poll: std::cell::Cell::new(crate::slot::NIL),
             skips: std::cell::Cell::new(false),
             sends: std::cell::Cell::new(0),
+            by_event: std::cell::Cell::new(false),
+            read_shut: std::cell::Cell::new(false),
         }
     }
 
@@ -152,6 +158,8 @@ impl OfRoom {
         self.poll.set(crate::slot::NIL);
         self.skips.set(false);
         self.sends.set(0);
+        self.by_event.set(false);
+        self.read_shut.set(false);
     }
 }
 

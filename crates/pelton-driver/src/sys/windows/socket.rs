@@ -2,7 +2,8 @@
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
-use std::os::windows::io::BorrowedSocket;
+use std::os::windows::io::{AsRawSocket, BorrowedSocket, OwnedSocket, RawSocket};
+use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
@@ -32,12 +33,71 @@ pub(crate) fn listening(
     options: ListenOptions,
     wants: Wants,
 ) -> io::Result<OwnedDescriptor> {
+    if options.reuse_port {
+        return shared(address, options, wants);
+    }
+    alone(address, options, wants)
+}
+
+fn alone(address: SocketAddr, options: ListenOptions, wants: Wants) -> io::Result<OwnedDescriptor> {
     let socket = socket(address, Type::STREAM, Protocol::TCP, wants)?;
     // `SO_REUSEADDR` is not asked for: it would let two programs listen on one address here, and connections
     // that linger keep nobody from binding.
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket.into())
+}
+
+/// A listener that drivers of this process share. The socket here is what each of them has a duplicate of.
+#[derive(Debug)]
+pub(crate) struct Listener {
+    address: SocketAddr,
+    socket: OwnedSocket,
+}
+
+/// A share in a listener: the address is taken as long as there is one.
+pub(crate) type Share = Arc<Listener>;
+
+#[derive(Default)]
+struct Registry {
+    all: Vec<Weak<Listener>>,
+    /// Shares that are on their way to a driver's table, by the number of its duplicate.
+    handed_out: Vec<(RawSocket, Share)>,
+}
+
+static REGISTRY: Mutex<Registry> = Mutex::new(Registry { all: Vec::new(), handed_out: Vec::new() });
+
+/// A duplicate of the listener that others of this process have on an address, or the first of it.
+fn shared(
+    address: SocketAddr,
+    options: ListenOptions,
+    wants: Wants,
+) -> io::Result<OwnedDescriptor> {
+    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+    registry.all.retain(|listener| listener.strong_count() > 0);
+    let known = registry.all.iter().filter_map(Weak::upgrade);
+    let listener = match known.into_iter().find(|listener| listener.address == address) {
+        Some(listener) => listener,
+        None => {
+            let descriptor = alone(address, options, wants)?;
+            let socket = OwnedSocket::try_from(descriptor).map_err(|_| io::ErrorKind::Other)?;
+            let address = SockRef::from(&socket).local_addr().and_then(ip)?;
+            let listener = Arc::new(Listener { address, socket });
+            registry.all.push(Arc::downgrade(&listener));
+            listener
+        }
+    };
+    let duplicate = listener.socket.try_clone()?;
+    registry.handed_out.push((duplicate.as_raw_socket(), listener));
+    Ok(duplicate.into())
+}
+
+/// The share that came with a listener which has just been made, if it is a shared one.
+pub(crate) fn take_share(raw: RawDescriptor) -> Option<Share> {
+    let RawDescriptor::Socket(raw) = raw else { return None };
+    let mut registry = REGISTRY.lock().unwrap_or_else(PoisonError::into_inner);
+    let at = registry.handed_out.iter().position(|(socket, _)| *socket == raw)?;
+    Some(registry.handed_out.swap_remove(at).1)
 }
 
 /// A datagram socket that is bound to an address.

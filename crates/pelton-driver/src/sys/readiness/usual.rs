@@ -2,7 +2,7 @@
 //!
 //! All that is not so simple goes the long way, in the file above, which knows every case.
 
-use super::{Epoll, forget_readable};
+use super::{Poller, Readiness, forget_readable};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::Kind;
@@ -12,9 +12,9 @@ use crate::sys::Try;
 use crate::sys::attempt::{recv, send};
 use crate::sys::unix::errno;
 
-impl Epoll {
+impl<P: Poller> Readiness<P> {
     /// Sends on a descriptor that may be ready and on which no older send waits. Most sends are over then, and
-    /// never have a slot. What is refused, or has to be tried again, is for [`Epoll::start`].
+    /// never have a slot. What is refused, or has to be tried again, is for [`Readiness::start`].
     #[inline(always)]
     pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
         let free = entry.has(flags::WRITABLE) && entry.writers.is_empty();
