@@ -27,8 +27,10 @@ mod closing;
 mod datagrams;
 mod files;
 mod listening;
+mod messages;
 mod polls;
 mod pooled;
+mod seam;
 mod streams;
 mod ticks;
 mod timers;
@@ -60,9 +62,11 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         vectored::BEHAVIOURS,
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
+        messages::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,
+        seam::BEHAVIOURS,
         tasks::BEHAVIOURS,
         threads::BEHAVIOURS,
         sleeping::BEHAVIOURS,

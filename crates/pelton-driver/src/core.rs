@@ -209,6 +209,20 @@ impl Core {
         wanted.then_some(memory)
     }
 
+    /// Runs code of an operation's owner on what is in its slot, as [`Core::memory_again`] does. The second of the
+    /// outcome is false when nobody wants the operation any more.
+    pub(crate) fn asked<R>(&self, slot: &Slot, f: impl FnOnce() -> R) -> (R, bool) {
+        slot.set(bits::ASKED);
+        let asking = Asking { core: self, slot };
+        let answer = f();
+        std::mem::forget(asking);
+        slot.unset(bits::ASKED);
+        let wanted = slot.state.get() == State::Busy
+            && !slot.has(bits::CANCELLED)
+            && self.entry_of(slot).is_none_or(|entry| !entry.has(flags::CLOSING));
+        (answer, wanted)
+    }
+
     /// [`Core::memory_again`] for one that is [plain](crate::slot::plain), with these bits; and it is afterwards.
     /// None where it is not any more: its owner has done something that is to be looked at.
     #[inline(always)]
@@ -331,7 +345,15 @@ impl Drop for Asking<'_> {
 /// True for the kinds whose `progress` is the number of a scratch block.
 #[inline(always)]
 pub(crate) fn uses_scratch(kind: Kind) -> bool {
-    matches!(kind, Kind::Accept | Kind::Connect | Kind::SendVectored | Kind::RecvVectored)
+    matches!(
+        kind,
+        Kind::Accept
+            | Kind::Connect
+            | Kind::SendVectored
+            | Kind::RecvVectored
+            | Kind::RecvMsg
+            | Kind::SendMsg
+    )
 }
 
 /// A first-in, first-out queue of plain values for one thread.

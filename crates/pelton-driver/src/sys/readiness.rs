@@ -27,7 +27,7 @@ use crate::config::Error;
 use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, Fd, flags};
 use crate::notify::Notifier;
-use crate::op::{Kind, Op};
+use crate::op::{Form, Kind, Op};
 use crate::parked::Parked;
 use crate::payload::Memory;
 use crate::slot::{OpId, Slot, State, bits};
@@ -134,13 +134,13 @@ impl<P: Poller> Readiness<P> {
                     attempt_of(Kind::Send, core, slot, raw, Some(memory))
                 });
             }
-            Op::RecvVectored { .. } | Op::Accept { .. } => {
+            Op::RecvVectored { .. } | Op::RecvMsg { .. } | Op::Accept { .. } => {
                 self.begin_any(core, slot, entry, Direction::In, Some(memory));
             }
             Op::AcceptMulti { .. } | Op::RecvMulti { .. } => {
                 self.begin_any(core, slot, entry, Direction::In, None);
             }
-            Op::SendVectored { .. } => {
+            Op::SendVectored { .. } | Op::SendMsg { .. } => {
                 self.begin_any(core, slot, entry, Direction::Out, Some(memory));
             }
             Op::Connect { .. } => self.connect(core, slot, entry),
@@ -161,6 +161,13 @@ impl<P: Poller> Readiness<P> {
             Op::Sync { data_only, .. } => self.sync(core, slot, entry, data_only),
             Op::Shutdown { how, .. } => {
                 let _ = core.finish(slot, calls::shutdown(entry.raw.get(), shutdown_arg(how)));
+            }
+            Op::Own { form: Form::Ready(interest), .. } => {
+                slot.progress.set(interest_arg(interest));
+                self.begin_any(core, slot, entry, Direction::of(slot), None);
+            }
+            Op::Own { form: Form::Entry | Form::Overlapped, .. } => {
+                unreachable!("the seam refuses {op:?} here")
             }
             Op::Nop
             | Op::Close { .. }
@@ -562,8 +569,8 @@ pub(crate) enum Direction {
 impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
-            Kind::Send | Kind::SendVectored | Kind::Connect => Direction::Out,
-            Kind::Poll if slot.progress.get() != 0 => Direction::Out,
+            Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect => Direction::Out,
+            Kind::Poll | Kind::Own if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }
     }
