@@ -15,6 +15,7 @@ mod interrupted;
 mod kernels;
 #[cfg(unix)]
 mod kit;
+mod kqueue;
 mod loom;
 mod metadata;
 mod mutants;
@@ -124,6 +125,12 @@ const VERBS: &[Verb] = &[
         usage: "kernels [--install] [--require] [--kernel IMAGE] [--only NAME]",
         about: "the tests on Linux 6.1 in an emulated machine (qemu; skipped where it is missing)",
         run: kernels::verb,
+    },
+    Verb {
+        name: "kqueue",
+        usage: "kqueue [-- CARGO-TEST-ARGS…]",
+        about: "the tests on kqueue's room, on a queue that epoll plays (Linux)",
+        run: kqueue::verb,
     },
     #[cfg(unix)]
     Verb {

@@ -15,8 +15,13 @@ const LINTED: &[&str] = &["aarch64-apple-darwin", "x86_64-apple-darwin", "x86_64
 /// Targets whose types alone are checked. For OpenBSD rustup has no library: only a kit can do these.
 const CHECKED: &[&str] = &["x86_64-unknown-netbsd", "x86_64-unknown-openbsd"];
 
-/// The packages that are for those systems.
-const PORTABLE: &[&str] = &["xtask"];
+/// The packages that are for those systems, each with what it has there: a simulation needs Linux.
+const PORTABLE: &[(&str, &str)] = &[
+    ("pelton-driver", "bytes,fake-kernel,fuzzing"),
+    ("pelton", "bytes"),
+    ("pelton-http", ""),
+    ("xtask", ""),
+];
 
 pub(crate) fn verb(mut args: Args) -> Outcome {
     let (require, install) = (args.flag("--require"), args.flag("--install"));
@@ -35,8 +40,8 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
     let (mut kit, mut done, mut skipped) = (None, Vec::new(), Vec::new());
     for target in wanted {
         if fetched.contains(target) {
-            for package in PORTABLE {
-                run(&mut by_rustup(target, package))?;
+            for (package, features) in PORTABLE {
+                run(&mut by_rustup(target, package, features))?;
             }
         } else if let Some(lacking) = kit::lacks() {
             skipped.push(format!("{target}: `rustup target add {target}`, or: {lacking}"));
@@ -47,8 +52,8 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
                 None => kit.insert(Kit::ready()?),
             };
             kit.library(target)?;
-            for package in PORTABLE {
-                run(&mut by_kit(kit, target, package))?;
+            for (package, features) in PORTABLE {
+                run(&mut by_kit(kit, target, package, features))?;
             }
         }
         done.push(format!("{target} ({})", if is_linted(target) { "lints" } else { "types" }));
@@ -93,18 +98,18 @@ impl Fetched {
     }
 }
 
-fn by_rustup(target: &str, package: &str) -> Command {
+fn by_rustup(target: &str, package: &str, features: &str) -> Command {
     let mut command = cargo();
     let verb = if is_linted(target) { "clippy" } else { "check" };
-    command.args([verb, "--target", target, "--package", package, "--all-features"]);
+    command.args([verb, "--target", target, "--package", package, "--features", features]);
     if is_linted(target) {
         command.args(["--all-targets", "--", "-D", "warnings"]);
     }
     command
 }
 
-fn by_kit(kit: &Kit, target: &str, package: &str) -> Command {
-    let words = ["check", "--package", package, "--all-features"];
+fn by_kit(kit: &Kit, target: &str, package: &str, features: &str) -> Command {
+    let words = ["check", "--package", package, "--features", features];
     let mut command = kit.cargo(target, &words);
     if is_linted(target) {
         command.arg("--all-targets").envs(kit.lints());

@@ -260,7 +260,7 @@ fn the_clock_is_the_one_that_timers_fire_by(on: &On) {
     assert!(system::now() >= due, "this thread's clock is the driver's");
     assert_eq!(
         driver.is_simulated(),
-        !matches!(on.backend, Backend::IoUring | Backend::Epoll | Backend::Iocp)
+        !matches!(on.backend, Backend::IoUring | Backend::Epoll | Backend::Kqueue | Backend::Iocp)
     );
 }
 

@@ -53,7 +53,7 @@ fn every_member_runs_on_a_thread_of_its_own_and_the_drain_completes() {
     });
 }
 
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 #[test]
 fn pinned_members_stay_on_a_processor_that_they_may_use() {
     on_each_backend(|backend| {

@@ -50,6 +50,29 @@ impl Selector {
         let result = calls::epoll_ctl(self.epoll.as_raw(), what, raw, events as u32, data);
         if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
     }
+
+    /// Not generic, so that it is compiled once, with all of the wait in it.
+    fn wait_for_events(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        if self.has_events() {
+            // A callback panicked in the middle of the last batch: its edges come only once.
+            return Ok(());
+        }
+        core.counters().enters.add(1);
+        // SAFETY: one thread, and no user code runs while this reference lives.
+        let events = unsafe { &mut *self.events.get() };
+        if self.filled.get() == events.len() && events.len() < MOST_EVENTS {
+            events.resize(events.len() * 4, libc::epoll_event { events: 0, u64: 0 });
+        }
+        self.filled.set(0);
+        self.dispatched.set(0);
+        match epoll_wait(self.epoll.as_raw(), events, timeout, &self.pwait2) {
+            Ok(n) => self.filled.set(n),
+            // The tick goes on with what there is; nothing is lost, edges stay with the kernel.
+            Err(errno::EINTR) if !mutant!("ioxide-220") => {}
+            Err(error) => return Err(io::Error::from_raw_os_error(error)),
+        }
+        Ok(())
+    }
 }
 
 impl Poller for Selector {
@@ -94,32 +117,14 @@ impl Poller for Selector {
         self.dispatched.get() < self.filled.get()
     }
 
-    #[inline]
+    #[inline(always)]
     fn wait(
         &self,
         core: &Core,
         timeout: Option<Duration>,
         _: impl FnMut(Fd, Direction, i32),
     ) -> io::Result<()> {
-        if self.has_events() {
-            // A callback panicked in the middle of the last batch: its edges come only once.
-            return Ok(());
-        }
-        core.counters().enters.add(1);
-        // SAFETY: one thread, and no user code runs while this reference lives.
-        let events = unsafe { &mut *self.events.get() };
-        if self.filled.get() == events.len() && events.len() < MOST_EVENTS {
-            events.resize(events.len() * 4, libc::epoll_event { events: 0, u64: 0 });
-        }
-        self.filled.set(0);
-        self.dispatched.set(0);
-        match epoll_wait(self.epoll.as_raw(), events, timeout, &self.pwait2) {
-            Ok(n) => self.filled.set(n),
-            // The tick goes on with what there is; nothing is lost, edges stay with the kernel.
-            Err(errno::EINTR) if !mutant!("ioxide-220") => {}
-            Err(error) => return Err(io::Error::from_raw_os_error(error)),
-        }
-        Ok(())
+        self.wait_for_events(core, timeout)
     }
 
     #[inline(always)]
@@ -147,6 +152,7 @@ impl Poller for Selector {
 }
 
 /// `epoll_pwait2`, or `epoll_wait` where there is none, which `pwait2` remembers.
+#[inline]
 pub(super) fn epoll_wait(
     raw: RawDescriptor,
     events: &mut [libc::epoll_event],

@@ -73,17 +73,21 @@ pub fn skipped(why: &str) {
 }
 
 /// Makes of each function a test on every backend of this system: `io_uring::name` and `epoll::name`, or
-/// `iocp::name`.
+/// `kqueue::name`, or `iocp::name`.
 #[macro_export]
 macro_rules! on_every_backend {
     ($($name:ident)+) => {
-        #[cfg(unix)]
+        #[cfg(target_os = "linux")]
         mod io_uring {
             $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::IoUring, super::$name) })+
         }
-        #[cfg(unix)]
+        #[cfg(target_os = "linux")]
         mod epoll {
             $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::Epoll, super::$name) })+
+        }
+        #[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere)))]
+        mod kqueue {
+            $(#[test] fn $name() { $crate::common::run(pelton_driver::Backend::Kqueue, super::$name) })+
         }
         #[cfg(windows)]
         mod iocp {
@@ -288,7 +292,18 @@ pub fn little_room(socket: &TcpStream) {
 }
 
 /// A file of no lasting name, empty.
-#[cfg(unix)]
+#[cfg(all(unix, not(target_os = "linux")))]
+pub fn file() -> std::fs::File {
+    static NUMBER: std::sync::atomic::AtomicU32 = std::sync::atomic::AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    let path = std::env::temp_dir().join(format!("pelton-test-{}-{number}", std::process::id()));
+    let file = std::fs::File::options().read(true).write(true).create_new(true).open(&path);
+    std::fs::remove_file(path).unwrap();
+    file.unwrap()
+}
+
+/// A file of no lasting name, empty.
+#[cfg(target_os = "linux")]
 pub fn file() -> std::fs::File {
     // In memory, and sparse.
     let fd = rustix::fs::memfd_create("test", rustix::fs::MemfdFlags::CLOEXEC).unwrap();
@@ -321,8 +336,12 @@ pub fn open_descriptors() -> usize {
     count as usize
 }
 
+/// Where the system lists them.
+#[cfg(unix)]
+pub const OPEN: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+
 /// The descriptors of this process.
 #[cfg(unix)]
 pub fn open_descriptors() -> usize {
-    std::fs::read_dir("/proc/self/fd").unwrap().count()
+    std::fs::read_dir(OPEN).unwrap().count()
 }

@@ -320,6 +320,7 @@ fn passes(error: &io::Error) -> bool {
         Errno::NETDOWN,
         Errno::NOPROTOOPT,
         Errno::HOSTDOWN,
+        #[cfg(target_os = "linux")]
         Errno::NONET,
         Errno::HOSTUNREACH,
         Errno::OPNOTSUPP,

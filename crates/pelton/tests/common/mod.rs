@@ -22,12 +22,16 @@ use pelton::{Backend, Builder, Handle, Runtime};
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// The backends of this system, and the one that works on every such system.
-#[cfg(unix)]
-pub const BACKENDS: [Backend; 2] = [Backend::Epoll, Backend::IoUring];
-#[cfg(unix)]
+#[cfg(all(target_os = "linux", not(pelton_kqueue_elsewhere)))]
+pub const BACKENDS: &[Backend] = &[Backend::Epoll, Backend::IoUring];
+#[cfg(all(target_os = "linux", not(pelton_kqueue_elsewhere)))]
 pub const ALWAYS: Backend = Backend::Epoll;
+#[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere)))]
+pub const BACKENDS: &[Backend] = &[Backend::Kqueue];
+#[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere)))]
+pub const ALWAYS: Backend = Backend::Kqueue;
 #[cfg(windows)]
-pub const BACKENDS: [Backend; 1] = [Backend::Iocp];
+pub const BACKENDS: &[Backend] = &[Backend::Iocp];
 /// A signal that nothing but a test raises.
 #[cfg(unix)]
 pub const SIGNAL: pelton::signal::SignalKind = pelton::signal::SignalKind::User2;
@@ -42,7 +46,7 @@ pub const ALWAYS: Backend = Backend::Iocp;
 pub fn on_each_backend(mut test: impl FnMut(Backend)) {
     let _alone = alone();
     let before = open_descriptors();
-    for backend in BACKENDS {
+    for &backend in BACKENDS {
         if let Err(error) = Builder::new().backend(backend).build() {
             assert_ne!(backend, ALWAYS, "it works everywhere: {error}");
             let name = std::thread::current().name().unwrap_or("a test").to_owned();
@@ -100,17 +104,21 @@ pub fn config(backend: Backend) -> Config {
     Config { backend, ..Config::default() }
 }
 
+/// Where the system lists the descriptors of a process.
+#[cfg(unix)]
+const OPEN: &str = if cfg!(target_os = "linux") { "/proc/self/fd" } else { "/dev/fd" };
+
 /// Descriptors of this process.
 #[cfg(unix)]
 pub fn open_descriptors() -> usize {
     // The directory's own descriptor is among them, each time.
-    std::fs::read_dir("/proc/self/fd").expect("Linux").count()
+    std::fs::read_dir(OPEN).expect("it is there").count()
 }
 
 /// What they are, in words.
 #[cfg(unix)]
 fn descriptors() -> Vec<std::io::Result<std::path::PathBuf>> {
-    let open = std::fs::read_dir("/proc/self/fd").expect("Linux").flatten();
+    let open = std::fs::read_dir(OPEN).expect("it is there").flatten();
     open.map(|fd| std::fs::read_link(fd.path())).collect()
 }
 

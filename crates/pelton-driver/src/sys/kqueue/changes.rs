@@ -37,6 +37,8 @@ enum Change {
 #[derive(Default)]
 pub(super) struct Changes {
     waiting: UnsafeCell<Vec<Change>>,
+    /// What `tell` asks and is answered, kept so that it allocates nothing.
+    told: UnsafeCell<(Vec<Kevent>, Vec<Kevent>)>,
 }
 
 impl Changes {
@@ -58,8 +60,9 @@ impl Changes {
         unsafe { &*self.waiting.get() }.is_empty()
     }
 
-    /// Tells the kernel of everything that waits, each change with its own receipt, and gives back the additions
-    /// that it refused. `number` says which number a descriptor has, if it is still open.
+    /// Tells the kernel of everything that waits, each change with its own receipt, and `refused` of each addition
+    /// that the kernel has not made. True when there was one. `number` says which number a descriptor has, if it is
+    /// still open, and what its events are to carry.
     ///
     /// # Errors
     /// The kernel refused the call as a whole, and nothing is lost: all of it is told again the next time, which
@@ -69,35 +72,39 @@ impl Changes {
         &self,
         calls: &impl Calls,
         number: impl Fn(Fd) -> Option<(RawDescriptor, u64)>,
-    ) -> Result<Vec<Refused>, i32> {
+        mut refused: impl FnMut(Refused),
+    ) -> Result<bool, i32> {
         // SAFETY: one thread, and nothing below comes back here.
-        let waiting = unsafe { &mut *self.waiting.get() };
+        let (waiting, (asked, receipts)) =
+            unsafe { (&mut *self.waiting.get(), &mut *self.told.get()) };
         waiting.retain(|change| match *change {
             Change::Add { fd, .. } => number(fd).is_some(),
             Change::Delete { .. } => true,
         });
-        let asked: Vec<Kevent> = waiting.iter().map(|change| change.asked(&number)).collect();
-        let mut receipts = asked.clone();
+        asked.clear();
+        asked.extend(waiting.iter().map(|change| change.asked(&number)));
+        receipts.clone_from(asked);
         let told = loop {
-            match calls.kevent(&asked, &mut receipts, Some(Duration::ZERO)) {
+            match calls.kevent(asked, receipts, Some(Duration::ZERO)) {
                 Ok(told) => break told,
                 // What has been applied may be applied again.
                 Err(errno::EINTR) => {}
                 Err(error) => return Err(error),
             }
         };
-        let receipts = receipts[..told].iter().map(Kevent::told);
-        let refused = waiting.drain(..).zip(receipts).filter_map(|(change, receipt)| {
-            let refused = receipt.flags & flags::ERROR != 0 && receipt.data != 0;
-            match change {
-                Change::Add { fd, direction } if refused => {
-                    Some(Refused { fd, direction, errno: receipt.data as i32 })
-                }
-                // A removed filter may have gone with its descriptor, or never have been there.
-                _ => None,
+        let mut any = false;
+        for (change, receipt) in waiting.drain(..).zip(&receipts[..told]) {
+            let receipt = receipt.told();
+            // A removed filter may have gone with its descriptor, or never have been there.
+            if let Change::Add { fd, direction } = change
+                && receipt.flags & flags::ERROR != 0
+                && receipt.data != 0
+            {
+                refused(Refused { fd, direction, errno: receipt.data as i32 });
+                any = true;
             }
-        });
-        Ok(refused.collect())
+        }
+        Ok(any)
     }
 }
 

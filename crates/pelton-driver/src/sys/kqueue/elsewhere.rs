@@ -5,12 +5,13 @@
 //! its place, and then there are no events; a trigger wakes from any thread, and several are one. It is the
 //! simulated system's epoll in a simulated world.
 //!
-//! Where it differs: an added filter may tell of the other one's edge again; a filter goes with the file and not with
-//! the number, so one of a descriptor that has duplicates tells on after the close. The room must bear with
-//! both. It cannot show how a real kernel tells of ends and errors.
+//! Where it differs: an added filter may tell of the other one's edge again, and a wait may end with nothing, for a
+//! file that is open still by another number. The room must bear with both. It cannot show how a real kernel tells
+//! of ends and errors.
 
 use std::cell::Cell;
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::fmt;
 use std::io;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -47,15 +48,17 @@ impl Kevent {
     }
 }
 
-#[derive(Debug)]
 pub(crate) struct Queue {
     epoll: OwnedDescriptor,
     user: WakeSource,
     notes: Mutex<Notes>,
 }
 
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Notes {
+    /// What epoll has told, and those of its events that found no room.
+    heard: Vec<libc::epoll_event>,
+    left: VecDeque<Event>,
     /// What the events of a descriptor's filters carry.
     filters: HashMap<RawDescriptor, Filters>,
     user: Option<u64>,
@@ -64,8 +67,10 @@ struct Notes {
     refusal: i32,
 }
 
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Default)]
 struct Filters {
+    /// Which file had the number when the last filter was added.
+    file: (u64, u64),
     read: Option<u64>,
     write: Option<u64>,
 }
@@ -131,7 +136,7 @@ impl Queue {
             return std::mem::take(&mut notes.refusal);
         }
         let filters = notes.filters.entry(raw).or_default();
-        let mut now = *filters;
+        let mut now = Filters { file: file_of(raw), ..*filters };
         let this = if change.filter == Filter::Read { &mut now.read } else { &mut now.write };
         if change.flags & flags::DELETE != 0 {
             if this.take().is_none() {
@@ -143,7 +148,7 @@ impl Queue {
         let error = self.watch(raw, *filters, now);
         if error == errno::ENOENT && change.flags & flags::ADD != 0 {
             // Another file has the number now, and nothing is known of that.
-            now = Filters::default();
+            now = Filters { file: now.file, ..Filters::default() };
             *(if change.filter == Filter::Read { &mut now.read } else { &mut now.write }) =
                 Some(change.udata);
             let error = self.watch(raw, Filters::default(), now);
@@ -193,41 +198,90 @@ impl Queue {
     }
 
     fn wait(&self, events: &mut [Kevent], timeout: Option<Duration>) -> Result<usize, i32> {
-        // Each may be two filters' event.
-        let nothing = libc::epoll_event { events: 0, u64: 0 };
-        let mut there = vec![nothing; (events.len() / 2).max(1)];
-        let n = epoll_wait(self.epoll.as_raw(), &mut there, timeout, &Cell::new(true))?;
-        let notes = self.notes();
+        let mut notes = self.notes();
+        if notes.left.is_empty() {
+            let mut heard = std::mem::take(&mut notes.heard);
+            drop(notes);
+            heard.resize(events.len(), libc::epoll_event { events: 0, u64: 0 });
+            let n = epoll_wait(self.epoll.as_raw(), &mut heard, timeout, &Cell::new(true));
+            notes = self.notes();
+            for event in &heard[..n.unwrap_or(0)] {
+                self.tell(&mut notes, event.events, event.u64);
+            }
+            notes.heard = heard;
+            n?;
+        }
         let mut told = 0;
-        for event in &there[..n] {
-            let (bits, data) = (event.events, event.u64);
-            let has = |what: i32| bits & what as u32 != 0;
-            let mut tell = |filter, ident, flags, udata| {
-                let fflags = u32::from(has(libc::EPOLLERR));
-                events[told] = Kevent(Event { ident, filter, flags, fflags, data: 0, udata });
+        while told < events.len()
+            && let Some(event) = notes.left.pop_front()
+        {
+            if notes.has(&event) {
+                events[told] = Kevent(event);
                 told += 1;
-            };
-            if data == USER {
-                self.user.drain();
-                notes.user.iter().for_each(|&udata| tell(Filter::User, 0, flags::CLEAR, udata));
-                continue;
-            }
-            let raw = data as RawDescriptor;
-            let Some(filters) = notes.filters.get(&raw) else { continue };
-            let ended = |what: i32| flags::CLEAR | if has(what) { flags::EOF } else { 0 };
-            let broken = libc::EPOLLHUP | libc::EPOLLERR;
-            if let Some(udata) = filters.read
-                && has(libc::EPOLLIN | libc::EPOLLRDHUP | broken)
-            {
-                tell(Filter::Read, raw as usize, ended(libc::EPOLLRDHUP | broken), udata);
-            }
-            if let Some(udata) = filters.write
-                && has(libc::EPOLLOUT | broken)
-            {
-                tell(Filter::Write, raw as usize, ended(broken), udata);
             }
         }
         Ok(told)
+    }
+
+    /// Makes of one of epoll's events those of the filters.
+    fn tell(&self, notes: &mut Notes, bits: u32, data: u64) {
+        let has = |what: i32| bits & what as u32 != 0;
+        let fflags = u32::from(has(libc::EPOLLERR));
+        let mut tell = |filter, ident, flags, udata| {
+            notes.left.push_back(Event { ident, filter, flags, fflags, data: 0, udata });
+        };
+        if data == USER {
+            self.user.drain();
+            notes.user.iter().for_each(|&udata| tell(Filter::User, 0, flags::CLEAR, udata));
+            return;
+        }
+        let raw = data as RawDescriptor;
+        let Some(filters) = notes.filters.get(&raw) else { return };
+        let ended = |what: i32| flags::CLEAR | if has(what) { flags::EOF } else { 0 };
+        let broken = libc::EPOLLHUP | libc::EPOLLERR;
+        if let Some(udata) = filters.read
+            && has(libc::EPOLLIN | libc::EPOLLRDHUP | broken)
+        {
+            tell(Filter::Read, raw as usize, ended(libc::EPOLLRDHUP | broken), udata);
+        }
+        if let Some(udata) = filters.write
+            && has(libc::EPOLLOUT | broken)
+        {
+            tell(Filter::Write, raw as usize, ended(broken), udata);
+        }
+    }
+}
+
+impl Notes {
+    /// Whether the filter that an event is of is there still: it goes when its number is closed.
+    fn has(&self, event: &Event) -> bool {
+        let raw = event.ident as RawDescriptor;
+        let Some(filters) = self.filters.get(&raw) else { return event.filter == Filter::User };
+        let udata = match event.filter {
+            Filter::Read => filters.read,
+            Filter::Write => filters.write,
+            _ => return true,
+        };
+        udata == Some(event.udata) && filters.file == file_of(raw)
+    }
+}
+
+/// Which file has a number; nothing is told of simulated ones, which need not be told apart.
+fn file_of(raw: RawDescriptor) -> (u64, u64) {
+    if calls::is_simulated(raw) {
+        return (0, 0);
+    }
+    // SAFETY: a plain number and room for the answer, which is all zeros where there is no such file.
+    unsafe {
+        let mut stat: libc::stat = std::mem::zeroed();
+        libc::fstat(raw, &mut stat);
+        (stat.st_dev, stat.st_ino)
+    }
+}
+
+impl fmt::Debug for Queue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Queue").field("epoll", &self.epoll).finish_non_exhaustive()
     }
 }
 

@@ -114,12 +114,10 @@ impl Selector {
             let entry = named(core, fd)?;
             Some((entry.raw.get(), data_of(fd.index, entry)))
         };
-        let told = self.changes.tell(&*self.queue, number);
-        let all = told.map_err(io::Error::from_raw_os_error)?;
-        for Refused { fd, direction, errno } in &all {
-            refused(*fd, *direction, *errno);
-        }
-        Ok(!all.is_empty())
+        let told = self.changes.tell(&*self.queue, number, |Refused { fd, direction, errno }| {
+            refused(fd, direction, errno);
+        });
+        told.map_err(io::Error::from_raw_os_error)
     }
 }
 

@@ -16,6 +16,7 @@ fn an_error_of_one_connection_passes_a_shortage_pauses_and_the_rest_is_told() {
         Errno::PROTO,
         Errno::NOPROTOOPT,
         Errno::HOSTDOWN,
+        #[cfg(target_os = "linux")]
         Errno::NONET,
         Errno::HOSTUNREACH,
         Errno::OPNOTSUPP,
