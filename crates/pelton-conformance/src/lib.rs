@@ -21,6 +21,8 @@ mod registry;
 mod rig;
 mod rows;
 mod table;
+#[cfg_attr(windows, path = "no_worlds.rs")]
+mod worlds;
 
 mod cancelling;
 mod closing;

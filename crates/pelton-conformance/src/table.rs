@@ -10,7 +10,7 @@ use crate::registry::{Behaviour, Origin, Source};
 use crate::rows::ROWS;
 
 /// Backends that are not here yet.
-const TO_COME: [&str; 2] = ["kqueue", "IOCP"];
+const TO_COME: [&str; 1] = ["kqueue"];
 
 const BEGINS: &str = "\
 # Conformance

@@ -19,7 +19,8 @@ pub(crate) const TARGET: &str = "x86_64-pc-windows-gnu";
 const CHECKED: &[&str] = &["x86_64-pc-windows-msvc", "aarch64-pc-windows-msvc"];
 
 /// The packages of the workspace that are for Windows too.
-pub(crate) const PORTABLE: &[&str] = &["pelton-driver", "pelton", "pelton-http", "pelton-cli"];
+pub(crate) const PORTABLE: &[&str] =
+    &["pelton-driver", "pelton", "pelton-http", "pelton-cli", "pelton-conformance"];
 
 pub(crate) fn verb(mut args: Args) -> Outcome {
     let (require, install) = (args.flag("--require"), args.flag("--install"));
