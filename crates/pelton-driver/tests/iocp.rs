@@ -202,6 +202,39 @@ fn a_socket_that_is_associated_elsewhere_is_refused_and_not_waited_for() {
 }
 
 #[test]
+fn an_accept_that_goes_on_ends_once_though_a_callback_panics_and_it_is_cancelled() {
+    let driver = driver();
+    let listener = driver.listen("127.0.0.1:0".parse().unwrap(), ListenOptions::default()).unwrap();
+    let address = driver.local_addr(listener).unwrap();
+    let key = driver.go_for(Submission::accept_multi(listener), 7);
+    let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut panics = 0;
+    while panics == 0 {
+        let tick = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            driver.tick(Some(WATCHDOG), |_| std::panic::resume_unwind(Box::new("on purpose")))
+        }));
+        panics += usize::from(tick.is_err());
+    }
+    assert!(driver.cancel(key.id()));
+    let mut told = driver.until(|| driver.is_done(&key));
+    told.extend(driver.settle());
+    assert_eq!(told.iter().filter(|told| !told.more).count(), 1, "it ends once");
+    while driver.next(&key).is_some() {}
+    assert_eq!(errno(driver.take(key).unwrap()), errno::ECANCELED);
+    assert_eq!((driver.operations(), driver.snapshot().stale), (0, 0));
+}
+
+#[test]
+fn a_pipe_has_no_places_to_read_at() {
+    let driver = driver();
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let pipe = attach(&driver, reader);
+    assert_eq!(errno(driver.run(Submission::read_at(pipe, [0; 8], 0)).0), errno::ESPIPE);
+    assert_eq!(errno(driver.run(Submission::recv(pipe, [0; 8])).0), errno::ENOTSOCK);
+    assert_eq!(errno(driver.run(Submission::accept(pipe))), errno::ENOTSOCK);
+}
+
+#[test]
 fn a_socket_and_a_handle_are_told_apart() {
     let (mine, _peer) = tcp_pair();
     let socket = OwnedDescriptor::from(mine);

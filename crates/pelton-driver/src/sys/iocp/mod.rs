@@ -496,7 +496,10 @@ impl Iocp {
             return;
         }
         home.take_back();
-        if slot.has(bits::CANCELLED) || entry.has(flags::CLOSING) {
+        let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
+        if unwanted && home.ahead.get() > 0 && is_accept(slot) {
+            // The packets of what it has in the kernel end it.
+        } else if unwanted {
             core.finish_now(slot, core.cancelled(slot), on);
         } else if is_accept(slot) {
             self.refill(core, slot, home, entry, on);
@@ -773,6 +776,11 @@ impl Iocp {
         {
             if error != errno::EINVAL {
                 let _ = core.finish(slot, -error);
+                return;
+            }
+            if !calls::is_file(raw) {
+                // A pipe, or whatever else has no places, and whose calls would wait for ever.
+                let _ = core.finish(slot, -errno::ESPIPE);
                 return;
             }
             // It was not opened for overlapped calls.
