@@ -120,7 +120,7 @@ fn all_end_as_cancelled(driver: &Rig, all: Vec<Waiting>) {
     told.extend(driver.settle());
     for waiting in all {
         assert_eq!(ends(&told, waiting.id), 1, "{:?} ends once", waiting.kind);
-        assert_eq!((waiting.take)(driver), libc::ECANCELED, "{:?}", waiting.kind);
+        assert_eq!((waiting.take)(driver), pelton_driver::errno::ECANCELED, "{:?}", waiting.kind);
     }
 }
 
@@ -177,14 +177,14 @@ fn a_cancel_finds_what_is_in_flight(on: &Bench) {
     let id = recv.id();
     driver.settle();
     assert_eq!(driver.run(Submission::cancel(id)).unwrap(), 0);
-    assert_eq!(errno(driver.end(recv).0), libc::ECANCELED);
-    assert_eq!(errno(driver.run(Submission::cancel(id))), libc::ENOENT);
+    assert_eq!(errno(driver.end(recv).0), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.run(Submission::cancel(id))), pelton_driver::errno::ENOENT);
     // One that has ended and was not taken.
     driver.send(one, "x");
     let recv = driver.go(Submission::recv(other, [0; 8]));
     driver.until(|| driver.is_done(&recv));
     assert!(!driver.cancel(recv.id()));
-    assert_eq!(errno(driver.run(Submission::cancel(recv.id()))), libc::ENOENT);
+    assert_eq!(errno(driver.run(Submission::cancel(recv.id()))), pelton_driver::errno::ENOENT);
     assert_eq!(driver.take(recv).unwrap().0.unwrap(), 1, "its outcome is what it was");
 }
 
@@ -240,7 +240,7 @@ fn a_cancel_in_a_callback(on: &Bench) {
             Ok(n) => assert_eq!(n, 1),
             // It was not received: the next one gets it.
             Err(error) => {
-                assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+                assert_eq!(error.raw_os_error(), Some(pelton_driver::errno::ECANCELED));
                 assert_eq!(driver.receive(pair.1, 1), b"x");
             }
         }
@@ -261,9 +261,9 @@ fn cancelling_all_on_a_descriptor(on: &Bench) {
     let stays = driver.go(Submission::recv(silent, [0; 8]));
     driver.settle();
     assert_eq!(driver.run(Submission::cancel_fd(one)).unwrap(), 3);
-    assert_eq!(errno(driver.end(recv).0), libc::ECANCELED);
-    assert_eq!(errno(driver.end(send).0), libc::ECANCELED);
-    assert_eq!(errno(driver.end(poll)), libc::ECANCELED);
+    assert_eq!(errno(driver.end(recv).0), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.end(send).0), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.end(poll)), pelton_driver::errno::ECANCELED);
     assert_eq!(driver.run(Submission::cancel_fd(one)).unwrap(), 0);
     assert!(!driver.is_done(&stays));
     driver.send(peer, "x");
@@ -389,7 +389,7 @@ fn a_thousand_cancels_leave_no_operation(on: &Bench) {
                 driver.abandon(key);
             } else {
                 driver.cancel(key.id());
-                assert_eq!(errno(driver.end(key).0), libc::ECANCELED);
+                assert_eq!(errno(driver.end(key).0), pelton_driver::errno::ECANCELED);
             }
         }
     }

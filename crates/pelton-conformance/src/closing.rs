@@ -52,18 +52,22 @@ fn a_close_cancels_what_is_in_flight(on: &Bench) {
     assert!(driver.settle().is_empty(), "they wait");
     let close = driver.go_for(Submission::close(one), 6);
     let refused = driver.submit(Submission::recv(one, [0; 8]), Token::NONE).unwrap_err();
-    assert_eq!(refused.error.raw_os_error(), Some(libc::EBADF), "closed for what comes now");
+    assert_eq!(
+        refused.error.raw_os_error(),
+        Some(pelton_driver::errno::EBADF),
+        "closed for what comes now"
+    );
     let mut told = driver.until(|| driver.is_done(&close));
     told.extend(driver.settle());
     let mut order: Vec<_> = told.iter().map(|told| told.token.as_number()).collect();
     assert_eq!(order.last(), Some(&6), "the close last: {order:?}");
     order.sort_unstable();
     assert_eq!(order, [1, 2, 3, 4, 5, 6], "each once");
-    assert_eq!(errno(driver.take(recv).unwrap().0), libc::ECANCELED);
-    assert_eq!(errno(driver.take(pooled).unwrap()), libc::ECANCELED);
-    assert_eq!(errno(driver.take(multi).unwrap()), libc::ECANCELED);
-    assert_eq!(errno(driver.take(send).unwrap().0), libc::ECANCELED);
-    assert_eq!(errno(driver.take(poll).unwrap()), libc::ECANCELED);
+    assert_eq!(errno(driver.take(recv).unwrap().0), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.take(pooled).unwrap()), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.take(multi).unwrap()), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.take(send).unwrap().0), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.take(poll).unwrap()), pelton_driver::errno::ECANCELED);
     assert_eq!(driver.take(close).unwrap().unwrap(), 0);
     assert_eq!((driver.descriptors(), driver.snapshot().closes), (1, 1));
     driver.receive_all(other);
@@ -76,10 +80,10 @@ fn closing_again_does_nothing(on: &Bench) {
         driver.settle();
         driver.close(one);
         driver.close(one);
-        assert_eq!(errno(driver.end(recv).0), libc::ECANCELED);
+        assert_eq!(errno(driver.end(recv).0), pelton_driver::errno::ECANCELED);
         driver.close(one);
         let refused = driver.submit(Submission::close(one), Token::NONE).unwrap_err();
-        assert_eq!(refused.error.raw_os_error(), Some(libc::EBADF));
+        assert_eq!(refused.error.raw_os_error(), Some(pelton_driver::errno::EBADF));
         driver.at_its_end(other);
     }
 }
@@ -89,15 +93,24 @@ fn a_closed_descriptor_refuses_everything(on: &Bench) {
     let (one, _other) = driver.pair();
     driver.close(one);
     let refused = driver.submit(Submission::recv(one, [1; 8]), Token::NONE).unwrap_err();
-    assert_eq!((refused.error.raw_os_error(), refused.payload.0), (Some(libc::EBADF), [1; 8]));
+    assert_eq!(
+        (refused.error.raw_os_error(), refused.payload.0),
+        (Some(pelton_driver::errno::EBADF), [1; 8])
+    );
     let refused = driver.submit(Submission::send(one, "x"), Token::NONE).unwrap_err();
-    assert_eq!((refused.error.raw_os_error(), refused.payload.0), (Some(libc::EBADF), "x"));
+    assert_eq!(
+        (refused.error.raw_os_error(), refused.payload.0),
+        (Some(pelton_driver::errno::EBADF), "x")
+    );
     let address = "127.0.0.1:1".parse().unwrap();
     let refused = driver.submit(Submission::connect(one, address), Token::NONE).unwrap_err();
-    assert_eq!((errno::<()>(Err(refused.error)), refused.payload.0), (libc::EBADF, address));
-    assert_eq!(errno(driver.with_descriptor(one, |_| ())), libc::EBADF);
-    assert_eq!(errno(driver.detach(one)), libc::EBADF);
-    assert_eq!(errno(Driver::shutdown(&driver, one, Shutdown::Both)), libc::EBADF);
+    assert_eq!(
+        (errno::<()>(Err(refused.error)), refused.payload.0),
+        (pelton_driver::errno::EBADF, address)
+    );
+    assert_eq!(errno(driver.with_descriptor(one, |_| ())), pelton_driver::errno::EBADF);
+    assert_eq!(errno(driver.detach(one)), pelton_driver::errno::EBADF);
+    assert_eq!(errno(Driver::shutdown(&driver, one, Shutdown::Both)), pelton_driver::errno::EBADF);
     assert_eq!(driver.operations(), 0);
 }
 
@@ -165,7 +178,7 @@ fn a_number_that_is_used_again(on: &Bench) {
         assert!(whole.starts_with(&received) && received.len() <= sent, "its own bytes alone");
         driver.run(Submission::close(other)).unwrap();
         for fd in &old {
-            assert_eq!(errno(driver.nodelay(*fd)), libc::EBADF);
+            assert_eq!(errno(driver.nodelay(*fd)), pelton_driver::errno::EBADF);
         }
         old.push(one);
         if old.len() > 20 {
@@ -228,7 +241,7 @@ fn a_close_where_the_send_is_told_of(on: &Bench) {
             || sent.get().is_some(),
         );
         assert_eq!(sent.get(), Some(10));
-        assert_eq!(errno(driver.end(recv).0), libc::ECANCELED);
+        assert_eq!(errno(driver.end(recv).0), pelton_driver::errno::ECANCELED);
         assert_eq!(driver.receive_all(other), b"last words");
     }
 }
@@ -242,7 +255,7 @@ fn a_descriptor_is_taken_back(on: &Bench) {
     driver.send(other, "1");
     assert_eq!(driver.end(recv).0.unwrap(), 1);
     let mine = driver.detach(one).unwrap();
-    assert_eq!(errno(driver.detach(one)), libc::EBADF);
+    assert_eq!(errno(driver.detach(one)), pelton_driver::errno::EBADF);
     // It may be given to a driver once more.
     let again = driver.keep(driver.attach(mine).unwrap());
     let recv = driver.go(Submission::recv(again, [0; 8]));

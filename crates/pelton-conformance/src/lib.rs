@@ -21,6 +21,8 @@ mod registry;
 mod rig;
 mod rows;
 mod table;
+#[cfg_attr(windows, path = "no_worlds.rs")]
+mod worlds;
 
 mod cancelling;
 mod closing;
@@ -48,7 +50,7 @@ pub use bench::{Bench, Outcome, System, on};
 pub use registry::{Behaviour, Origin, Source};
 pub use rig::{Rig, errno, pattern, small};
 pub use rows::{ROWS, Row};
-pub use table::{check, write};
+pub use table::{check, show, write};
 
 /// Every behaviour, in the order of the table.
 pub fn behaviours() -> Vec<&'static Behaviour> {

@@ -174,7 +174,7 @@ fn a_receive_that_goes_on_is_cancelled(on: &Bench) {
             while let Some(lease) = driver.next(&key) {
                 received.extend_from_slice(&lease);
             }
-            assert_eq!(errno(driver.take(key).unwrap()), libc::ECANCELED);
+            assert_eq!(errno(driver.take(key).unwrap()), pelton_driver::errno::ECANCELED);
             received.extend(driver.receive(other, 5 - received.len()));
             assert_eq!(received, b"early");
         }
@@ -291,10 +291,10 @@ fn waiting_for_a_buffer_can_be_ended(on: &Bench) {
     assert!(driver.cancel(multi.id()));
     driver.abandon(abandoned);
     driver.close(fds[2]);
-    assert_eq!(errno(driver.end(cancelled)), libc::ECANCELED);
-    assert_eq!(errno(driver.end(closed)), libc::ECANCELED);
+    assert_eq!(errno(driver.end(cancelled)), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.end(closed)), pelton_driver::errno::ECANCELED);
     held.extend(std::iter::from_fn(|| driver.next(&multi)));
-    assert_eq!(errno(driver.end(multi)), libc::ECANCELED);
+    assert_eq!(errno(driver.end(multi)), pelton_driver::errno::ECANCELED);
     drop(held);
     driver.settle();
     assert_eq!((driver.operations(), driver.snapshot().buffers_in_use), (0, 0));
@@ -312,7 +312,7 @@ fn unclaimed_items_are_bounded(on: &Bench) {
     assert_eq!(driver.snapshot().unclaimed, 1, "and counted as such, once");
     let mut received: Vec<u8> =
         std::iter::from_fn(|| driver.next(&key)).flat_map(|lease| lease.to_vec()).collect();
-    assert_eq!(errno(driver.take(key).unwrap()), libc::ECANCELED);
+    assert_eq!(errno(driver.take(key).unwrap()), pelton_driver::errno::ECANCELED);
     // The rest is for the next one.
     received.extend(driver.receive(other, LEN - received.len()));
     assert!(received == pattern(1, LEN));
@@ -328,7 +328,7 @@ fn buffers_outlive_their_connection(on: &Bench) {
         let waits = driver.go(Submission::recv_multi(other));
         driver.set_linger(one, Some(std::time::Duration::ZERO)).unwrap();
         driver.run(Submission::close(one)).unwrap();
-        assert_eq!(errno(driver.end(waits)), libc::ECONNRESET);
+        assert_eq!(errno(driver.end(waits)), pelton_driver::errno::ECONNRESET);
         driver.run(Submission::close(other)).unwrap();
     }
     assert_eq!(bytes(&held), (0..5).flat_map(|n| pattern(n, 100)).collect::<Vec<_>>());

@@ -1,7 +1,7 @@
 //! What a behaviour is, and the macro that makes rows and tests of a table.
 
 use crate::bench::Bench;
-use pelton_driver::sim::Fault;
+use crate::worlds::Fault;
 
 /// One behaviour.
 #[derive(Debug)]
@@ -72,25 +72,31 @@ macro_rules! behaviours {
                     row: $row,
                 }),*],
                 threads: $crate::registry::behaviours!(@threads $($need)?),
-                unbearable: &[$($(pelton_driver::sim::Fault::$fault),+)?],
+                unbearable: &[$($($crate::worlds::Fault::$fault),+)?],
                 because: concat!($($why)?),
                 show: $name,
             },
         )+];
 
-        #[cfg(test)]
+        #[cfg(all(test, unix))]
         mod io_uring {
             $(#[test] fn $name() {
                 $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::IoUring);
             })+
         }
-        #[cfg(test)]
+        #[cfg(all(test, windows))]
+        mod iocp {
+            $(#[test] fn $name() {
+                $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::Iocp);
+            })+
+        }
+        #[cfg(all(test, unix))]
         mod epoll {
             $(#[test] fn $name() {
                 $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::Epoll);
             })+
         }
-        #[cfg(test)]
+        #[cfg(all(test, unix))]
         mod sim {
             mod ring {
                 $($crate::registry::behaviours! { @sim SimRing $name $($need)? })+

@@ -9,8 +9,8 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use pelton_driver::{
-    Accepted, Completion, Config, Driver, Fd, Key, ListenOptions, OpenOptions, Payload, Snapshot,
-    Submission, Token,
+    Accepted, Backend, Completion, Config, Driver, Fd, Key, ListenOptions, OpenOptions, Payload,
+    Snapshot, Submission, Token,
 };
 
 use crate::bench::{Bench, watchdog};
@@ -55,7 +55,14 @@ pub fn errno<T>(result: io::Result<T>) -> i32 {
 /// True for an error of one connection, or a shortage that passes: an accept is made again.
 pub(crate) fn passes(error: &io::Error) -> bool {
     let errno = error.raw_os_error().unwrap_or(0);
-    [libc::ECONNABORTED, libc::EMFILE, libc::ENFILE, libc::ENOMEM, libc::ENOBUFS].contains(&errno)
+    [
+        pelton_driver::errno::ECONNABORTED,
+        pelton_driver::errno::EMFILE,
+        pelton_driver::errno::ENFILE,
+        pelton_driver::errno::ENOMEM,
+        pelton_driver::errno::ENOBUFS,
+    ]
+    .contains(&errno)
 }
 
 /// A driver, with what behaviours do with one all the time. When it is dropped it closes the descriptors that
@@ -173,7 +180,7 @@ impl Rig {
     }
 
     fn is_simulated(&self) -> bool {
-        self.backend() == pelton_driver::Backend::Sim
+        Driver::is_simulated(self)
     }
 
     /// The counters now.
@@ -301,7 +308,24 @@ impl Rig {
         self.settle();
         assert!(self.cancel(key.id()), "16 MiB are more than there is room for");
         let (sent, mut bytes) = self.end(key);
-        bytes.truncate(sent.expect("a part was sent"));
+        let mut sent = sent.expect("a part was sent");
+        // What the kernel holds waits for much room, and what is tried takes any. The pair is one of TCP, whose
+        // acknowledgements make some more for a while.
+        let mut refused = if self.backend() == Backend::Iocp { 0 } else { 3 };
+        while refused < 3 {
+            let key = self.go(Submission::send(fd, bytes[sent..].to_vec()));
+            self.settle();
+            self.cancel(key.id());
+            match self.end(key).0 {
+                Ok(more) => (sent, refused) = (sent + more, 0),
+                Err(_) => {
+                    refused += 1;
+                    let timer = Submission::timeout(self.now() + Duration::from_millis(50));
+                    self.end(self.go(timer)).expect("a timer");
+                }
+            }
+        }
+        bytes.truncate(sent);
         bytes
     }
 

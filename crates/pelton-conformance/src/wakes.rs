@@ -66,7 +66,7 @@ fn a_wake_operation_ends_with_the_notification(on: &Bench) {
     }
     let cancelled = driver.go(Submission::wake());
     assert!(driver.cancel(cancelled.id()));
-    assert_eq!(errno(driver.end(cancelled)), libc::ECANCELED);
+    assert_eq!(errno(driver.end(cancelled)), pelton_driver::errno::ECANCELED);
 }
 
 fn a_wake_in_a_callback_waits_for_the_next(on: &Bench) {

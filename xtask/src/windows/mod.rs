@@ -19,7 +19,8 @@ pub(crate) const TARGET: &str = "x86_64-pc-windows-gnu";
 const CHECKED: &[&str] = &["x86_64-pc-windows-msvc", "aarch64-pc-windows-msvc"];
 
 /// The packages of the workspace that are for Windows too.
-pub(crate) const PORTABLE: &[&str] = &["pelton-driver", "pelton", "pelton-http", "pelton-cli"];
+pub(crate) const PORTABLE: &[&str] =
+    &["pelton-driver", "pelton", "pelton-http", "pelton-cli", "pelton-conformance"];
 
 pub(crate) fn verb(mut args: Args) -> Outcome {
     let (require, install) = (args.flag("--require"), args.flag("--install"));
@@ -40,6 +41,26 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
         return checked(&kit);
     }
     suite::of(&kit, only.as_deref(), &rest)
+}
+
+/// The cells of the page of behaviours that completion ports have shown under Wine; none where there is no Wine.
+pub(crate) fn shown() -> Outcome<String> {
+    if let Some(lacking) = kit::lacks() {
+        println!("skipped: the column iocp: {lacking}");
+        return Ok(String::new());
+    }
+    let kit = kit::Kit::ready()?;
+    let mut command = kit.cargo(TARGET, &["run", "--quiet", "--package", "pelton-conformance"]);
+    command.args(["--", "show", "iocp"]);
+    command.env("CARGO_TARGET_X86_64_PC_WINDOWS_GNU_RUNNER", "wine");
+    for (name, value) in kit.wine("wine").get_envs() {
+        if let Some(value) = value {
+            command.env(name, value);
+        }
+    }
+    let shown = crate::run::output_of(&mut command)?;
+    kit.end();
+    Ok(shown.replace('\r', ""))
 }
 
 /// Lints for the target that runs, and types for those that only compile.

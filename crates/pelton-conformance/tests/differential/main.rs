@@ -4,6 +4,7 @@
 //! This keeps the simulator honest: what it answers is held against the same sets as what the real kernel answers. The
 //! model says what a script may do, not what it does: how bytes are cut, and which of a cancel and its target comes
 //! first, is the kernel's affair. `PELTON_DIFFERENTIAL_CASES` in the environment is how many scripts are played.
+#![cfg(unix)]
 
 mod connection;
 mod file;

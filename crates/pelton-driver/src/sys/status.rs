@@ -102,9 +102,23 @@ impl Status {
 /// `ERROR_CANCELLED`: what the driver says of a cancelled operation, whatever the system said.
 pub(crate) const ECANCELED: i32 = 1223;
 
-/// What a send that has failed says: that this end was shut down is a broken pipe elsewhere.
+/// What a send that has failed says: that this end was shut down, or was never connected, is a broken pipe
+/// elsewhere.
 pub(crate) fn of_send(error: i32) -> i32 {
-    if error == 10058 { 232 } else { error }
+    if matches!(error, 10057 | 10058) { 232 } else { error }
+}
+
+/// What a stream says that has ended badly: a reset is told once, and then it is over. `was_told` is what has been
+/// told so far.
+pub(crate) fn of_reset(result: i32, sends: bool, was_told: &std::cell::Cell<bool>) -> i32 {
+    if !matches!(result, -10054 | -10053) {
+        return result;
+    }
+    match was_told.replace(true) {
+        false => result,
+        true if sends => -232,
+        true => 0,
+    }
 }
 
 /// What a receive that has failed comes to, a result: where this end was shut down it is the end of the stream,
@@ -242,7 +256,16 @@ mod tests {
 
     #[test]
     fn a_send_on_a_direction_that_is_shut_down_is_a_broken_pipe() {
-        assert_eq!((of_send(10058), of_send(10054)), (232, 10054));
+        assert_eq!((of_send(10058), of_send(10057), of_send(10054)), (232, 232, 10054));
+    }
+
+    #[test]
+    fn a_reset_is_told_once_and_then_the_stream_is_over() {
+        let told = std::cell::Cell::new(false);
+        assert_eq!((of_reset(7, true, &told), of_reset(-10057, false, &told)), (7, -10057));
+        assert_eq!(of_reset(-10054, false, &told), -10054);
+        assert_eq!(of_reset(-10053, false, &told), 0);
+        assert_eq!(of_reset(-10054, true, &told), -232);
     }
 
     #[test]

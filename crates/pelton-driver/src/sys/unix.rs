@@ -251,8 +251,8 @@ pub(crate) fn cure(error: &io::Error) -> Option<&'static str> {
 /// The numbers of errors that rooms give by themselves, as [`io::Error::raw_os_error`] has them on this system.
 pub mod errno {
     pub use libc::{
-        EAGAIN, EALREADY, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET, EINPROGRESS,
-        EINTR, EINVAL, EIO, EISCONN, EMFILE, ENOBUFS, ENOENT, ENOSYS, ENOTCONN, ENOTSOCK, EPIPE,
-        ESPIPE,
+        EAFNOSUPPORT, EAGAIN, EALREADY, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET,
+        EINPROGRESS, EINTR, EINVAL, EIO, EISCONN, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM, ENOSYS,
+        ENOTCONN, ENOTSOCK, EOPNOTSUPP, EPIPE, ESPIPE,
     };
 }

@@ -103,6 +103,9 @@ type NtDeviceIoControlFile = unsafe extern "system" fn(
 type NtCancelIoFileEx =
     unsafe extern "system" fn(HANDLE, *const StatusBlock, *mut StatusBlock) -> NTSTATUS;
 
+/// A function as it is found, whose type is not known.
+type Found = unsafe extern "system" fn() -> isize;
+
 /// The calls, by their names in the system's own library.
 #[derive(Clone, Copy)]
 struct Calls {
@@ -125,11 +128,11 @@ impl Calls {
             unsafe {
                 let find = |name: &[u8]| GetProcAddress(library, name.as_ptr());
                 Some(Calls {
-                    create: std::mem::transmute::<_, NtCreateFile>(find(b"NtCreateFile\0")?),
-                    control: std::mem::transmute::<_, NtDeviceIoControlFile>(find(
+                    create: std::mem::transmute::<Found, NtCreateFile>(find(b"NtCreateFile\0")?),
+                    control: std::mem::transmute::<Found, NtDeviceIoControlFile>(find(
                         b"NtDeviceIoControlFile\0",
                     )?),
-                    cancel: std::mem::transmute::<_, NtCancelIoFileEx>(find(
+                    cancel: std::mem::transmute::<Found, NtCancelIoFileEx>(find(
                         b"NtCancelIoFileEx\0",
                     )?),
                 })

@@ -217,7 +217,8 @@ impl Iocp {
             errno::EAGAIN | errno::EINTR => Try::Begun(0),
             error => {
                 core.counters().at_once(Kind::Send);
-                Try::Failed(status::of_send(error))
+                let result = -status::of_send(error);
+                Try::Failed(-status::of_reset(result, true, &entry.of_room.reset_told))
             }
         }
     }
@@ -377,7 +378,7 @@ impl Iocp {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
         }
         match self.after(core, slot, entry, status, bytes) {
-            Some(result) => core.finish_now(slot, result, on),
+            Some(result) => core.finish_now(slot, told(slot, entry, result), on),
             None => self.run(core, slot, home, entry, on),
         }
     }
@@ -439,7 +440,7 @@ impl Iocp {
             Step::Posted => {}
             Step::Done(result) => {
                 core.counters().completions.add(1);
-                let _ = core.finish(slot, result);
+                let _ = core.finish(slot, told(slot, entry, result));
             }
             Step::NoBuffer => core.stall(slot),
             Step::Wait => self.park(core, slot, entry),
@@ -464,7 +465,9 @@ impl Iocp {
         loop {
             match self.step(core, slot, home, entry, None) {
                 Step::Posted => return,
-                Step::Done(result) => return core.finish_now(slot, result, on),
+                Step::Done(result) => {
+                    return core.finish_now(slot, told(slot, entry, result), on);
+                }
                 Step::NoBuffer => return core.stall(slot),
                 Step::Wait => {
                     return self.park_now(core, slot, entry, on);
@@ -497,7 +500,10 @@ impl Iocp {
             return;
         }
         home.take_back();
-        if slot.has(bits::CANCELLED) || entry.has(flags::CLOSING) {
+        let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
+        if unwanted && home.ahead.get() > 0 && is_accept(slot) {
+            // The packets of what it has in the kernel end it.
+        } else if unwanted {
             core.finish_now(slot, core.cancelled(slot), on);
         } else if is_accept(slot) {
             self.refill(core, slot, home, entry, on);
@@ -776,6 +782,11 @@ impl Iocp {
                 let _ = core.finish(slot, -error);
                 return;
             }
+            if !calls::is_file(raw) {
+                // A pipe, or whatever else has no places, and whose calls would wait for ever.
+                let _ = core.finish(slot, -errno::ESPIPE);
+                return;
+            }
             // It was not opened for overlapped calls.
             entry.set(flags::WAITS);
         }
@@ -803,6 +814,16 @@ impl Iocp {
 
     fn home_of(&self, core: &Core, slot: &Slot) -> Option<&Home> {
         self.homes.get(core.arena.index(slot))
+    }
+}
+
+/// What is told of the end of an operation that receives or sends on a stream.
+fn told(slot: &Slot, entry: &Entry, result: i32) -> i32 {
+    let sends = matches!(slot.kind.get(), Kind::Send | Kind::SendVectored);
+    if entry.has(flags::STREAM) && (sends || is_receive(slot)) {
+        status::of_reset(result, sends, &entry.of_room.reset_told)
+    } else {
+        result
     }
 }
 
@@ -874,7 +895,14 @@ unsafe fn send_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u32,
     let (mut sent, none) = (0, std::ptr::null_mut());
     // SAFETY: by the caller; without an `OVERLAPPED` it is over when it returns.
     let failed = unsafe { WSASend(socket, buffers, n, &mut sent, 0, none, None) };
-    if failed == 0 { Ok(sent) } else { Err(socket_error()) }
+    // SAFETY: by the caller.
+    let is_something = || unsafe { (0..n as usize).any(|at| (*buffers.add(at)).len > 0) };
+    match failed {
+        // Something that is sent in no part waits for room.
+        0 if sent == 0 && is_something() => Err(errno::EAGAIN),
+        0 => Ok(sent),
+        _ => Err(socket_error()),
+    }
 }
 
 /// The error of a file's operation, where it has one.

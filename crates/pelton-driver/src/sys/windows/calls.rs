@@ -14,7 +14,9 @@ use windows_sys::Win32::Networking::WinSock::{
     getsockopt, ioctlsocket, recv as ws_recv, recvfrom, send as ws_send, sendto,
     shutdown as ws_shutdown,
 };
-use windows_sys::Win32::Storage::FileSystem::{FlushFileBuffers, ReadFile, WriteFile};
+use windows_sys::Win32::Storage::FileSystem::{
+    FILE_TYPE_DISK, FlushFileBuffers, GetFileType, ReadFile, WriteFile,
+};
 use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
 
 use super::super::{errno, status};
@@ -174,6 +176,12 @@ pub(crate) fn at_offset(offset: u64) -> OVERLAPPED_0 {
     OVERLAPPED_0 {
         Anonymous: OVERLAPPED_0_0 { Offset: offset as u32, OffsetHigh: (offset >> 32) as u32 },
     }
+}
+
+/// True for a file on a disk.
+pub(crate) fn is_file(raw: RawDescriptor) -> bool {
+    // SAFETY: plain arguments.
+    unsafe { GetFileType(raw.handle()) == FILE_TYPE_DISK }
 }
 
 /// Reads from a file whose calls wait, on a thread that may.

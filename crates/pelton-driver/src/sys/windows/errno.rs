@@ -2,6 +2,8 @@
 //! has them on this system: under the names of Unix, the numbers of Windows, chosen so that the
 //! [kind](std::io::Error::kind) of each is the same everywhere.
 
+/// There are no addresses of that family: `WSAEAFNOSUPPORT`.
+pub const EAFNOSUPPORT: i32 = 10047;
 /// Nothing is ready: `WSAEWOULDBLOCK`.
 pub const EAGAIN: i32 = 10035;
 /// It has begun already: `WSAEALREADY`.
@@ -29,16 +31,22 @@ pub const EIO: i32 = 1117;
 pub const EISCONN: i32 = 10056;
 /// This process has too many: `WSAEMFILE`.
 pub const EMFILE: i32 = 10024;
+/// The system has too many: `ERROR_TOO_MANY_OPEN_FILES`.
+pub const ENFILE: i32 = 4;
 /// No memory is left for it: `WSAENOBUFS`.
 pub const ENOBUFS: i32 = 10055;
 /// There is no such thing: `ERROR_FILE_NOT_FOUND`.
 pub const ENOENT: i32 = 2;
+/// No memory is left: `ERROR_NOT_ENOUGH_MEMORY`.
+pub const ENOMEM: i32 = 8;
 /// The system has no such call: `ERROR_CALL_NOT_IMPLEMENTED`.
 pub const ENOSYS: i32 = 120;
 /// It is not connected: `WSAENOTCONN`.
 pub const ENOTCONN: i32 = 10057;
 /// It is no socket: `WSAENOTSOCK`.
 pub const ENOTSOCK: i32 = 10038;
+/// It does not do that: `WSAEOPNOTSUPP`.
+pub const EOPNOTSUPP: i32 = 10045;
 /// Nobody reads any more: `ERROR_NO_DATA`.
 pub const EPIPE: i32 = 232;
 /// It has no places to read or write at: `ERROR_SEEK_ON_DEVICE`.

@@ -139,6 +139,8 @@ pub(crate) struct OfRoom {
     pub(crate) sends: std::cell::Cell<u32>,
     /// A listener that is associated with another port: its accepts are told of by events.
     pub(crate) by_event: std::cell::Cell<bool>,
+    /// That it was reset has been told.
+    pub(crate) reset_told: std::cell::Cell<bool>,
     /// It has been shut down for receiving.
     pub(crate) read_shut: std::cell::Cell<bool>,
 }
@@ -150,6 +152,7 @@ impl OfRoom {
             skips: std::cell::Cell::new(false),
             sends: std::cell::Cell::new(0),
             by_event: std::cell::Cell::new(false),
+            reset_told: std::cell::Cell::new(false),
             read_shut: std::cell::Cell::new(false),
         }
     }
@@ -159,6 +162,7 @@ impl OfRoom {
         self.skips.set(false);
         self.sends.set(0);
         self.by_event.set(false);
+        self.reset_told.set(false);
         self.read_shut.set(false);
     }
 }

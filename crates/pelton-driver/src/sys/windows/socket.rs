@@ -41,6 +41,10 @@ pub(crate) fn listening(
 
 fn alone(address: SocketAddr, options: ListenOptions, wants: Wants) -> io::Result<OwnedDescriptor> {
     let socket = socket(address, Type::STREAM, Protocol::TCP, wants)?;
+    if address.is_ipv6() {
+        // As elsewhere: `[::]` is every address. A system without IPv4 has nothing to say to that.
+        let _ = socket.set_only_v6(false);
+    }
     // `SO_REUSEADDR` is not asked for: it would let two programs listen on one address here, and connections
     // that linger keep nobody from binding.
     socket.bind(&address.into())?;
@@ -160,7 +164,13 @@ impl Open {
     }
 
     pub(crate) fn local_addr(self) -> io::Result<SocketAddr> {
-        self.with(|socket| ip(socket.local_addr()?))
+        self.with(|socket| match socket.local_addr() {
+            // Not bound yet, which is no error elsewhere.
+            Err(error) if error.raw_os_error() == Some(super::super::errno::WSAEINVAL) => {
+                Ok(SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)))
+            }
+            address => ip(address?),
+        })
     }
 
     pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {

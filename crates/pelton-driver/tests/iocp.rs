@@ -1,0 +1,249 @@
+//! What only completion ports can get wrong.
+#![cfg(windows)]
+
+mod common;
+
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::os::windows::io::AsRawHandle;
+
+use common::*;
+use pelton_driver::*;
+
+fn driver() -> Driver {
+    On { backend: Backend::Iocp }.driver()
+}
+
+/// Every file of the room.
+fn sources() -> Vec<(String, String)> {
+    let room =
+        std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("src").join("sys").join("iocp");
+    let files = std::fs::read_dir(room).unwrap().map(|entry| entry.unwrap().path());
+    let text = |path: std::path::PathBuf| {
+        let name = path.file_name().unwrap().to_string_lossy().into_owned();
+        (name, std::fs::read_to_string(path).unwrap())
+    };
+    files.map(text).collect()
+}
+
+#[test]
+fn no_code_reads_a_status_or_a_count_from_a_packet() {
+    let sources = sources();
+    assert!(sources.len() > 5, "the room's files are here");
+    for (name, text) in sources {
+        for (number, line) in text.lines().enumerate() {
+            let code = line.split("//").next().unwrap();
+            let from_packet = code.contains("entry.Internal") || code.contains("entries[");
+            let count = code.contains("dwNumberOfBytesTransferred") && !code.contains("offset_of!");
+            assert!(!from_packet && !count, "{name}:{}: {line}", number + 1);
+        }
+    }
+}
+
+#[test]
+fn data_that_is_there_and_data_that_comes_complete_a_receive_once_each() {
+    // On a handle whose successes post packets, and on one whose do not.
+    let driver = driver();
+    let (foreign, mut peer) = tcp(&driver);
+    let (own, other) = driver.stream_pair().unwrap();
+    for round in 0..200 {
+        for (fd, early) in [(foreign, true), (foreign, false), (own, true), (own, false)] {
+            let mut send = || {
+                if fd == foreign {
+                    peer.write_all(&pattern(round, 8)).unwrap();
+                } else {
+                    driver.run(Submission::send_all(other, pattern(round, 8))).0.unwrap();
+                }
+            };
+            if early {
+                send();
+            }
+            let key = driver.go_for(Submission::recv(fd, [0; 8]), 7);
+            if !early {
+                send();
+            }
+            let mut told = driver.until(|| driver.is_done(&key));
+            told.extend(driver.settle());
+            let ours = told.iter().filter(|told| told.id == key.id()).count();
+            assert_eq!(ours, 1, "round {round}, early {early}");
+            let (n, bytes) = driver.take(key).unwrap();
+            assert_eq!((n.unwrap(), &bytes[..]), (8, &pattern(round, 8)[..]));
+        }
+    }
+    assert_eq!(driver.snapshot().stale, 0);
+}
+
+#[test]
+fn a_handle_of_the_users_is_closed_as_what_it_is_and_only_once() {
+    let driver = driver();
+    let before = open_descriptors();
+    for _ in 0..20 {
+        let file = attach(&driver, file());
+        let (socket, _peer) = tcp(&driver);
+        driver.run(Submission::write_at(file, "x", 0)).0.unwrap();
+        driver.run(Submission::send(socket, "x")).0.unwrap();
+        driver.run(Submission::close(file)).unwrap();
+        driver.run(Submission::close(socket)).unwrap();
+    }
+    assert!(open_descriptors() <= before + 4, "{} and {before}", open_descriptors());
+}
+
+#[test]
+fn a_file_that_waits_goes_to_the_pool_and_one_that_does_not_to_the_port() {
+    let driver = driver();
+    let path = std::env::temp_dir().join(format!("pelton-waits-{}", std::process::id()));
+    std::fs::write(&path, b"0123456789").unwrap();
+    let waits = attach(&driver, std::fs::File::open(&path).unwrap());
+    let before = driver.snapshot().blocking_jobs;
+    let (n, buf) = driver.run(Submission::read_at(waits, [0; 4], 3));
+    assert_eq!((n.unwrap(), &buf), (4, b"3456"));
+    assert_eq!(driver.run(Submission::read_at(waits, [0; 4], 10)).0.unwrap(), 0, "the end");
+    assert_eq!(driver.snapshot().blocking_jobs - before, 2);
+    let at_once = attach(&driver, OpenOptions::new().read(true).open(&path).unwrap());
+    let (n, buf) = driver.run(Submission::read_at(at_once, [0; 4], 8));
+    assert_eq!((n.unwrap(), &buf[..2]), (2, &b"89"[..]));
+    assert_eq!(driver.snapshot().blocking_jobs - before, 2, "not the pool's");
+    driver.close(waits);
+    driver.close(at_once);
+    driver.settle();
+    std::fs::remove_file(path).unwrap();
+}
+
+#[test]
+fn one_poll_of_a_socket_serves_a_reader_and_a_writer() {
+    let driver = driver();
+    let (fd, mut peer) = full(&driver);
+    let reads = driver.go(Submission::poll(fd, Interest::Readable));
+    driver.settle();
+    let writes = driver.go(Submission::poll(fd, Interest::Writable));
+    let also_reads = driver.go(Submission::poll(fd, Interest::Readable));
+    driver.settle();
+    assert!(![&reads, &writes, &also_reads].into_iter().any(|key| driver.is_done(key)));
+    peer.write_all(b"x").unwrap();
+    driver.until(|| driver.is_done(&reads) && driver.is_done(&also_reads));
+    assert!(!driver.is_done(&writes), "still full");
+    driver.take(reads).unwrap().unwrap();
+    driver.take(also_reads).unwrap().unwrap();
+    let reader = std::thread::spawn(move || {
+        let mut bytes = [0; 65536];
+        while matches!(peer.read(&mut bytes), Ok(1..)) {}
+    });
+    driver.end(writes).unwrap();
+    driver.close(fd);
+    driver.settle();
+    reader.join().unwrap();
+}
+
+#[test]
+fn a_socket_that_goes_while_it_is_polled_leaves_nothing_behind() {
+    let driver = driver();
+    for _ in 0..50 {
+        let (fd, _peer) = tcp(&driver);
+        let poll = driver.go(Submission::poll(fd, Interest::Readable));
+        driver.abandon(poll);
+        driver.close(fd);
+    }
+    driver.settle();
+    assert_eq!((driver.descriptors(), driver.operations()), (0, 0));
+    let counters = driver.notifier();
+    drop(driver);
+    assert_eq!(counters.counters().snapshot().leaked, 0);
+}
+
+#[test]
+fn several_drivers_share_one_listener_and_each_is_served() {
+    let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+    let drivers = [driver(), driver()];
+    let first = drivers[0].listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
+    let address = drivers[0].local_addr(first).unwrap();
+    let second = drivers[1].listen(address, options).unwrap();
+    let keys = [
+        drivers[0].go(Submission::accept_multi(first)),
+        drivers[1].go(Submission::accept_multi(second)),
+    ];
+    let clients: Vec<_> = (0..20).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut served = [0; 2];
+    while served[0] + served[1] < clients.len() {
+        for (at, driver) in drivers.iter().enumerate() {
+            driver.tick(Some(std::time::Duration::from_millis(5)), |_| {}).unwrap();
+            while driver.next(&keys[at]).is_some() {
+                served[at] += 1;
+            }
+        }
+    }
+    assert!(served[0] > 0 && served[1] > 0, "{served:?}");
+    // The one that goes leaves the other its listener.
+    let [gone, stays] = drivers;
+    let [key, other] = keys;
+    gone.abandon(key);
+    drop(gone);
+    let _client = TcpStream::connect(address).unwrap();
+    stays.until(|| stays.waiting(&other) > 0);
+    stays.abandon(other);
+    drop(stays);
+    assert!(std::net::TcpListener::bind(address).is_ok(), "the address is free again");
+}
+
+#[test]
+fn a_socket_that_is_associated_elsewhere_is_refused_and_not_waited_for() {
+    use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
+    use windows_sys::Win32::System::IO::CreateIoCompletionPort;
+    let (mine, _peer) = tcp_pair();
+    // SAFETY: plain arguments; the port is left to the end of the process.
+    let port = unsafe { CreateIoCompletionPort(INVALID_HANDLE_VALUE, std::ptr::null_mut(), 0, 1) };
+    let socket = std::os::windows::io::AsRawSocket::as_raw_socket(&mine) as usize;
+    // SAFETY: both are open.
+    let associated =
+        unsafe { CreateIoCompletionPort(std::ptr::without_provenance_mut(socket), port, 7, 0) };
+    assert!(!associated.is_null());
+    let driver = driver();
+    let fd = attach(&driver, mine);
+    assert_eq!(errno(driver.run(Submission::recv(fd, [0; 8])).0), errno::EINVAL);
+}
+
+#[test]
+fn an_accept_that_goes_on_ends_once_though_a_callback_panics_and_it_is_cancelled() {
+    let driver = driver();
+    let listener = driver.listen("127.0.0.1:0".parse().unwrap(), ListenOptions::default()).unwrap();
+    let address = driver.local_addr(listener).unwrap();
+    let key = driver.go_for(Submission::accept_multi(listener), 7);
+    let _clients: Vec<_> = (0..3).map(|_| TcpStream::connect(address).unwrap()).collect();
+    let mut panics = 0;
+    while panics == 0 {
+        let tick = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            driver.tick(Some(WATCHDOG), |_| std::panic::resume_unwind(Box::new("on purpose")))
+        }));
+        panics += usize::from(tick.is_err());
+    }
+    assert!(driver.cancel(key.id()));
+    let mut told = driver.until(|| driver.is_done(&key));
+    told.extend(driver.settle());
+    assert_eq!(told.iter().filter(|told| !told.more).count(), 1, "it ends once");
+    while driver.next(&key).is_some() {}
+    assert_eq!(errno(driver.take(key).unwrap()), errno::ECANCELED);
+    assert_eq!((driver.operations(), driver.snapshot().stale), (0, 0));
+}
+
+#[test]
+fn a_pipe_has_no_places_to_read_at() {
+    let driver = driver();
+    let (reader, _writer) = std::io::pipe().unwrap();
+    let pipe = attach(&driver, reader);
+    assert_eq!(errno(driver.run(Submission::read_at(pipe, [0; 8], 0)).0), errno::ESPIPE);
+    assert_eq!(errno(driver.run(Submission::recv(pipe, [0; 8])).0), errno::ENOTSOCK);
+    assert_eq!(errno(driver.run(Submission::accept(pipe))), errno::ENOTSOCK);
+}
+
+#[test]
+fn a_socket_and_a_handle_are_told_apart() {
+    let (mine, _peer) = tcp_pair();
+    let socket = OwnedDescriptor::from(mine);
+    assert!(matches!(socket.as_raw(), RawDescriptor::Socket(_)));
+    let file = file();
+    let number = file.as_raw_handle();
+    let file = OwnedDescriptor::from(file);
+    assert_eq!(file.as_raw(), RawDescriptor::Handle(number));
+    let file = std::os::windows::io::OwnedSocket::try_from(file).unwrap_err();
+    assert!(std::os::windows::io::OwnedHandle::try_from(file).is_ok());
+    assert!(std::os::windows::io::OwnedSocket::try_from(socket).is_ok());
+}
