@@ -104,6 +104,11 @@ pub(crate) fn unless_skipped(
 fn sanitized(sanitizer: &str, subcommand: &str, host: &str, target_dir: &str) -> Command {
     let mut flags = std::env::var("RUSTFLAGS").unwrap_or_default();
     flags.push_str(&format!(" -Zsanitizer={sanitizer}"));
+    if sanitizer == "thread" {
+        // Through the C library, where it hears of what is mapped and unmapped. Else memory that one thread gave
+        // back and another has mapped anew, at the same address by chance, is a race to it.
+        flags.push_str(" --cfg rustix_use_libc");
+    }
     let mut command = nightly("cargo");
     // The target is named although it is the host, so that build scripts and macros, which run
     // inside the compiler, are built without the sanitizer.

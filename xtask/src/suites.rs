@@ -24,6 +24,8 @@ pub(crate) const MIRI: &[&[&str]] = &[
 /// the queues of a ring as numbers. So pointers that were exposed as such are allowed here, and nowhere else.
 pub(crate) const MIRI_SIMULATED: &[&[&str]] = &[
     &["-p", "pelton-driver", "--features", "sim", "--test", "scripts"],
+    &["-p", "pelton-driver", "--features", "sim", "--test", "sim_datagrams"],
+    &["-p", "pelton-driver", "--features", "sim", "--test", "sim_own"],
     &["-p", "pelton", "--features", "sim", "--test", "sim_memory"],
 ];
 

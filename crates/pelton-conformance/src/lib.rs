@@ -29,8 +29,10 @@ mod closing;
 mod datagrams;
 mod files;
 mod listening;
+mod messages;
 mod polls;
 mod pooled;
+mod seam;
 mod streams;
 mod ticks;
 mod timers;
@@ -62,9 +64,11 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         vectored::BEHAVIOURS,
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
+        messages::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,
+        seam::BEHAVIOURS,
         tasks::BEHAVIOURS,
         threads::BEHAVIOURS,
         sleeping::BEHAVIOURS,

@@ -4,7 +4,6 @@
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
 use std::num::NonZeroU32;
-use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -15,7 +14,7 @@ use crate::items::Items;
 use crate::notify::Shared;
 use crate::op::Kind;
 use crate::payload::{self, Item, Leftover, Memory};
-use crate::pool::Pool;
+use crate::pool;
 use crate::scratch::{NO_SCRATCH, Scratch};
 use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits, plain};
 use crate::sys::errno;
@@ -56,7 +55,7 @@ pub(crate) struct Core {
     pub(crate) scratch: Scratch,
     pub(crate) items: Items,
     pub(crate) wheel: Wheel,
-    pub(crate) pool: Rc<Pool>,
+    pub(crate) pool: pool::Owner,
     pub(crate) shared: Arc<Shared>,
     pub(crate) replies: Arc<Replies>,
     /// Operations that ended outside a tick's dispatch: their completions are delivered by the next tick,
@@ -210,6 +209,20 @@ impl Core {
         wanted.then_some(memory)
     }
 
+    /// Runs code of an operation's owner on what is in its slot, as [`Core::memory_again`] does. The second of the
+    /// outcome is false when nobody wants the operation any more.
+    pub(crate) fn asked<R>(&self, slot: &Slot, f: impl FnOnce() -> R) -> (R, bool) {
+        slot.set(bits::ASKED);
+        let asking = Asking { core: self, slot };
+        let answer = f();
+        std::mem::forget(asking);
+        slot.unset(bits::ASKED);
+        let wanted = slot.state.get() == State::Busy
+            && !slot.has(bits::CANCELLED)
+            && self.entry_of(slot).is_none_or(|entry| !entry.has(flags::CLOSING));
+        (answer, wanted)
+    }
+
     /// [`Core::memory_again`] for one that is [plain](crate::slot::plain), with these bits; and it is afterwards.
     /// None where it is not any more: its owner has done something that is to be looked at.
     #[inline(always)]
@@ -332,7 +345,15 @@ impl Drop for Asking<'_> {
 /// True for the kinds whose `progress` is the number of a scratch block.
 #[inline(always)]
 pub(crate) fn uses_scratch(kind: Kind) -> bool {
-    matches!(kind, Kind::Accept | Kind::Connect | Kind::SendVectored | Kind::RecvVectored)
+    matches!(
+        kind,
+        Kind::Accept
+            | Kind::Connect
+            | Kind::SendVectored
+            | Kind::RecvVectored
+            | Kind::RecvMsg
+            | Kind::SendMsg
+    )
 }
 
 /// A first-in, first-out queue of plain values for one thread.

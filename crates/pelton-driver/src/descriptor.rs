@@ -42,8 +42,13 @@ pub(crate) mod flags {
     pub(crate) const LISTED: u16 = 128;
     /// Cannot be read without a wait: what the page cache has is not asked for.
     pub(crate) const WAITS: u16 = 512;
+    /// Known to the readiness selector for sending, where it knows directions by themselves.
+    #[allow(dead_code, reason = "epoll knows both directions together")]
+    pub(crate) const REGISTERED_OUT: u16 = 1024;
     /// Came from the user, who may have duplicates of it: they keep a registration alive after the close.
     pub(crate) const FOREIGN: u16 = 256;
+    /// Stays the user's: it is not closed.
+    pub(crate) const BORROWED: u16 = 1024;
 }
 
 pub(crate) struct Entry {
@@ -109,6 +114,22 @@ impl Misses {
 }
 
 impl Entry {
+    /// The entry of an operation that is on no descriptor.
+    pub(crate) fn nobody() -> Entry {
+        Entry {
+            raw: Cell::new(crate::sys::NO_DESCRIPTOR),
+            generation: Cell::new(0),
+            holds: Cell::new(0),
+            cancelled: Cell::new(0),
+            closer: Cell::new(NIL),
+            flags: Cell::new(0),
+            misses: Misses::default(),
+            readers: Parked::new(),
+            writers: Parked::new(),
+            of_room: OfRoom::new(),
+        }
+    }
+
     /// The generation that operations on it have named, those before a close that has begun too.
     #[inline(always)]
     pub(crate) fn named(&self) -> u32 {
@@ -286,18 +307,8 @@ impl Table {
         // SAFETY: `index` is below the capacity, for which there is room, and nobody has a reference to the
         // place: it is above `used`. The write makes it an entry before `used` lets anyone see it.
         unsafe {
-            self.place(index).write(Entry {
-                raw: Cell::new(crate::sys::NO_DESCRIPTOR),
-                generation: Cell::new(self.first_generation),
-                holds: Cell::new(0),
-                cancelled: Cell::new(0),
-                closer: Cell::new(NIL),
-                flags: Cell::new(0),
-                misses: Misses::default(),
-                readers: Parked::new(),
-                writers: Parked::new(),
-                of_room: OfRoom::new(),
-            });
+            let generation = Cell::new(self.first_generation);
+            self.place(index).write(Entry { generation, ..Entry::nobody() });
         }
         self.used.set(index + 1);
         self.free.set(index);

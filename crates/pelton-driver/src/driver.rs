@@ -1,8 +1,10 @@
 //! The one surface of the driver: submit, cancel, tick, take, wake. Here: the driver itself, its descriptors,
 //! and the outcomes that are taken.
 
+mod datagrams;
 mod end;
 mod flight;
+mod own;
 mod shutdown;
 mod sockets;
 mod submit;
@@ -33,11 +35,10 @@ use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
 use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
-use crate::sys::{
-    BorrowedDescriptor, OwnedDescriptor, Room, WakeSource, borrow_descriptor, calls, errno, own,
-};
+use crate::sys::{BorrowedDescriptor, OwnedDescriptor, Room, borrow_descriptor, calls, errno, own};
 use crate::timer::Wheel;
 
+pub use datagrams::DatagramOption;
 pub use sockets::ListenOptions;
 
 /// How many items of a multishot operation may wait to be taken before it is cancelled.
@@ -163,7 +164,8 @@ impl Driver {
             error: io::ErrorKind::QuotaExceeded.into(),
         })?;
         let no_memory = |what| Error::Os { what, error: io::ErrorKind::OutOfMemory.into() };
-        let wake = WakeSource::new(room.is_simulated())
+        let wake = room
+            .wake_source()
             .map_err(|error| Error::Os { what: "the object that wakes", error })?;
         let shared = Arc::new(Shared {
             latch: WakeLatch::new(),
@@ -180,7 +182,7 @@ impl Driver {
                 buffers *= 2;
             }
         }
-        let pool = Pool::new(buffers, len, shared.clone())
+        let pool = Pool::make(buffers, len, shared.clone())
             .ok_or_else(|| no_memory("memory for the pool (lower `pool_buffers`)"))?;
         let core = Core {
             id,
@@ -270,12 +272,7 @@ impl Driver {
     }
 
     fn insert(&self, descriptor: OwnedDescriptor, known: u16) -> io::Result<Fd> {
-        let fd = self.core.fds.insert(descriptor.as_raw(), known).ok_or_else(|| {
-            io::Error::new(
-                io::ErrorKind::QuotaExceeded,
-                "the driver's table of descriptors is full: raise `max_descriptors`",
-            )
-        })?;
+        let fd = self.core.fds.insert(descriptor.as_raw(), known).ok_or_else(table_is_full)?;
         let _ = descriptor.into_raw();
         Ok(fd)
     }
@@ -284,13 +281,19 @@ impl Driver {
     ///
     /// # Errors
     /// `EBADF`: the driver has no such descriptor. `ResourceBusy`: operations are in flight on it; cancel
-    /// them and take their outcomes first.
+    /// them and take their outcomes first. `InvalidInput`: it was only [associated](Driver::associate).
     pub fn detach(&self, fd: Fd) -> io::Result<OwnedDescriptor> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
         if entry.in_flight() > 0 {
             return Err(io::Error::new(
                 io::ErrorKind::ResourceBusy,
                 "operations are in flight on the descriptor: cancel them first",
+            ));
+        }
+        if entry.has(flags::BORROWED) {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the descriptor is only associated, and the user's already: close it here to end that",
             ));
         }
         let raw = entry.raw.get();
@@ -503,6 +506,14 @@ impl Drop for Hold<'_> {
             self.driver.settle();
         }
     }
+}
+
+#[cold]
+fn table_is_full() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::QuotaExceeded,
+        "the driver's table of descriptors is full: raise `max_descriptors`",
+    )
 }
 
 #[cold]

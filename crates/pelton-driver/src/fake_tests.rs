@@ -9,6 +9,8 @@ use std::time::Duration;
 use crate::*;
 
 mod flight;
+mod messages;
+mod own;
 mod owners;
 mod panics;
 mod reentry;

@@ -31,9 +31,12 @@
 //! - `sim`: `Backend::Sim`, a simulated system under the real backends.
 
 #![cfg_attr(not(test), warn(clippy::unwrap_used))]
-#![cfg_attr(windows, allow(dead_code, reason = "some of what rooms share only others use"))]
+#![cfg_attr(
+    not(target_os = "linux"),
+    allow(dead_code, reason = "some of what rooms share only others use")
+)]
 
-#[cfg(all(feature = "sim", windows))]
+#[cfg(all(feature = "sim", not(target_os = "linux")))]
 compile_error!("the feature `sim` runs on Linux: the simulated system answers as that does");
 
 // First, for its macro.
@@ -60,6 +63,7 @@ pub mod fuzzing;
 mod items;
 mod latch;
 mod memory;
+mod message;
 mod notify;
 mod op;
 mod parked;
@@ -67,6 +71,7 @@ mod payload;
 mod pool;
 pub mod probe;
 mod scratch;
+mod seam;
 #[cfg(feature = "sim")]
 pub mod sim;
 mod slot;
@@ -80,16 +85,21 @@ pub use config::{Backend, Config, ConfigError, Error};
 pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
-pub use driver::{Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick};
+pub use driver::{
+    DatagramOption, Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick,
+};
 pub use latch::{Raise, WakeLatch};
+pub use message::{Control, ControlMessage, Received};
 pub use notify::Notifier;
-pub use op::{Interest, KINDS, Kind, Op, Submission};
+pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
     Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
-    Multishot, Payload, Plain, Sending, SendingAll, SendingAway, SendingWhole,
+    Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
+    SendingAway, SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
+pub use seam::{InCall, Prepared, RawEntry, Ready, Seam};
 pub use slot::{Flight, Key, OpId, Token};
 #[cfg(any(test, feature = "fake-kernel"))]
 pub use sys::fake::{FakeKernel, Held};

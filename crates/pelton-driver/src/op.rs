@@ -12,9 +12,11 @@ use std::time::Instant;
 
 use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::descriptor::Fd;
+use crate::message::Control;
 use crate::payload::{
-    Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Plain, Sending,
-    SendingAll, SendingAway, SendingWhole,
+    Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Plain,
+    ReceivingFrom, ReceivingMessage, Sending, SendingAll, SendingAway, SendingMessage, SendingTo,
+    SendingWhole,
 };
 use crate::slot::OpId;
 
@@ -43,6 +45,12 @@ pub enum Op {
     Send { fd: Fd, all: bool },
     /// Sends from several buffers that the operation owns; with `all`, all of them.
     SendVectored { fd: Fd, all: bool },
+    /// Receives one datagram, with its sender, into buffers that the operation owns; with what the system
+    /// says about it, where the operation owns a buffer for that.
+    RecvMsg { fd: Fd },
+    /// Sends one datagram from buffers that the operation owns, to an address and with control messages
+    /// where it owns those.
+    SendMsg { fd: Fd },
     /// Reads from a file at an offset in bytes.
     ReadAt { fd: Fd, offset: u64 },
     /// Writes to a file at an offset in bytes.
@@ -63,6 +71,20 @@ pub enum Op {
     CancelFd { fd: Fd },
     /// Completes when another thread notifies the driver.
     Wake,
+    /// An operation of the user's own ([`seam`](crate::Driver::prepare)).
+    Own { fd: Option<Fd>, form: Form },
+}
+
+/// How an operation of the user's own is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum Form {
+    /// By a submission entry of io_uring.
+    Entry,
+    /// By a closure, when the descriptor is ready.
+    Ready(Interest),
+    /// By an overlapped call of IOCP, which has been made.
+    Overlapped,
 }
 
 /// The kinds of operation, for counters and checks.
@@ -81,6 +103,8 @@ pub enum Kind {
     RecvVectored,
     Send,
     SendVectored,
+    RecvMsg,
+    SendMsg,
     ReadAt,
     WriteAt,
     Sync,
@@ -91,6 +115,7 @@ pub enum Kind {
     Cancel,
     CancelFd,
     Wake,
+    Own,
 }
 
 /// How many kinds of operation there are.
@@ -98,7 +123,7 @@ pub const KINDS: usize = Kind::ALL.len();
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 20] = [
+    pub const ALL: [Kind; 23] = [
         Kind::Nop,
         Kind::Accept,
         Kind::AcceptMulti,
@@ -109,6 +134,8 @@ impl Kind {
         Kind::RecvVectored,
         Kind::Send,
         Kind::SendVectored,
+        Kind::RecvMsg,
+        Kind::SendMsg,
         Kind::ReadAt,
         Kind::WriteAt,
         Kind::Sync,
@@ -119,6 +146,7 @@ impl Kind {
         Kind::Cancel,
         Kind::CancelFd,
         Kind::Wake,
+        Kind::Own,
     ];
 
     /// The kind's name, in the spelling of metrics.
@@ -134,6 +162,8 @@ impl Kind {
             Kind::RecvVectored => "recv_vectored",
             Kind::Send => "send",
             Kind::SendVectored => "send_vectored",
+            Kind::RecvMsg => "recv_msg",
+            Kind::SendMsg => "send_msg",
             Kind::ReadAt => "read_at",
             Kind::WriteAt => "write_at",
             Kind::Sync => "sync",
@@ -144,6 +174,7 @@ impl Kind {
             Kind::Cancel => "cancel",
             Kind::CancelFd => "cancel_fd",
             Kind::Wake => "wake",
+            Kind::Own => "own",
         }
     }
 
@@ -168,6 +199,8 @@ impl Op {
             Op::RecvVectored { .. } => Kind::RecvVectored,
             Op::Send { .. } => Kind::Send,
             Op::SendVectored { .. } => Kind::SendVectored,
+            Op::RecvMsg { .. } => Kind::RecvMsg,
+            Op::SendMsg { .. } => Kind::SendMsg,
             Op::ReadAt { .. } => Kind::ReadAt,
             Op::WriteAt { .. } => Kind::WriteAt,
             Op::Sync { .. } => Kind::Sync,
@@ -178,6 +211,7 @@ impl Op {
             Op::Cancel { .. } => Kind::Cancel,
             Op::CancelFd { .. } => Kind::CancelFd,
             Op::Wake => Kind::Wake,
+            Op::Own { .. } => Kind::Own,
         }
     }
 
@@ -185,6 +219,7 @@ impl Op {
     #[inline(always)]
     pub fn fd(&self) -> Option<Fd> {
         match *self {
+            Op::Own { fd, .. } => fd,
             Op::Nop | Op::Timeout { .. } | Op::Cancel { .. } | Op::Wake => None,
             Op::Accept { fd }
             | Op::AcceptMulti { fd }
@@ -195,6 +230,8 @@ impl Op {
             | Op::RecvVectored { fd }
             | Op::Send { fd, .. }
             | Op::SendVectored { fd, .. }
+            | Op::RecvMsg { fd }
+            | Op::SendMsg { fd }
             | Op::ReadAt { fd, .. }
             | Op::WriteAt { fd, .. }
             | Op::Sync { fd, .. }
@@ -426,5 +463,49 @@ impl<V: IoVectoredMut> Submission<FillingAll<V>> {
     /// Receives once into several buffers in order, at most [`MAX_PARTS`](crate::MAX_PARTS) of them.
     pub fn recv_vectored(fd: Fd, bufs: V) -> Submission<FillingAll<V>> {
         Submission { op: Op::RecvVectored { fd }, payload: FillingAll(bufs) }
+    }
+}
+
+impl<B: IoBufMut> Submission<ReceivingFrom<B>> {
+    /// Receives one datagram into `buf`, and says who sent it and whether all of it fitted:
+    /// [`Received`](crate::Received). A datagram of no bytes is one too, and no end.
+    ///
+    /// Cancelled: no datagram is lost, unless one had been received already, which the outcome then tells.
+    /// Abandoned: one that is received all the same is lost with the buffer.
+    pub fn recv_from(fd: Fd, buf: B) -> Submission<ReceivingFrom<B>> {
+        Submission { op: Op::RecvMsg { fd }, payload: ReceivingFrom(buf) }
+    }
+}
+
+impl<B: IoBuf> Submission<SendingTo<B>> {
+    /// Sends `buf` as one datagram to an address: whole, or not at all.
+    ///
+    /// Cancelled or abandoned: it has been sent, or it has not.
+    pub fn send_to(fd: Fd, buf: B, to: SocketAddr) -> Submission<SendingTo<B>> {
+        Submission { op: Op::SendMsg { fd }, payload: SendingTo(buf, to) }
+    }
+}
+
+impl<V: IoVectoredMut> Submission<ReceivingMessage<V>> {
+    /// As [`Submission::recv_from`], into several buffers in order (at most [`MAX_PARTS`](crate::MAX_PARTS)),
+    /// with the control messages that came along. Those are whatever the socket was told to receive; they take
+    /// the place of what `control` had in it, as far as its capacity goes. A capacity of 0 receives none.
+    pub fn recv_msg(fd: Fd, bufs: V, control: Control) -> Submission<ReceivingMessage<V>> {
+        Submission { op: Op::RecvMsg { fd }, payload: ReceivingMessage(bufs, control) }
+    }
+}
+
+impl<V: IoVectored> Submission<SendingMessage<V>> {
+    /// Sends several buffers in order (at most [`MAX_PARTS`](crate::MAX_PARTS)) as one datagram, with control
+    /// messages, to an address, or without one to where the socket is connected to.
+    ///
+    /// More buffers than that are refused: a part of a datagram is another datagram.
+    pub fn send_msg(
+        fd: Fd,
+        bufs: V,
+        to: Option<SocketAddr>,
+        control: Control,
+    ) -> Submission<SendingMessage<V>> {
+        Submission { op: Op::SendMsg { fd }, payload: SendingMessage(bufs, to, control) }
     }
 }

@@ -18,6 +18,9 @@ mod held;
 
 use held::{Held, no_memory};
 pub(crate) use held::{Leftover, VTable, memory_again};
+pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
+pub use own::Own;
+pub(crate) use own::{OwnBody, OwnHead};
 
 /// A range of memory for the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -123,6 +126,10 @@ macro_rules! payload {
     };
 }
 
+// Behind the macro.
+mod message;
+mod own;
+
 /// An operation that owns nothing and yields a number.
 #[derive(Debug)]
 pub struct Plain;
@@ -184,7 +191,7 @@ impl<B: IoBufMut> Sealed for Filling<B> {
         if memory.len.wrapping_sub(1) < MAX_TRANSFER {
             return Ok(memory);
         }
-        if memory.len == 0 { Err(NoRoom) } else { Ok(memory.clamped()) }
+        if memory.len == 0 { Err(NoRoom::Empty) } else { Ok(memory.clamped()) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -398,7 +405,7 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
         let bufs = unsafe { &mut *Held::<V>::at(slot.payload()) };
         let block = core.scratch.get(slot.progress.get());
         bufs.each_spare(|mut part| block.push_part(part.as_mut_ptr(), part.len()));
-        if block.bytes() == 0 { Err(NoRoom) } else { Ok(Memory::NONE) }
+        if block.bytes() == 0 { Err(NoRoom::Empty) } else { Ok(Memory::NONE) }
     }
 
     fn refuse(self, error: io::Error) -> Self::Outcome {
@@ -646,8 +653,13 @@ fn nothing_there() -> io::Error {
     io::Error::other("the kernel completed an operation without what it was to bring")
 }
 
-/// The buffer has no room. An error is made of it when the slot says all that it is to say.
-pub(crate) struct NoRoom;
+/// The buffers are not what an operation takes. An error is made of it when the slot says all that it is to say.
+pub(crate) enum NoRoom {
+    /// There is nothing to receive into.
+    Empty,
+    /// There are more of them than one datagram is sent from.
+    Parts,
+}
 
 impl NoRoom {
     #[cold]
@@ -655,7 +667,14 @@ impl NoRoom {
     pub(crate) fn error(self) -> io::Error {
         io::Error::new(
             io::ErrorKind::InvalidInput,
-            "the buffer has no room: a receive into it would look like the end of the stream (reserve capacity first)",
+            match self {
+                NoRoom::Empty => {
+                    "the buffer has no room: a receive into it would look like the end of the stream (reserve capacity first)"
+                }
+                NoRoom::Parts => {
+                    "a datagram is sent from at most 64 buffers (`MAX_PARTS`): put some of them together"
+                }
+            },
         )
     }
 }

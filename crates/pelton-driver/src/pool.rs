@@ -10,6 +10,12 @@
 //! No two leases overlap and the kernel never writes into a part that it has given out, so a lease may
 //! hand out its bytes mutably.
 //!
+//! # Who owns the pool
+//!
+//! The driver, through [`Owner`]. Leases hold no shares in it, which would have to be counted for each of them:
+//! where some outlive the driver, it counts the buffers that they hold when it goes, and the last of those frees
+//! the pool. No buffer is offered any more then, so that a lease's drop comes to ask on its seldom way.
+//!
 //! An operation that finds no buffer is parked, not failed; a lease that is dropped makes the driver try
 //! it again at its next tick.
 
@@ -17,7 +23,6 @@ use std::cell::{Cell, UnsafeCell};
 use std::fmt;
 use std::ops::{Deref, DerefMut};
 use std::ptr::NonNull;
-use std::rc::Rc;
 use std::sync::Arc;
 
 use crate::buf::IoBuf;
@@ -29,7 +34,7 @@ pub(crate) struct Buffer {
     start: Cell<NonNull<u8>>,
     /// Where the next bytes go.
     next: Cell<NonNull<u8>>,
-    /// Whose it is. As long as there are leases on it, it has a share in it for all of them.
+    /// Whose it is, which lives as long as there are leases on it.
     pool: Cell<NonNull<Pool>>,
     /// Bytes that can still be given out; none where it is not offered.
     left: Cell<u32>,
@@ -43,6 +48,8 @@ pub(crate) struct Buffer {
 pub(crate) struct Pool {
     memory: Zeroed,
     buffer_len: u32,
+    /// A buffer of which less is left is given up, so that the next receive is not cut into crumbs.
+    least_left: u32,
     buffers: Box<[Buffer]>,
     /// Buffers that are offered.
     offered: Cell<u32>,
@@ -52,6 +59,8 @@ pub(crate) struct Pool {
     /// The kernel's ring of buffers, where the room has one.
     ring: UnsafeCell<Option<BufferRing>>,
     has_ring: Cell<bool>,
+    /// Without its owner: buffers on which there are leases still.
+    outliving: Cell<u32>,
     shared: Arc<Shared>,
 }
 
@@ -63,9 +72,34 @@ impl Buffer {
     }
 }
 
+/// The driver's pool.
+pub(crate) struct Owner(NonNull<Pool>);
+
+impl Deref for Owner {
+    type Target = Pool;
+
+    #[inline(always)]
+    fn deref(&self) -> &Pool {
+        // SAFETY: nobody frees a pool that has its owner.
+        unsafe { self.0.as_ref() }
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let leased = self.buffers.iter().inspect(|buffer| buffer.offered.set(false));
+        let leased = leased.filter(|buffer| buffer.leases.get() > 0).count() as u32;
+        self.outliving.set(leased);
+        if leased == 0 {
+            // SAFETY: from a box, in `Pool::make`; no lease is left, and the owner goes.
+            drop(unsafe { Box::from_raw(self.0.as_ptr()) });
+        }
+    }
+}
+
 impl Pool {
     /// Makes a pool. None when there is no memory for it.
-    pub(crate) fn new(buffers: u16, buffer_len: u32, shared: Arc<Shared>) -> Option<Rc<Pool>> {
+    pub(crate) fn make(buffers: u16, buffer_len: u32, shared: Arc<Shared>) -> Option<Owner> {
         let memory = Zeroed::new(usize::from(buffers) * buffer_len as usize, 4096)?;
         shared.counters.buffers_total.set(u64::from(buffers));
         let buffer = |id| Buffer {
@@ -77,20 +111,21 @@ impl Pool {
             id,
             offered: Cell::new(true),
         };
-        let pool = Rc::new(Pool {
+        let pool = Box::new(Pool {
             memory,
             buffer_len,
+            least_left: (buffer_len / 4).max(1),
             buffers: (0..buffers).map(buffer).collect(),
             offered: Cell::new(u32::from(buffers)),
             free: UnsafeCell::new(Vec::with_capacity(buffers.into())),
             ring: UnsafeCell::new(None),
             has_ring: Cell::new(false),
+            outliving: Cell::new(0),
             shared,
         });
-        // SAFETY: what an `Rc` points to is not null.
-        let whole = unsafe { NonNull::new_unchecked(Rc::as_ptr(&pool).cast_mut()) };
+        let pool = Owner(NonNull::from(Box::leak(pool)));
         for buffer in pool.buffers.iter().rev() {
-            buffer.pool.set(whole);
+            buffer.pool.set(pool.0);
             buffer.start.set(pool.address(buffer.id));
             pool.empty(buffer);
             // SAFETY: nobody else knows the pool yet.
@@ -146,11 +181,9 @@ impl Pool {
     /// For a room without a ring: `n` bytes, not none, have been written to the buffer that `pick` has
     /// returned, which nobody has been given since.
     #[inline(always)]
-    pub(crate) fn commit(self: &Rc<Pool>, buffer: &Buffer, n: u32) -> Lease {
+    pub(crate) fn commit(&self, buffer: &Buffer, n: u32) -> Lease {
         let lease = self.lend(buffer, n);
-        let left = buffer.left.get();
-        if left < self.buffer_len / 4 || left == 0 {
-            // A buffer that is nearly full is given up, so that the next receive is not cut into crumbs.
+        if buffer.left.get() < self.least_left {
             self.give_up(buffer);
         }
         lease
@@ -175,7 +208,7 @@ impl Pool {
     /// A completion has filled `n` bytes of buffer `id`; with `more` the kernel keeps the rest. None for
     /// a number that is no buffer of this pool, and where there are no bytes.
     #[inline(always)]
-    pub(crate) fn received(self: &Rc<Pool>, id: u16, n: u32, more: bool) -> Option<Lease> {
+    pub(crate) fn received(&self, id: u16, n: u32, more: bool) -> Option<Lease> {
         let buffer = self.buffers.get(usize::from(id))?;
         // Not none, and not more than there is room for.
         if n.wrapping_sub(1) >= buffer.left.get() {
@@ -203,7 +236,7 @@ impl Pool {
 
     /// Gives out the next `n` bytes of a buffer, which have been written.
     #[inline(always)]
-    fn lend(self: &Rc<Pool>, buffer: &Buffer, n: u32) -> Lease {
+    fn lend(&self, buffer: &Buffer, n: u32) -> Lease {
         let start = buffer.next.get();
         // SAFETY: no more than was left of the buffer.
         buffer.next.set(unsafe { start.add(n as usize) });
@@ -211,8 +244,6 @@ impl Pool {
         let leases = buffer.leases.get();
         buffer.leases.set(leases + 1);
         if leases == 0 {
-            // Given back with the last lease on this buffer.
-            std::mem::forget(Rc::clone(self));
             let counters = &self.shared.counters;
             let in_use = counters.buffers_in_use.get() + 1;
             counters.buffers_in_use.set(in_use);
@@ -222,17 +253,33 @@ impl Pool {
         Lease { start, len: n as usize, buffer: NonNull::from(buffer) }
     }
 
-    /// No lease holds a part of a buffer any more.
+    /// No lease holds a part of a buffer any more, which is offered.
     #[inline(always)]
     fn unleased(&self, buffer: &Buffer) {
-        self.shared.counters.buffers_in_use.sub(1);
-        if !buffer.offered.get() {
-            self.offer_if_unused(buffer.id);
-        } else if self.has_ring.get() {
+        if self.has_ring.get() {
             // The kernel has it still, and goes on where it is.
         } else {
             // It is the room's: it starts again where it is warm.
             self.empty(buffer);
+        }
+    }
+
+    /// No lease holds a part of a buffer any more, which is not offered.
+    ///
+    /// # Safety
+    /// The last lease on this buffer has just gone, and neither pool nor buffer is used after this.
+    #[cold]
+    #[inline(never)]
+    unsafe fn came_back(this: NonNull<Pool>, id: u16) {
+        // SAFETY: it has an owner, or this buffer's leases as one of those that outlive it.
+        let pool = unsafe { this.as_ref() };
+        let outliving = pool.outliving.get();
+        match outliving {
+            0 => pool.offer_if_unused(id),
+            // SAFETY: from a box, in `Pool::make`. It has no owner any more, and this was the last buffer that was
+            // counted when that went. Nobody makes leases on a pool without an owner.
+            1 => drop(unsafe { Box::from_raw(this.as_ptr()) }),
+            _ => pool.outliving.set(outliving - 1),
         }
     }
 
@@ -359,17 +406,72 @@ impl Drop for Lease {
         buffer.leases.set(leases);
         if leases > 0 {
             if mutant!("buffer-offered-while-leased") {
-                // SAFETY: as above; the others have the share.
+                // SAFETY: as above, and so is its pool.
                 unsafe { buffer.pool.get().as_ref() }.offer_if_unused(buffer.id);
             }
             return;
         }
-        let pool = buffer.pool.get();
-        // SAFETY: the share of the leases on this buffer, of which this is the last, is given back here, last:
-        // neither pool nor buffer is used after it.
-        unsafe {
-            pool.as_ref().unleased(buffer);
-            Rc::decrement_strong_count(pool.as_ptr());
+        let whole = buffer.pool.get();
+        // SAFETY: a pool lives as long as there is a lease on one of its buffers, and this one goes only now.
+        let pool = unsafe { whole.as_ref() };
+        pool.shared.counters.buffers_in_use.sub(1);
+        if buffer.offered.get() {
+            return pool.unleased(buffer);
         }
+        // SAFETY: it was the last one on this buffer, and this is the end of it.
+        unsafe { Pool::came_back(whole, buffer.id) };
+    }
+}
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+    use crate::counters::Counters;
+    use crate::latch::WakeLatch;
+    use crate::sys::WakeSource;
+    use std::sync::atomic::AtomicBool;
+
+    fn shared() -> Arc<Shared> {
+        Arc::new(Shared {
+            latch: WakeLatch::new(),
+            wake: WakeSource::new(false).expect("a wake source"),
+            counters: Counters::default(),
+            closed: AtomicBool::new(false),
+        })
+    }
+
+    /// As a room without a ring receives one byte, in a pool of buffers that one byte fills.
+    fn receive(pool: &Pool, byte: u8) -> Lease {
+        let buffer = pool.pick().expect("a buffer is free");
+        // SAFETY: it is free, and has room for one byte.
+        unsafe { buffer.rest().0.write(byte) };
+        pool.commit(buffer, 1)
+    }
+
+    #[test]
+    fn the_last_buffer_on_lease_frees_a_pool_whose_owner_has_gone() {
+        let shared = shared();
+        let pool = Pool::make(4, 1, shared.clone()).expect("memory for four bytes");
+        let leases = [receive(&pool, 1), receive(&pool, 2), receive(&pool, 3)];
+        drop(pool);
+        for (lease, left) in leases.into_iter().zip([2, 1, 0]) {
+            assert_eq!(*lease, [3 - left as u8]);
+            // The pool has a share in this, and gives it back when it is freed.
+            assert_eq!(Arc::strong_count(&shared), 2);
+            drop(lease);
+            assert_eq!(shared.counters.buffers_in_use.get(), left);
+        }
+        assert_eq!(Arc::strong_count(&shared), 1);
+    }
+
+    #[test]
+    fn without_leases_a_pool_goes_with_its_owner() {
+        let shared = shared();
+        let pool = Pool::make(1, 64, shared.clone()).expect("memory for a buffer");
+        let lease = receive(&pool, 1);
+        drop(lease);
+        assert_eq!(Arc::strong_count(&shared), 2);
+        drop(pool);
+        assert_eq!(Arc::strong_count(&shared), 1);
     }
 }

@@ -7,8 +7,10 @@ use std::mem::MaybeUninit;
 use std::net::SocketAddr;
 use std::ptr::NonNull;
 
+use crate::message::{Control, Received};
 use crate::sys::{
-    AddressLength, AddressStorage, MessageHeader, Part, message_header, socket_address,
+    AddressLength, AddressStorage, MessageEnd, MessageHeader, Part, message_end, message_header,
+    name_message, socket_address,
 };
 
 /// The most buffers that one vectored operation takes at once.
@@ -23,6 +25,8 @@ pub(crate) struct Block {
     pub(crate) address_len: UnsafeCell<AddressLength>,
     header: UnsafeCell<MaybeUninit<MessageHeader>>,
     parts: UnsafeCell<[MaybeUninit<Part>; MAX_PARTS]>,
+    /// Control messages of a datagram. Not the user's code: it may be dropped anywhere.
+    control: UnsafeCell<Control>,
     len: Cell<usize>,
     skipped: Cell<usize>,
 }
@@ -105,6 +109,77 @@ impl Block {
         }
     }
 
+    /// There is no address to send to.
+    pub(crate) fn set_no_address(&self) {
+        // SAFETY: the operation is being submitted: no kernel looks at the block yet.
+        unsafe { *self.address_len.get() = 0 };
+    }
+
+    /// The address that the block was given, if it was given one.
+    pub(crate) fn address(&self) -> Option<SocketAddr> {
+        // SAFETY: a length of 0 says that none was written; another one is that of what was.
+        if unsafe { *self.address_len.get() } == 0 { None } else { self.peer() }
+    }
+
+    /// Keeps the control messages of an operation that is being submitted.
+    pub(crate) fn set_control(&self, control: Control) {
+        // SAFETY: no kernel looks at the block yet, and dropping what was there runs none of the user's code.
+        unsafe { *self.control.get() = control };
+    }
+
+    /// Takes the control messages out again. The kernel has let go of them, or never saw them.
+    pub(crate) fn take_control(&self) -> Control {
+        // SAFETY: as the documentation demands; the reference ends with the statement.
+        std::mem::take(unsafe { &mut *self.control.get() })
+    }
+
+    /// A header for the parts, with the address and the control messages: those to send, or room for those to
+    /// receive.
+    pub(crate) fn datagram(&self, receives: bool) -> *mut MessageHeader {
+        let header = self.message();
+        // SAFETY: the block belongs to one operation, and no kernel reads it between two submissions.
+        unsafe {
+            let control = &mut *self.control.get();
+            let (control, len) = if receives { control.incoming() } else { control.outgoing() };
+            let address_len = match receives {
+                true => size_of::<AddressStorage>() as AddressLength,
+                false => *self.address_len.get(),
+            };
+            name_message(&mut *header, self.address.get().cast(), address_len, control, len);
+        }
+        header
+    }
+
+    /// What a receive that has ended well, with this number as its result, has brought; with the control
+    /// messages, which are taken out.
+    pub(crate) fn received(&self, result: usize) -> (Received, Control) {
+        // SAFETY: the operation was submitted, so that the header was written, and is done.
+        let end = message_end(unsafe { (&*self.header.get()).assume_init_ref() });
+        let MessageEnd { address_len, control_len, truncated, control_truncated } = end;
+        let room = self.bytes();
+        // SAFETY: the kernel wrote `address_len` bytes of the storage, or says that it did more than that.
+        let from = unsafe { socket_address((*self.address.get()).as_ptr(), address_len) };
+        let mut control = self.take_control();
+        control.filled(control_len);
+        let len = result.min(room);
+        let whole_len = (!truncated || result > room).then_some(result);
+        (Received { len, from, truncated, whole_len, control_truncated }, control)
+    }
+
+    /// Does what a kernel would that has received so many bytes of one datagram, without control messages.
+    #[cfg(any(test, feature = "fake-kernel"))]
+    pub(crate) fn receive_from(&self, sender: SocketAddr, bytes: usize) {
+        // SAFETY: the operation was submitted, so that the header was written, and its kernel is us.
+        unsafe {
+            let address_len =
+                crate::sys::write_address(&sender, (*self.address.get()).as_mut_ptr());
+            let truncated = bytes > self.bytes();
+            let end =
+                MessageEnd { address_len, control_len: 0, truncated, control_truncated: false };
+            crate::sys::end_message((*self.header.get()).assume_init_mut(), &end);
+        }
+    }
+
     /// Writes the address to connect to; returns where it is and how long.
     pub(crate) fn set_address(&self, addr: &SocketAddr) -> (*const AddressStorage, AddressLength) {
         // SAFETY: the operation is being submitted: no kernel looks at the block yet.
@@ -144,6 +219,7 @@ impl Scratch {
                 address_len: UnsafeCell::new(0),
                 header: UnsafeCell::new(MaybeUninit::uninit()),
                 parts: UnsafeCell::new([const { MaybeUninit::uninit() }; MAX_PARTS]),
+                control: UnsafeCell::new(Control::none()),
                 len: Cell::new(0),
                 skipped: Cell::new(0),
             }))));
@@ -165,6 +241,8 @@ impl Scratch {
     /// Gives a block back: its operation's last completion has come.
     pub(crate) fn release(&self, number: u32) {
         if number != NO_SCRATCH {
+            // What came for an operation that nobody waits for is given up with it.
+            drop(self.get(number).take_control());
             // SAFETY: as in `claim`.
             unsafe { &mut *self.free.get() }.push(number);
         }

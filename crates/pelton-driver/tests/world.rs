@@ -204,3 +204,44 @@ fn an_end_that_reads_no_more_is_sent_to_no_more_on_a_pair_and_drained_on_a_netwo
         assert_eq!(received(server), b"");
     }
 }
+
+#[test]
+fn a_socket_call_that_the_system_refuses_is_an_error_on_every_path() {
+    let refused = Some(libc::ENOBUFS);
+    for backend in BOTH {
+        let world = world(1, Faults::none().with(Fault::SocketCall, ALWAYS));
+        let _entered = world.enter();
+        world.set_faults(false);
+        let driver = driver(backend);
+        let any = "127.0.0.1:0".parse().unwrap();
+        let (client, server) = pair(&driver);
+        let datagrams = driver.datagram_socket(any).unwrap();
+
+        world.set_faults(true);
+        let listen = |options| driver.listen(any, options).unwrap_err().raw_os_error();
+        assert_eq!(listen(ListenOptions::default()), refused);
+        assert_eq!(listen(ListenOptions { reuse_port: true, ..Default::default() }), refused);
+        for fd in [client, server] {
+            assert_eq!(driver.set_nodelay(fd, true).unwrap_err().raw_os_error(), refused);
+            assert_eq!(driver.set_ttl(fd, 3).unwrap_err().raw_os_error(), refused);
+            let linger = Some(Duration::ZERO);
+            assert_eq!(driver.set_linger(fd, linger).unwrap_err().raw_os_error(), refused);
+            assert_eq!(driver.peer_addr(fd).unwrap_err().raw_os_error(), refused);
+        }
+        for fd in [client, server, datagrams] {
+            assert_eq!(driver.local_addr(fd).unwrap_err().raw_os_error(), refused);
+        }
+
+        // What was refused has changed nothing, and left nothing.
+        world.set_faults(false);
+        assert_eq!(driver.ttl(client).unwrap(), 64);
+        assert!(driver.linger(client).unwrap().is_none());
+        driver.run(Submission::send_all(client, "x")).0.unwrap();
+        assert_eq!(driver.run(Submission::recv(server, Vec::with_capacity(16))).1, b"x");
+        for fd in [client, server, datagrams] {
+            driver.close(fd);
+        }
+        drop(driver);
+        assert_eq!(world.leftovers(), [""; 0]);
+    }
+}

@@ -14,6 +14,7 @@
 
 mod chaos;
 mod churn;
+mod datagrams;
 mod drive;
 mod echo;
 mod errands;
@@ -124,6 +125,11 @@ pub fn worlds() -> &'static [WorldSpec] {
             name: "files",
             about: "a log that is synced, on a host that loses power",
             run: |seed, options| hosted::run(seed, options, 60, files::scenario),
+        },
+        WorldSpec {
+            name: "datagrams",
+            about: "datagrams of every size, with and without connections, against a ledger of what was sent",
+            run: datagrams::run,
         },
         WorldSpec {
             name: "errands",

@@ -46,6 +46,11 @@ fn what_was_synced_survives() {
 }
 
 #[test]
+fn every_datagram_that_came_was_sent() {
+    some_seeds("datagrams", 20);
+}
+
+#[test]
 fn every_errand_comes_to_its_end() {
     some_seeds("errands", 6);
 }

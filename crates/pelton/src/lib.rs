@@ -57,6 +57,7 @@ mod inbox;
 pub mod io;
 pub mod net;
 mod operation;
+pub mod own;
 mod reactor;
 mod reads;
 mod remote_join;

@@ -82,7 +82,14 @@ impl Driver {
                 continue;
             }
             let closer = core.arena.get(entry.closer.get());
-            self.room.close(core, entry, closer);
+            if entry.has(flags::BORROWED) {
+                // The user's: only forgotten.
+                self.room.forget(core, entry);
+                entry.raw.set(crate::sys::NO_DESCRIPTOR);
+                closer.inspect(|closer| core.finish_later(closer, 0));
+            } else {
+                self.room.close(core, entry, closer);
+            }
             core.fds.remove(index);
         }
     }

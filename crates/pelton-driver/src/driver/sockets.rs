@@ -286,7 +286,11 @@ impl Driver {
         socket::Wants { nonblocking: self.wants_nonblocking(), simulated: self.is_simulated() }
     }
 
-    fn asking<R>(&self, fd: Fd, ask: impl FnOnce(socket::Open) -> io::Result<R>) -> io::Result<R> {
+    pub(super) fn asking<R>(
+        &self,
+        fd: Fd,
+        ask: impl FnOnce(socket::Open) -> io::Result<R>,
+    ) -> io::Result<R> {
         let entry = self.core.fds.find(fd).ok_or_else(bad_descriptor)?;
         // SAFETY: the entry is open, and nothing here runs code of the user's that could close it.
         ask(unsafe { socket::Open::new(entry.raw.get()) })

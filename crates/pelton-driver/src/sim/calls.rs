@@ -60,7 +60,7 @@ const MOST_ROUNDS: u32 = 64;
 /// The seed of the world that is entered where a driver asks for the simulator and no test has made one.
 const SEED_VARIABLE: &str = "PELTON_SIM_SEED";
 
-fn here<R>(f: impl FnOnce(&mut State) -> R) -> Option<R> {
+pub(super) fn here<R>(f: impl FnOnce(&mut State) -> R) -> Option<R> {
     World::current().map(|world| world.with(f))
 }
 
@@ -68,7 +68,7 @@ fn call(f: impl FnOnce(&mut State) -> i32) -> i32 {
     here(f).unwrap_or(-libc::EBADF)
 }
 
-fn on_file(fd: RawDescriptor, f: impl FnOnce(&mut State, FileId) -> i32) -> i32 {
+pub(super) fn on_file(fd: RawDescriptor, f: impl FnOnce(&mut State, FileId) -> i32) -> i32 {
     call(|state| {
         state.count_call();
         match state.of_fd(fd) {
@@ -155,12 +155,14 @@ pub(crate) fn resolve(name: &str, port: u16) -> Option<std::io::Result<Vec<Socke
 
 // Sockets.
 
-pub(crate) fn socket(_v6: bool, kind: SocketKind, nonblocking: bool) -> i32 {
+pub(crate) use super::message::{Wants, datagram_wants, receive_message, set_datagram_option};
+
+pub(crate) fn socket(v6: bool, kind: SocketKind, nonblocking: bool) -> i32 {
     call(|state| {
         let host = state.current_host;
         let kind = match kind {
             SocketKind::Stream => Kind::Stream(Box::new(Stream::new(host, false))),
-            SocketKind::Datagram => Kind::Datagram(Datagram::new()),
+            SocketKind::Datagram => Kind::Datagram(Datagram::new(v6)),
         };
         let file = state.new_file(kind, nonblocking);
         state.try_new_fd(file)
@@ -189,7 +191,7 @@ fn options<R>(fd: RawDescriptor, f: impl FnOnce(&mut Options) -> R) -> Result<R,
         match state.file_mut(file).map(|file| &mut file.kind) {
             Some(Kind::Stream(stream)) => Ok(f(&mut stream.options)),
             Some(Kind::Listener(listener)) => Ok(f(&mut listener.options)),
-            Some(Kind::Datagram(_)) => Ok(f(&mut Options::default())),
+            Some(Kind::Datagram(datagram)) => Ok(f(&mut datagram.options)),
             Some(_) => Err(-libc::ENOTSOCK),
             None => Err(-libc::EBADF),
         }
@@ -204,6 +206,9 @@ pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
         SocketOption::Ttl(ttl) if !(1..=255).contains(&ttl) => return -libc::EINVAL,
         _ => {}
     }
+    if let Some(error) = refused(fd, "an option was to be set") {
+        return error;
+    }
     let set = options(fd, |options| match option {
         SocketOption::NoDelay(nodelay) => options.nodelay = nodelay,
         SocketOption::Ttl(ttl) => options.ttl = Some(ttl),
@@ -212,6 +217,15 @@ pub(crate) fn set_option(fd: RawDescriptor, option: SocketOption) -> i32 {
         SocketOption::ReusePort(reuse) => options.reuse_port = reuse,
     });
     set.err().unwrap_or(0)
+}
+
+/// What a call on a socket fails with, where it is to.
+fn refused(fd: RawDescriptor, when: &str) -> Option<i32> {
+    let refuses = here(|state| {
+        let tell = || format!("the system had no memory when {when} of descriptor {fd}");
+        state.fault(Fault::SocketCall, fd as u64, tell)
+    });
+    (refuses == Some(true)).then_some(-libc::ENOBUFS)
 }
 
 fn is_unix(fd: RawDescriptor) -> bool {
@@ -235,6 +249,9 @@ fn addresses(
     fd: RawDescriptor,
     of: impl FnOnce(&Kind) -> Result<Option<SocketAddr>, i32>,
 ) -> Result<SocketAddr, i32> {
+    if let Some(error) = refused(fd, "an address was asked for") {
+        return Err(error);
+    }
     here(|state| {
         let file = state.of_fd(fd).ok_or(-libc::EBADF)?;
         let kind = state.file(file).map(|file| &file.kind).ok_or(-libc::EBADF)?;
@@ -295,7 +312,7 @@ pub(crate) fn close(fd: RawDescriptor) -> i32 {
 }
 
 /// The faults of a call that is tried on a descriptor directly.
-fn tried(fd: RawDescriptor, f: impl FnOnce(&mut State, FileId) -> i32) -> i32 {
+pub(super) fn tried(fd: RawDescriptor, f: impl FnOnce(&mut State, FileId) -> i32) -> i32 {
     on_file(fd, |state, file| {
         let who = file.index.into();
         if state.fault(Fault::Interrupted, who, String::new) {
@@ -338,7 +355,7 @@ pub(crate) unsafe fn send(fd: RawDescriptor, ptr: *const u8, len: usize) -> i32 
 /// # Safety
 /// The header and its parts are valid.
 #[allow(clippy::unnecessary_cast)] // With other C libraries the number has another type.
-unsafe fn parts<'a>(header: *const MessageHeader) -> &'a [Part] {
+pub(super) unsafe fn parts<'a>(header: *const MessageHeader) -> &'a [Part] {
     // SAFETY: by the caller.
     unsafe {
         let (parts, len) = ((*header).msg_iov, (*header).msg_iovlen);
@@ -375,21 +392,31 @@ pub(crate) unsafe fn sendmsg(fd: RawDescriptor, header: *const MessageHeader) ->
     // SAFETY: by the caller.
     let parts = unsafe { parts(header) };
     let len = parts.iter().map(|part| part.iov_len).sum();
-    tried(fd, |state, file| match state.may_send(file, len) {
-        Ok(n) => {
-            let mut bytes = Vec::with_capacity(n);
-            for part in parts {
-                let here = part.iov_len.min(n - bytes.len());
-                if here > 0 {
-                    let start = part.iov_base.cast::<u8>();
-                    // SAFETY: by the caller the part is valid for reads, and this is inside of it.
-                    bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(start, here) });
-                }
+    let taken = |n: usize| {
+        let mut bytes = Vec::with_capacity(n);
+        for part in parts {
+            let here = part.iov_len.min(n - bytes.len());
+            if here > 0 {
+                let start = part.iov_base.cast::<u8>();
+                // SAFETY: by the caller the part is valid for reads, and this is inside of it.
+                bytes.extend_from_slice(unsafe { std::slice::from_raw_parts(start, here) });
             }
-            state.send_taken(file, bytes);
-            n as i32
         }
-        Err(error) => error,
+        bytes
+    };
+    tried(fd, |state, file| {
+        if state.datagram(file).is_some() {
+            // SAFETY: by the caller.
+            let sent = unsafe { state.send_message(file, header, taken(len)) };
+            return sent.unwrap_or(-libc::EBADF);
+        }
+        match state.may_send(file, len) {
+            Ok(n) => {
+                state.send_taken(file, taken(n));
+                n as i32
+            }
+            Err(error) => error,
+        }
     })
 }
 

@@ -28,6 +28,7 @@ mod disk;
 mod epoll;
 mod fault;
 mod file;
+mod message;
 mod ring;
 mod seal;
 mod shrink;

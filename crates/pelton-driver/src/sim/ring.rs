@@ -572,7 +572,15 @@ impl State {
         }
         if code == IoringOp::Recv as u8 && entry.flags & BUFFER_SELECT != 0 {
             self.attempt_pooled(id, key, entry, file);
-        } else if matches!(code, c if c == IoringOp::Recv as u8 || c == IoringOp::Recvmsg as u8) {
+        } else if code == IoringOp::Recvmsg as u8 {
+            self.attempt_receive_message(id, key, entry, file);
+        } else if code == IoringOp::Sendmsg as u8 && self.datagram(file).is_some() {
+            let bytes = self.taken(id, key, 0, usize::MAX);
+            let header = std::ptr::with_exposed_provenance(entry.addr as usize);
+            // SAFETY: the header and what it names are valid until the operation's last completion.
+            let result = unsafe { self.send_message(file, header, bytes) };
+            self.end(id, key, result.unwrap_or(-libc::EBADF), 0);
+        } else if code == IoringOp::Recv as u8 {
             self.attempt_receive(id, key, file);
         } else if matches!(code, c if c == IoringOp::Send as u8 || c == IoringOp::Sendmsg as u8) {
             self.attempt_send(id, key, entry, file);
@@ -631,6 +639,22 @@ impl State {
             Ok(bytes) => {
                 let n = self.fill(id, key, &bytes);
                 self.end(id, key, n, 0);
+            }
+            Err(error) if error == -libc::EAGAIN => self.block(id, key, file, libc::POLLIN),
+            Err(error) => self.end(id, key, error, 0),
+        }
+    }
+
+    fn attempt_receive_message(&mut self, id: FileId, key: OpKey, entry: Entry, file: FileId) {
+        let flags = entry.op_flags as i32;
+        let most = self.ring(id).and_then(|ring| ring.op(key)).map_or(0, |op| len_of(&op.parts));
+        match self.receive_message(file, most, flags & libc::MSG_PEEK != 0) {
+            Ok(message) => {
+                let filled = self.fill(id, key, &message.bytes) as usize;
+                let header = std::ptr::with_exposed_provenance_mut(entry.addr as usize);
+                // SAFETY: the header and what it names are valid until the operation's last completion.
+                let result = unsafe { message.answer(header, filled, flags) };
+                self.end(id, key, result, 0);
             }
             Err(error) if error == -libc::EAGAIN => self.block(id, key, file, libc::POLLIN),
             Err(error) => self.end(id, key, error, 0),

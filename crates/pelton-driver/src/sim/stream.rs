@@ -20,6 +20,7 @@ use std::time::Duration;
 
 use super::fault::Fault;
 use super::file::{File, FileId, Kind};
+use super::message::Asked;
 use super::state::{Event, HostId, MICRO, Nanos, SECOND, State};
 
 /// Bytes that may be on their way or unread, in one direction.
@@ -189,12 +190,14 @@ impl State {
         (ends[0], ends[1])
     }
 
-    fn ephemeral_port(&mut self, host: HostId) -> u16 {
+    pub(super) fn ephemeral_port(&mut self, host: HostId) -> u16 {
         loop {
             let next = &mut self.host_mut(host).next_port;
             let port = *next;
             *next = if port >= 60_999 { 32_768 } else { port + 1 };
-            if !self.listeners.contains_key(&(host, port)) {
+            let taken = self.listeners.contains_key(&(host, port))
+                || self.datagrams.contains_key(&(host, port));
+            if !taken {
                 return port;
             }
         }
@@ -480,7 +483,11 @@ impl State {
     pub(super) fn receive(&mut self, id: FileId, most: usize) -> Result<Vec<u8>, i32> {
         let Some(stream) = self.stream_mut(id) else {
             return match self.file(id) {
-                Some(File { kind: Kind::Datagram(_), .. }) => self.receive_datagram(id, most),
+                Some(File { kind: Kind::Datagram(_), .. }) => {
+                    let mut bytes = self.receive_datagram(id, false)?.bytes;
+                    bytes.truncate(most);
+                    Ok(bytes)
+                }
                 Some(File { kind: Kind::Listener(_), .. }) => Err(-libc::ENOTCONN),
                 Some(_) => Err(-libc::ENOTSOCK),
                 None => Err(-libc::EBADF),
@@ -534,7 +541,7 @@ impl State {
     pub(super) fn may_send(&mut self, id: FileId, len: usize) -> Result<usize, i32> {
         let Some(stream) = self.stream_mut(id) else {
             return match self.file(id) {
-                Some(File { kind: Kind::Datagram(_), .. }) => self.may_send_datagram(id, len),
+                Some(File { kind: Kind::Datagram(_), .. }) => self.may_send_datagram(id, len, None),
                 Some(File { kind: Kind::Listener(_), .. }) => Err(-libc::EPIPE),
                 Some(_) => Err(-libc::ENOTSOCK),
                 None => Err(-libc::EBADF),
@@ -580,7 +587,9 @@ impl State {
 
     pub(super) fn send_taken(&mut self, id: FileId, bytes: Vec<u8>) {
         if let Some(Kind::Datagram(_)) = self.file(id).map(|file| &file.kind) {
-            return self.send_datagram(id, bytes);
+            // It was allowed: nothing that it asks for can be refused.
+            let _ = self.send_datagram(id, bytes, None, Asked::default());
+            return;
         }
         let Some(stream) = self.stream_mut(id) else { return };
         stream.unread += bytes.len();

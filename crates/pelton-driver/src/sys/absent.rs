@@ -7,7 +7,7 @@
 use std::io;
 use std::time::Duration;
 
-use super::{RawDescriptor, Try};
+use super::{RawDescriptor, Try, WakeSource};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -27,11 +27,20 @@ impl Absent {
         match *self {}
     }
 
+    pub(crate) fn wake_source(&self) -> io::Result<WakeSource> {
+        match *self {}
+    }
+
+    /// As a queue that other threads wake.
+    pub(crate) fn wake(&self) -> Result<(), i32> {
+        match *self {}
+    }
+
     pub(crate) fn prepare(&self, _: &Core) -> Result<(), Error> {
         match *self {}
     }
 
-    pub(crate) fn start(&self, _: &Core, _: &Slot, _: OpId, _: Op, _: &Entry, _: Memory) {
+    pub(crate) fn start(&self, _: &Core, _: &Slot, _: OpId, _: Op, _: &Entry, _: Memory) -> bool {
         match *self {}
     }
 

@@ -6,11 +6,14 @@ use std::net::Shutdown;
 use super::calls;
 use super::descriptor::{OwnedDescriptor, own};
 use super::unix::native::POLL_IN;
-use super::unix::{AddressLength, AddressStorage, RawDescriptor, borrow, check, errno};
+use super::unix::{
+    AddressLength, AddressStorage, RawDescriptor, borrow, check, errno, receive_flags,
+};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind};
 use crate::payload::{self, Item, Memory};
+use crate::seam;
 use crate::slot::{Slot, bits};
 
 /// How a try went.
@@ -87,6 +90,8 @@ fn attempt_once(
             Attempt::Done(unsafe { calls::recvmsg(raw, message) })
         }
         Kind::SendVectored => send_vectored(core, slot, raw),
+        Kind::RecvMsg => Attempt::Done(receive_message(core, slot, raw)),
+        Kind::SendMsg => Attempt::Done(send_message(core, slot, raw)),
         Kind::Accept => {
             let block = core.scratch.get(slot.progress.get());
             let result = accept(raw, block.address.get().cast(), block.address_len.get());
@@ -108,6 +113,7 @@ fn attempt_once(
         },
         Kind::Connect => connect(core, slot, raw),
         Kind::Poll => poll_now(slot, raw),
+        Kind::Own => Attempt::Done(seam::attempt(core, slot, raw)),
         // Not waited for by readiness.
         Kind::Nop
         | Kind::ReadAt
@@ -240,6 +246,22 @@ fn send_vectored(core: &Core, slot: &Slot, raw: RawDescriptor) -> Attempt {
             return Attempt::Done(block.skipped() as i32);
         }
     }
+}
+
+/// Receives one datagram, with what goes with it.
+fn receive_message(core: &Core, slot: &Slot, raw: RawDescriptor) -> i32 {
+    let header = core.scratch.get(slot.progress.get()).datagram(true);
+    let stream = core.entry_of(slot).is_none_or(|entry| entry.has(flags::STREAM));
+    // SAFETY: the header and all that it names stand in the slot's scratch block, or are memory that the slot
+    // or the block owns.
+    unsafe { calls::receive_message(raw, header, receive_flags(stream)) }
+}
+
+/// Sends one datagram, with what goes with it.
+fn send_message(core: &Core, slot: &Slot, raw: RawDescriptor) -> i32 {
+    let header = core.scratch.get(slot.progress.get()).datagram(false);
+    // SAFETY: as above.
+    unsafe { calls::sendmsg(raw, header) }
 }
 
 /// Accepts one connection that neither blocks nor survives an `exec`.

@@ -6,14 +6,17 @@
 
 use std::io;
 use std::mem::MaybeUninit;
+use std::net::SocketAddr;
 use std::os::fd::{FromRawFd, OwnedFd};
 use std::time::{Instant, SystemTime};
 
 use super::descriptor::OwnedDescriptor;
 use super::unix::{
-    AddressLength, AddressStorage, MessageHeader, RawDescriptor, borrow, check, native,
+    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, RawDescriptor, borrow, check,
+    native,
 };
 use crate::config::Backend;
+use crate::message::Received;
 #[cfg(feature = "sim")]
 use crate::sim::calls as sim;
 
@@ -170,8 +173,11 @@ pub(super) unsafe fn recv(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
     }
     // SAFETY: by the caller; `MaybeUninit` may hold anything.
     let memory = unsafe { std::slice::from_raw_parts_mut(ptr.cast::<MaybeUninit<u8>>(), len) };
-    // SAFETY: by the caller.
-    let fd = unsafe { borrow(raw) };
+    // SAFETY: by the caller; and what is open has a number.
+    let fd = unsafe {
+        std::hint::assert_unchecked(raw != NO_DESCRIPTOR);
+        borrow(raw)
+    };
     match rustix::net::recv(fd, memory, rustix::net::RecvFlags::DONTWAIT) {
         Ok((_, n)) => n.min(len) as i32,
         Err(error) => -error.raw_os_error(),
@@ -189,8 +195,11 @@ pub(super) unsafe fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
         // SAFETY: a slice is valid for reads.
         return unsafe { sim::send(raw, bytes.as_ptr(), bytes.len()) };
     }
-    // SAFETY: by the caller.
-    let fd = unsafe { borrow(raw) };
+    // SAFETY: as in `recv`.
+    let fd = unsafe {
+        std::hint::assert_unchecked(raw != NO_DESCRIPTOR);
+        borrow(raw)
+    };
     match rustix::net::send(fd, bytes, native::SEND) {
         Ok(n) => n.min(bytes.len()) as i32,
         Err(error) => -error.raw_os_error(),
@@ -225,6 +234,90 @@ pub(super) unsafe fn sendmsg(raw: RawDescriptor, header: *const MessageHeader) -
     }
     // SAFETY: by the caller.
     check(unsafe { libc::sendmsg(raw, header, native::SEND.bits() as i32) })
+}
+
+/// `recvmsg` of one datagram, with these flags besides, which does not wait.
+///
+/// # Safety
+/// The header and what it names are valid, and nobody else touches them.
+pub(super) unsafe fn receive_message(
+    raw: RawDescriptor,
+    header: *mut MessageHeader,
+    flags: i32,
+) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::receive_message(raw, header, flags) };
+    }
+    // SAFETY: by the caller.
+    check(unsafe { libc::recvmsg(raw, header, flags | libc::MSG_DONTWAIT) })
+}
+
+/// [`receive_message`] into one buffer, and what came of it; does not wait.
+///
+/// # Safety
+/// `raw` is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
+pub(crate) unsafe fn receive_one(
+    raw: RawDescriptor,
+    ptr: *mut u8,
+    len: usize,
+    peek: bool,
+    stream: bool,
+) -> io::Result<Received> {
+    let mut part = super::part(ptr, len);
+    let mut header = super::message_header(&mut part, 1);
+    let mut address = MaybeUninit::<AddressStorage>::zeroed();
+    let address_len = size_of::<AddressStorage>() as AddressLength;
+    let nothing = std::ptr::null_mut();
+    super::name_message(&mut header, address.as_mut_ptr(), address_len, nothing, 0);
+    let flags = super::unix::receive_flags(stream) | if peek { libc::MSG_PEEK } else { 0 };
+    loop {
+        // SAFETY: all that the header names is here, or the caller's.
+        let result = unsafe { receive_message(raw, &mut header, flags) };
+        if result == -libc::EINTR {
+            continue;
+        }
+        let whole = usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result))?;
+        let end = super::message_end(&header);
+        // SAFETY: all of the storage is initialised.
+        let from = unsafe { super::socket_address(address.as_ptr(), end.address_len) };
+        return Ok(Received {
+            len: whole.min(len),
+            from,
+            truncated: end.truncated,
+            whole_len: (!end.truncated || whole > len).then_some(whole),
+            control_truncated: end.control_truncated,
+        });
+    }
+}
+
+/// `sendmsg` of one buffer, to an address where there is one; does not wait.
+///
+/// # Safety
+/// `raw` is open.
+pub(crate) unsafe fn send_one(
+    raw: RawDescriptor,
+    bytes: &[u8],
+    to: Option<SocketAddr>,
+) -> io::Result<usize> {
+    let mut part = super::part(bytes.as_ptr().cast_mut(), bytes.len());
+    let mut header = super::message_header(&mut part, 1);
+    let mut address = MaybeUninit::<AddressStorage>::zeroed();
+    if let Some(to) = to {
+        // SAFETY: there is room for a whole storage.
+        let len = unsafe { super::write_address(&to, address.as_mut_ptr()) };
+        super::name_message(&mut header, address.as_mut_ptr(), len, std::ptr::null_mut(), 0);
+    }
+    loop {
+        // SAFETY: all that the header names is here, or the caller's.
+        match unsafe { sendmsg(raw, &header) } {
+            result if result == -libc::EINTR => {}
+            result => {
+                return usize::try_from(result).map_err(|_| io::Error::from_raw_os_error(-result));
+            }
+        }
+    }
 }
 
 /// `accept4`: the connection neither blocks nor survives an `exec`.

@@ -73,6 +73,15 @@ impl<T: Into<OwnedFd>> From<T> for OwnedDescriptor {
     }
 }
 
+impl TryFrom<OwnedDescriptor> for std::net::UdpSocket {
+    type Error = OwnedDescriptor;
+
+    /// The socket as the standard library has it, whatever kind it is; not one of a simulated system.
+    fn try_from(descriptor: OwnedDescriptor) -> Result<std::net::UdpSocket, OwnedDescriptor> {
+        OwnedFd::try_from(descriptor).map(std::net::UdpSocket::from)
+    }
+}
+
 impl TryFrom<OwnedDescriptor> for OwnedFd {
     type Error = OwnedDescriptor;
 

@@ -17,6 +17,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::{Kind, Op};
 use crate::payload::{self, Item, Memory};
+use crate::seam;
 use crate::slot::{OpId, Slot, State, bits};
 
 /// Something that the fake kernel was given.
@@ -46,7 +47,7 @@ impl Held {
     }
 
     fn fills(&self) -> bool {
-        matches!(self.kind, Kind::Recv | Kind::ReadAt | Kind::RecvVectored)
+        matches!(self.kind, Kind::Recv | Kind::ReadAt | Kind::RecvVectored | Kind::RecvMsg)
     }
 }
 
@@ -135,6 +136,8 @@ impl FakeKernel {
         let held = state.find(user_data).expect("the kernel holds this operation");
         assert!(held.fills(), "{:?} does not receive", held.kind);
         let n = write(held, data);
+        // Of a datagram the kernel tells how long it was.
+        let n = if held.kind == Kind::RecvMsg { data.len() } else { n };
         state.complete(user_data, n as i32, false);
     }
 
@@ -205,6 +208,10 @@ fn write(held: &Held, data: &[u8]) -> usize {
     data.len() - rest.len()
 }
 
+/// Whom all datagrams are from.
+const SENDER: std::net::SocketAddr =
+    std::net::SocketAddr::V4(std::net::SocketAddrV4::new(std::net::Ipv4Addr::LOCALHOST, 9));
+
 /// The driver's side.
 pub(crate) struct Fake {
     kernel: FakeKernel,
@@ -241,6 +248,12 @@ impl Fake {
             Kind::SendVectored | Kind::RecvVectored => {
                 core.scratch.get(slot.progress.get()).all_parts()
             }
+            kind @ (Kind::SendMsg | Kind::RecvMsg) => {
+                let block = core.scratch.get(slot.progress.get());
+                block.datagram(kind == Kind::RecvMsg);
+                block.all_parts()
+            }
+            Kind::Own => Vec::new(),
             _ => vec![part(memory.ptr, memory.len)],
         };
         let held = Held { user_data, kind: slot.kind.get(), parts };
@@ -344,6 +357,23 @@ impl Fake {
                     core.scratch.get(slot.progress.get()).set_address(&peer);
                     payload::put_descriptor(slot, descriptor);
                 }
+                core.finish_now(slot, result, on);
+            }
+            Kind::Own if slot.has(seam::READY) => {
+                let (raw, orphan) = (NO_DESCRIPTOR, slot.state.get() == State::Orphan);
+                let result = match result {
+                    _ if orphan || slot.has(bits::CANCELLED) => core.cancelled(slot),
+                    0.. => seam::attempt(core, slot, raw),
+                    error => error,
+                };
+                if result == -errno::EAGAIN {
+                    self.hold(core, slot, Memory::NONE);
+                } else {
+                    core.finish_now(slot, result, on);
+                }
+            }
+            Kind::RecvMsg if result >= 0 => {
+                core.scratch.get(slot.progress.get()).receive_from(SENDER, result as usize);
                 core.finish_now(slot, result, on);
             }
             Kind::Recv | Kind::Send | Kind::ReadAt | Kind::WriteAt if result == -errno::EAGAIN => {

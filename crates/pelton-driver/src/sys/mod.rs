@@ -16,6 +16,8 @@
 //! | `wait` | submit all that is staged and wait: one entry into the kernel |
 //! | `reap` | dispatch what has completed |
 
+use std::ffi::c_void;
+use std::ptr::NonNull;
 use std::time::Duration;
 
 use crate::config::{Backend, Config, Error};
@@ -23,6 +25,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
 use crate::op::Op;
 use crate::payload::Memory;
+use crate::seam::Seam;
 use crate::slot::{OpId, Slot, State};
 
 mod absent;
@@ -31,6 +34,7 @@ mod attempt;
 #[cfg(unix)]
 pub(crate) mod calls;
 mod choice;
+pub(crate) mod control;
 #[cfg(unix)]
 mod descriptor;
 #[cfg(target_os = "linux")]
@@ -41,6 +45,10 @@ pub(crate) mod fake;
 pub(crate) mod file;
 #[cfg(windows)]
 mod iocp;
+#[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere, test)))]
+mod kqueue;
+#[cfg(unix)]
+mod readiness;
 #[cfg(unix)]
 pub(crate) mod socket;
 #[cfg(any(windows, test))]
@@ -61,14 +69,17 @@ use windows as system;
 #[cfg(feature = "sim")]
 use attempt::shutdown_arg;
 pub(crate) use choice::BufferRing;
+#[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
+pub(crate) use system::end_message;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use system::part_base;
 #[cfg(test)]
 pub(crate) use system::{AddressFamily, FAMILY_AT};
 pub(crate) use system::{
-    AddressLength, AddressStorage, MessageHeader, NO_DESCRIPTOR, OfRoom, Part, WakeSource,
-    borrow_descriptor, cure, message_header, own, part, part_len, part_skip, read_cached,
-    socket_address, write_address,
+    AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
+    WakeSource, borrow_descriptor, cure, message_end, message_header, name_message, own, part,
+    part_len, part_skip, read_cached, received_descriptors, recv_now, send_now, socket_address,
+    write_address,
 };
 pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 #[cfg(windows)]
@@ -148,6 +159,14 @@ impl Room {
         self.tries_sends()
     }
 
+    /// What other threads break its wait with.
+    pub(crate) fn wake_source(&self) -> std::io::Result<WakeSource> {
+        match self {
+            Room::Kqueue(kqueue) => kqueue.wake_source(),
+            _ => WakeSource::new(self.is_simulated()),
+        }
+    }
+
     pub(crate) fn prepare(&self, core: &Core) -> Result<(), Error> {
         in_room!(self, kernel => kernel.prepare(core))
     }
@@ -169,14 +188,8 @@ impl Room {
                 // Nothing ends before the kernel is entered, but for what says so itself.
                 false
             }
-            Room::Epoll(epoll) => {
-                epoll.start(core, slot, id, op, entry, memory);
-                slot.state.get() == State::Done
-            }
-            Room::Kqueue(kqueue) => {
-                kqueue.start(core, slot, id, op, entry, memory);
-                slot.state.get() == State::Done
-            }
+            Room::Epoll(epoll) => epoll.start(core, slot, id, op, entry, memory),
+            Room::Kqueue(kqueue) => kqueue.start(core, slot, id, op, entry, memory),
             Room::Iocp(iocp) => {
                 iocp.start(core, slot, id, op, entry, memory);
                 slot.state.get() == State::Done
@@ -214,6 +227,27 @@ impl Room {
             Room::Kqueue(kqueue) => kqueue.try_send(core, entry, bytes, all),
             Room::Iocp(iocp) => iocp.try_send(core, entry, bytes, all),
             _ => Try::Begun(0),
+        }
+    }
+
+    /// The form of an operation of the user's own that there is beside the closure.
+    pub(crate) fn seam(&self) -> Seam {
+        match self {
+            Room::Uring(_) => Seam::Ring,
+            Room::Epoll(_) | Room::Kqueue(_) => Seam::Readiness,
+            // Until the room makes such calls.
+            Room::Iocp(_) => Seam::Readiness,
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => Seam::Ring,
+        }
+    }
+
+    /// Where a call finds its `OVERLAPPED`, in a room that has such calls.
+    pub(crate) fn overlapped(&self, _: &Slot) -> Option<NonNull<c_void>> {
+        match self {
+            Room::Uring(_) | Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_) => None,
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(_) => None,
         }
     }
 

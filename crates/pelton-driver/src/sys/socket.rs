@@ -9,11 +9,11 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::descriptor::OwnedDescriptor;
-use super::unix::native::without_signal;
+use super::unix::native::{self, without_signal};
 use super::unix::{RawDescriptor, borrow};
 #[cfg(feature = "sim")]
 use super::{descriptor::own, unix::error_of};
-use crate::driver::ListenOptions;
+use crate::driver::{DatagramOption, ListenOptions};
 #[cfg(feature = "sim")]
 use crate::sim::calls::{self as sim, SocketKind, SocketOption};
 
@@ -97,8 +97,7 @@ pub(crate) fn stream_pair(wants: Wants) -> io::Result<(OwnedDescriptor, OwnedDes
 }
 
 fn socket(like: SocketAddr, kind: Type, protocol: Protocol, wants: Wants) -> io::Result<Socket> {
-    let kind = if wants.nonblocking { kind.nonblocking() } else { kind };
-    Socket::new(Domain::for_address(like), kind, Some(protocol))
+    native::socket(Domain::for_address(like), kind, protocol, wants.nonblocking)
 }
 
 #[cfg(feature = "sim")]
@@ -178,6 +177,47 @@ impl Open {
         SockRef::from(&self.system()).ttl_v4()
     }
 
+    pub(crate) fn set_datagram_option(self, option: DatagramOption) -> io::Result<()> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return match sim::set_datagram_option(self.0, option) {
+                result if result == -libc::EOPNOTSUPP => Err(not_simulated()),
+                result => done(result),
+            };
+        }
+        super::unix::datagram::set(self.system(), option)
+    }
+
+    pub(crate) fn broadcast(self) -> io::Result<bool> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return sim::datagram_wants(self.0, |wants| wants.broadcast).map_err(error_of);
+        }
+        SockRef::from(&self.system()).broadcast()
+    }
+
+    pub(crate) fn multicast_loop(self, v6: bool) -> io::Result<bool> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            let of = |wants: &mut sim::Wants| wants.multicast_loop[usize::from(v6)];
+            return Ok(sim::datagram_wants(self.0, of).map_err(error_of)?.unwrap_or(true));
+        }
+        let system = self.system();
+        let asks = SockRef::from(&system);
+        if v6 { asks.multicast_loop_v6() } else { asks.multicast_loop_v4() }
+    }
+
+    pub(crate) fn multicast_hops(self, v6: bool) -> io::Result<u32> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            let of = |wants: &mut sim::Wants| wants.multicast_hops[usize::from(v6)];
+            return Ok(sim::datagram_wants(self.0, of).map_err(error_of)?.unwrap_or(1));
+        }
+        let system = self.system();
+        let asks = SockRef::from(&system);
+        if v6 { asks.multicast_hops_v6() } else { asks.multicast_ttl_v4() }
+    }
+
     pub(crate) fn set_linger(self, linger: Option<Duration>) -> io::Result<()> {
         #[cfg(feature = "sim")]
         if sim::owns(self.0) {
@@ -209,6 +249,15 @@ fn ip(address: socket2::SockAddr) -> io::Result<SocketAddr> {
 
 fn no_ip() -> io::Error {
     io::Error::new(io::ErrorKind::Unsupported, "the socket's address is not an IP address")
+}
+
+/// What the network of a world does not have.
+#[cfg(feature = "sim")]
+fn not_simulated() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        "a simulated network has no multicast and puts no datagrams together: send to each receiver by itself",
+    )
 }
 
 /// The simulated system has addresses of IP alone, and says so of the others.

@@ -15,6 +15,9 @@ pub use super::descriptor::OwnedDescriptor;
 pub(crate) use super::descriptor::own;
 pub(crate) use wake::WakeSource;
 
+pub(crate) mod datagram;
+pub(crate) mod messages;
+
 /// A descriptor as the system numbers it.
 pub type RawDescriptor = RawFd;
 
@@ -56,6 +59,77 @@ pub(crate) fn message_header(parts: *mut Part, len: usize) -> MessageHeader {
     header.msg_iov = parts;
     header.msg_iovlen = len as _;
     header
+}
+
+/// Names the address and the control messages in a message header, or room for them. Where there is no
+/// length there is nothing.
+pub(crate) fn name_message(
+    header: &mut MessageHeader,
+    address: *mut AddressStorage,
+    address_len: AddressLength,
+    control: *mut u8,
+    control_len: usize,
+) {
+    if address_len > 0 {
+        header.msg_name = address.cast();
+        header.msg_namelen = address_len;
+    }
+    if control_len > 0 {
+        header.msg_control = control.cast();
+        header.msg_controllen = control_len as _;
+    }
+}
+
+/// What the system has written into a message header.
+pub(crate) struct MessageEnd {
+    pub(crate) address_len: AddressLength,
+    pub(crate) control_len: usize,
+    pub(crate) truncated: bool,
+    pub(crate) control_truncated: bool,
+}
+
+#[allow(clippy::unnecessary_cast)] // With other C libraries the number has another type.
+pub(crate) fn message_end(header: &MessageHeader) -> MessageEnd {
+    MessageEnd {
+        address_len: header.msg_namelen,
+        control_len: header.msg_controllen as usize,
+        truncated: header.msg_flags & libc::MSG_TRUNC != 0,
+        control_truncated: header.msg_flags & libc::MSG_CTRUNC != 0,
+    }
+}
+
+/// Writes into a message header what a system would.
+#[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
+pub(crate) fn end_message(header: &mut MessageHeader, end: &MessageEnd) {
+    header.msg_namelen = end.address_len;
+    header.msg_controllen = end.control_len as _;
+    header.msg_flags = if end.truncated { libc::MSG_TRUNC } else { 0 }
+        | if end.control_truncated { libc::MSG_CTRUNC } else { 0 };
+}
+
+/// The descriptors in the messages that carry them, which the system has just made for whoever received those. Each
+/// message is looked at once.
+pub(crate) fn received_descriptors(messages: &[&[u8]]) -> Vec<OwnedDescriptor> {
+    let numbers = messages.iter().flat_map(|data| data.chunks_exact(4));
+    let numbers = numbers.filter_map(|number| Some(i32::from_ne_bytes(*number.first_chunk()?)));
+    // SAFETY: they are nobody else's: the system made them with the message, and this is called once for it.
+    numbers.map(|number| unsafe { own(number) }).collect()
+}
+
+/// Receives what is there, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn recv_now(raw: RawDescriptor, buf: &mut [u8]) -> i32 {
+    super::attempt::recv(raw, buf.as_mut_ptr(), buf.len())
+}
+
+/// Sends what there is room for, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn send_now(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    super::attempt::send(raw, bytes)
+}
+
+/// How a datagram is received: on a stream `MSG_TRUNC` would throw the bytes away, elsewhere it has the
+/// system tell how long the datagram was.
+pub(crate) fn receive_flags(stream: bool) -> i32 {
+    messages::RECEIVE | if stream { 0 } else { messages::WHOLE_LENGTH }
 }
 
 /// Writes an address in the system's form; returns its length.
@@ -178,7 +252,7 @@ pub(crate) fn cure(error: &io::Error) -> Option<&'static str> {
 pub mod errno {
     pub use libc::{
         EAFNOSUPPORT, EAGAIN, EALREADY, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET,
-        EINPROGRESS, EINTR, EINVAL, EIO, EISCONN, EMFILE, ENFILE, ENOBUFS, ENOENT, ENOMEM, ENOSYS,
-        ENOTCONN, ENOTSOCK, EOPNOTSUPP, EPIPE, ESPIPE,
+        EDESTADDRREQ, EINPROGRESS, EINTR, EINVAL, EIO, EISCONN, EMFILE, EMSGSIZE, ENFILE, ENOBUFS,
+        ENOENT, ENOMEM, ENOSYS, ENOTCONN, ENOTSOCK, ENOTTY, EOPNOTSUPP, EPIPE, ESPIPE,
     };
 }

@@ -115,13 +115,17 @@ impl TcpListener {
     /// out this waits and tries again; a [`Fault`](crate::Fault) tells of it once.
     ///
     /// # Errors
-    /// What concerns the listener itself.
+    /// What concerns the listener itself. What the system said when the peer's address was asked for, other
+    /// than that the peer has gone: that connection is closed.
     pub async fn accept(&self) -> io::Result<(TcpStream, SocketAddr)> {
         loop {
             let stream = self.accept_stream().await?;
-            // A peer that has reset the connection already has no address any more: pass it over.
-            if let Ok(peer) = stream.peer_addr() {
-                return Ok((stream, peer));
+            match stream.peer_addr() {
+                Ok(peer) => return Ok((stream, peer)),
+                // A peer that has reset the connection already has no address any more: pass it over. Some
+                // systems call that an invalid argument.
+                Err(error) if is_gone(&error) => {}
+                Err(error) => return Err(error),
             }
         }
     }
@@ -278,6 +282,14 @@ impl Drop for Turn<'_> {
 
 fn is_cancelled(error: &io::Error) -> bool {
     error.raw_os_error() == Some(pelton_driver::errno::ECANCELED)
+}
+
+/// The peer of an accepted connection has gone, and so has its address.
+fn is_gone(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::NotConnected | io::ErrorKind::InvalidInput | io::ErrorKind::ConnectionReset
+    )
 }
 
 /// The connection failed before it was accepted, which says nothing of the listener.

@@ -2,13 +2,15 @@
 //!
 //! Every turn enters the kernel once, to submit all that is staged and to wait for at least one completion.
 //! `multishot` has one accept and one receive per connection armed for good, receiving into buffers that all
-//! connections share; `single` asks for each receive, into a buffer of the connection's own. With
+//! connections share; `single` asks for each receive, into a buffer of the connection's own; `slots` does that
+//! from futures, with the least that awaiting it safely takes, and is no limit but a part of the way there. With
 //! `--batch-wait-us` a wait goes on so long after it began, so that a turn finds more to do.
 
 mod multishot;
 mod pool;
 mod queue;
 mod single;
+mod slots;
 
 use std::fmt::Write as _;
 use std::io;
@@ -37,7 +39,10 @@ trait Handler {
 fn main() {
     let args = Args::server(
         NAME,
-        &[Extra::OneOf("--mode", &["multishot", "single"]), Extra::Count("--batch-wait-us", 0)],
+        &[
+            Extra::OneOf("--mode", &["multishot", "single", "slots"]),
+            Extra::Count("--batch-wait-us", 0),
+        ],
     );
     if let Err(error) = serve(&args) {
         fail(NAME, error);
@@ -59,6 +64,9 @@ fn serve(args: &Args) -> io::Result<()> {
     if mode == "single" {
         ready(NAME, address, &detail);
         run(&mut ring, batch_wait, single::Echo::new(listener, args.buffer))
+    } else if mode == "slots" {
+        ready(NAME, address, &detail);
+        run(&mut ring, batch_wait, slots::Echo::new(listener, args.buffer))
     } else {
         let pool = pool::Pool::new(&ring.submitter(), args.buffer)?;
         ready(NAME, address, &detail);

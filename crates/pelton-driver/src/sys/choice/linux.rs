@@ -3,9 +3,12 @@
 use super::{Room, not_here};
 use crate::config::{Backend, Config, Error};
 
-pub(crate) use crate::sys::absent::Absent as Kqueue;
 pub(crate) use crate::sys::absent::Absent as Iocp;
+#[cfg(not(any(pelton_kqueue_elsewhere, test)))]
+pub(crate) use crate::sys::absent::{Absent as Kqueue, Absent as Queue};
 pub(crate) use crate::sys::epoll::Epoll;
+#[cfg(any(pelton_kqueue_elsewhere, test))]
+pub(crate) use crate::sys::kqueue::{Kqueue, Queue};
 pub(crate) use crate::sys::uring::bufring::BufRing as BufferRing;
 pub(crate) use crate::sys::uring::{Uring, setup};
 
@@ -29,6 +32,9 @@ pub(crate) fn open(
                 epoll(config, simulated, Some(format!("{reason}; using epoll")))
             }
         },
+        // For tests: epoll plays the queue.
+        #[cfg(any(pelton_kqueue_elsewhere, test))]
+        Backend::Kqueue => Ok((Room::Kqueue(Kqueue::new(config, simulated)?), None)),
         other => Err(not_here(other)),
     }
 }

@@ -173,6 +173,10 @@ impl Iocp {
                     self.shut(core, fd, entry, how);
                 }
             }
+            // `WSARecvMsg`, `WSASendMsg` and the seam's calls are to come.
+            Op::RecvMsg { .. } | Op::SendMsg { .. } | Op::Own { .. } => {
+                let _ = core.finish(slot, -errno::ENOSYS);
+            }
             Op::Nop
             | Op::Close { .. }
             | Op::Timeout { .. }

@@ -7,6 +7,7 @@ use rustix::event::{EventfdFlags, eventfd};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::pipe::{PipeFlags, pipe_with};
+use socket2::{Domain, Protocol, Socket, Type};
 
 use super::{AddressLength, AddressStorage, RawDescriptor, check, part};
 
@@ -15,6 +16,17 @@ pub(crate) const SEND: SendFlags = SendFlags::DONTWAIT.union(SendFlags::NOSIGNAL
 
 /// What to ask `poll` for where one wants to read: the end of the stream too.
 pub(crate) const POLL_IN: i16 = libc::POLLIN | libc::POLLRDHUP;
+
+/// A socket that does not survive an `exec`.
+pub(crate) fn socket(
+    domain: Domain,
+    kind: Type,
+    protocol: Protocol,
+    nonblocking: bool,
+) -> io::Result<Socket> {
+    let kind = if nonblocking { kind.nonblocking() } else { kind };
+    Socket::new(domain, kind, Some(protocol))
+}
 
 /// `accept4`: the connection neither blocks nor survives an `exec`. `ENOSYS`: there is none here.
 ///
@@ -72,4 +84,38 @@ pub(crate) fn wake_object() -> io::Result<Option<OwnedFd>> {
 /// A pipe whose ends have their flags from the start. `ENOSYS`: there is none here.
 pub(crate) fn pipe2() -> Result<(OwnedFd, OwnedFd), Errno> {
     pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+}
+
+/// The numbers of control messages, and of the options that ask for them.
+pub(crate) mod messages {
+    use libc::{IPPROTO_IP, IPPROTO_IPV6};
+
+    /// The number of no message, and of no option.
+    #[allow(dead_code, reason = "some systems have them all")]
+    const NONE: (i32, i32) = (-1, -1);
+
+    pub(crate) const PACKET_INFO_V4: (i32, i32) = (IPPROTO_IP, libc::IP_PKTINFO);
+    pub(crate) const PACKET_INFO_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_PKTINFO);
+    pub(crate) const HOPS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_TTL);
+    pub(crate) const HOPS_V4_SENT: (i32, i32) = (IPPROTO_IP, libc::IP_TTL);
+    pub(crate) const HOPS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_HOPLIMIT);
+    pub(crate) const CLASS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_TOS);
+    pub(crate) const CLASS_V4_SENT: (i32, i32) = (IPPROTO_IP, libc::IP_TOS);
+    pub(crate) const CLASS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_TCLASS);
+    pub(crate) const SEGMENTS: (i32, i32) = (libc::SOL_UDP, libc::UDP_GRO);
+    pub(crate) const SEGMENTS_SENT: (i32, i32) = (libc::SOL_UDP, libc::UDP_SEGMENT);
+    pub(crate) type SegmentLen = u16;
+
+    pub(crate) const RECEIVE_PACKET_INFO_V4: (i32, i32) = (IPPROTO_IP, libc::IP_PKTINFO);
+    pub(crate) const RECEIVE_PACKET_INFO_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
+    pub(crate) const RECEIVE_HOPS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTTL);
+    pub(crate) const RECEIVE_HOPS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT);
+    pub(crate) const RECEIVE_CLASS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTOS);
+    pub(crate) const RECEIVE_CLASS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_RECVTCLASS);
+    pub(crate) const RECEIVE_SEGMENTS: (i32, i32) = (libc::SOL_UDP, libc::UDP_GRO);
+
+    /// How a message is received: descriptors that come with it do not survive an `exec`, where that can be said.
+    pub(crate) const RECEIVE: i32 = libc::MSG_CMSG_CLOEXEC;
+    /// How a datagram is received, so that the system tells how long it was, where it does.
+    pub(crate) const WHOLE_LENGTH: i32 = libc::MSG_TRUNC;
 }

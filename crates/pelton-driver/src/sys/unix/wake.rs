@@ -2,33 +2,48 @@
 
 use std::io;
 use std::os::fd::RawFd;
+use std::sync::Arc;
 
-use super::{borrow, native, set_nonblocking};
+use super::{NO_DESCRIPTOR, borrow, native, set_nonblocking};
 use crate::sys::calls;
+use crate::sys::choice::Queue;
 use crate::sys::descriptor::OwnedDescriptor;
 
-/// The kernel object through which another thread breaks a driver's wait: an eventfd, or a pipe where
-/// there is none.
+/// The kernel object through which another thread breaks a driver's wait: an eventfd, a pipe where there is none,
+/// or the driver's own queue.
 ///
 /// It is never read on the eventfd: both rooms watch for edges, and every write is one. (Reading an
 /// eventfd *through* the ring hung on one kernel, so the ring polls it.)
 #[derive(Debug)]
-pub(crate) struct WakeSource {
-    write: OwnedDescriptor,
-    /// The end to watch, where it is another one.
-    read: Option<OwnedDescriptor>,
+pub(crate) struct WakeSource(Object);
+
+#[derive(Debug)]
+enum Object {
+    Event(OwnedDescriptor),
+    Pipe {
+        read: OwnedDescriptor,
+        write: OwnedDescriptor,
+    },
+    #[allow(dead_code, reason = "not every system has one")]
+    Queue(Arc<Queue>),
 }
 
 impl WakeSource {
     /// One of the system, or of this thread's simulated one.
     pub(crate) fn new(simulated: bool) -> io::Result<WakeSource> {
         if simulated {
-            return Ok(WakeSource { write: calls::eventfd_simulated()?, read: None });
+            return Ok(WakeSource(Object::Event(calls::eventfd_simulated()?)));
         }
         match native::wake_object()? {
-            Some(write) => Ok(WakeSource { write: write.into(), read: None }),
+            Some(event) => Ok(WakeSource(Object::Event(event.into()))),
             None => WakeSource::pipe(),
         }
+    }
+
+    /// The queue that a driver waits on.
+    #[allow(dead_code, reason = "not every system has one")]
+    pub(crate) fn queue(queue: Arc<Queue>) -> WakeSource {
+        WakeSource(Object::Queue(queue))
     }
 
     /// The fallback: a pipe, with its flags set at once where the system can, else afterwards.
@@ -45,17 +60,24 @@ impl WakeSource {
             }
             Err(error) => return Err(error.into()),
         };
-        Ok(WakeSource { write: write.into(), read: Some(read.into()) })
+        Ok(WakeSource(Object::Pipe { read: read.into(), write: write.into() }))
     }
 
-    /// The descriptor to watch for edges.
+    /// The descriptor to watch for edges, which is none where the queue itself is what wakes.
     pub(crate) fn watch(&self) -> RawFd {
-        self.read.as_ref().unwrap_or(&self.write).as_raw()
+        match &self.0 {
+            Object::Event(event) => event.as_raw(),
+            Object::Pipe { read, .. } => read.as_raw(),
+            Object::Queue(_) => NO_DESCRIPTOR,
+        }
     }
 
     /// Makes an edge. Any thread.
     pub(crate) fn signal(&self) -> io::Result<()> {
-        let raw = self.write.as_raw();
+        let raw = match &self.0 {
+            Object::Event(write) | Object::Pipe { write, .. } => write.as_raw(),
+            Object::Queue(queue) => return queue.wake().map_err(io::Error::from_raw_os_error),
+        };
         if let Some(result) = calls::wake_simulated(raw) {
             return result;
         }
@@ -74,7 +96,7 @@ impl WakeSource {
     /// Takes out what a pipe holds, so that it never fills. An eventfd keeps its count: 2^64 wakes are
     /// more than a process has.
     pub(crate) fn drain(&self) {
-        if let Some(read) = &self.read {
+        if let Object::Pipe { read, .. } = &self.0 {
             let mut bytes = [0; 512];
             // SAFETY: it is open as long as this lives.
             let read = unsafe { borrow(read.as_raw()) };

@@ -6,6 +6,7 @@
 
 use rustix::io_uring::{IoringOp, io_uring_sqe};
 
+use crate::seam::RawEntry;
 use crate::sys::unix::RawDescriptor;
 
 #[derive(Clone, Copy, Debug)]
@@ -166,9 +167,14 @@ pub(super) fn sendmsg(
     Sqe { addr: header.expose_provenance() as u64, len: 1, op_flags, ..base }
 }
 
-pub(super) fn recvmsg(fd: RawDescriptor, header: *mut libc::msghdr, user_data: u64) -> Sqe {
+pub(super) fn recvmsg(
+    fd: RawDescriptor,
+    header: *mut libc::msghdr,
+    flags: i32,
+    user_data: u64,
+) -> Sqe {
     let base = on(IoringOp::Recvmsg, fd, user_data);
-    Sqe { addr: header.expose_provenance() as u64, len: 1, ..base }
+    Sqe { addr: header.expose_provenance() as u64, len: 1, op_flags: flags as u32, ..base }
 }
 
 /// The accepted connection does not survive an `exec`; it blocks, because the ring would otherwise give
@@ -237,6 +243,29 @@ pub(super) fn sync(fd: RawDescriptor, data_only: bool, user_data: u64) -> Sqe {
 
 pub(super) fn shutdown(fd: RawDescriptor, how: i32, user_data: u64) -> Sqe {
     Sqe { len: how as u32, ..on(IoringOp::Shutdown, fd, user_data) }
+}
+
+/// One of the user's own, on a descriptor of the driver's where it was prepared for one.
+pub(super) fn own(own: RawEntry, fd: Option<RawDescriptor>, user_data: u64) -> Sqe {
+    let RawEntry { opcode, flags, ioprio, off, addr, len, op_flags, .. } = own;
+    let RawEntry { buf_index: buf_group, personality, file_index, addr3, pad, .. } = own;
+    let fd = fd.unwrap_or(own.fd);
+    Sqe {
+        opcode,
+        flags,
+        ioprio,
+        fd,
+        off,
+        addr,
+        len,
+        op_flags,
+        user_data,
+        buf_group,
+        personality,
+        file_index,
+        addr3,
+        pad,
+    }
 }
 
 /// A close that nobody waits for completes only where it fails.

@@ -23,12 +23,13 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::attempt::{interest_arg, poll_events, shutdown_arg};
-use super::unix::{NO_DESCRIPTOR, RawDescriptor};
+use super::unix::{NO_DESCRIPTOR, RawDescriptor, receive_flags};
 use crate::config::{Config, Error};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
-use crate::op::{Kind, Op};
+use crate::op::{Form, Kind, Op};
 use crate::payload::Memory;
+use crate::seam;
 use crate::slot::{NIL, OpId, Slot, bits};
 
 pub(crate) mod bufring;
@@ -160,13 +161,27 @@ impl Uring {
             | Op::Accept { .. }
             | Op::AcceptMulti { .. }
             | Op::RecvVectored { .. }
-            | Op::SendVectored { .. } => self.push_again(core, slot, raw),
+            | Op::SendVectored { .. }
+            | Op::RecvMsg { .. }
+            | Op::SendMsg { .. } => self.push_again(core, slot, raw),
             Op::Sync { data_only, .. } => {
                 slot.progress.set(data_only.into());
                 self.push(core, entry::sync(raw, data_only, user_data));
             }
             Op::Shutdown { how, .. } => {
                 self.push(core, entry::shutdown(raw, shutdown_arg(how), user_data));
+            }
+            Op::Own { fd, form: Form::Entry } => {
+                // SAFETY: this is what the seam gives for memory.
+                let own = unsafe { seam::entry_in(memory) };
+                self.push(core, entry::own(own, fd.map(|_| raw), user_data));
+            }
+            Op::Own { form: Form::Ready(interest), .. } => {
+                slot.progress.set(interest_arg(interest));
+                self.push_again(core, slot, raw);
+            }
+            Op::Own { form: Form::Overlapped, .. } => {
+                unreachable!("the seam refuses {op:?} here")
             }
             Op::Nop
             | Op::Close { .. }
@@ -221,7 +236,12 @@ impl Uring {
                 let memory = core.memory_again(slot)?;
                 entry::write(raw, memory.ptr, memory.len as u32, slot.offset(), user_data)
             }
-            Kind::RecvVectored => entry::recvmsg(raw, block().message(), user_data),
+            Kind::RecvVectored => entry::recvmsg(raw, block().message(), 0, user_data),
+            Kind::RecvMsg => {
+                let stream = core.entry_of(slot).is_none_or(|entry| entry.has(flags::STREAM));
+                entry::recvmsg(raw, block().datagram(true), receive_flags(stream), user_data)
+            }
+            Kind::SendMsg => entry::sendmsg(raw, block().datagram(false), false, user_data),
             Kind::SendVectored => {
                 entry::sendmsg(raw, block().message(), slot.has(bits::ALL), user_data)
             }
@@ -237,7 +257,8 @@ impl Uring {
                 let len = unsafe { *block.address_len.get() };
                 entry::connect(raw, block.address.get().cast(), len, user_data)
             }
-            Kind::Poll => entry::poll(raw, poll_events(slot.progress.get()), user_data),
+            // Only a closure waits again.
+            Kind::Poll | Kind::Own => entry::poll(raw, poll_events(slot.progress.get()), user_data),
             // One try each, or not the ring's.
             Kind::Nop
             | Kind::Shutdown

@@ -14,6 +14,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::flags;
 use crate::op::Kind;
 use crate::payload::{self, Item};
+use crate::seam;
 use crate::slot::{NIL, OpId, Slot, Standing, State, bits, plain};
 use crate::sys::descriptor::own;
 use crate::sys::unix::errno;
@@ -94,6 +95,9 @@ impl Uring {
         }
         let Some(slot) = core.in_flight(cqe.user_data) else { return };
         let result = cqe.res;
+        if slot.kind.get() == Kind::Own {
+            return self.dispatch_own(core, slot, cqe, on);
+        }
         if slot.has(bits::POLLING) || (result < 0 && try_again(slot.kind.get(), result)) {
             return self.dispatch_again(core, slot, cqe, on);
         }
@@ -161,6 +165,40 @@ impl Uring {
             }
         }
         // A cancel that found nothing, or a close that failed: nobody waits to hear of it.
+    }
+
+    /// A completion of an operation of the user's own: the outcome as it is, or the word that its descriptor is
+    /// ready.
+    #[cold]
+    fn dispatch_own(&self, core: &Core, slot: &Slot, cqe: Cqe, on: &mut dyn OnCompletion) {
+        if !slot.has(seam::READY) {
+            if cqe.more() {
+                // A zero-copy send says first what it did, and when the memory is free after that.
+                if !slot.has(bits::POLLING) {
+                    slot.set(bits::POLLING);
+                    slot.arg.set(cqe.res as u32);
+                }
+                return;
+            }
+            let result =
+                if cqe.is_notice() && slot.has(bits::POLLING) { slot.result() } else { cqe.res };
+            slot.unset(bits::POLLING);
+            // What was interrupted by its cancel may say so in the kernel's own words ("restart me").
+            let restarts = matches!(-result, 512..=514 | 516) && slot.has(bits::CANCELLED);
+            return core.finish_now(slot, if restarts { core.cancelled(slot) } else { result }, on);
+        }
+        let Some(entry) = core.entry_of(slot) else { return };
+        let result = match cqe.res {
+            _ if !may_restart(core, slot) => core.cancelled(slot),
+            error if error < 0 && error != -errno::EINTR => error,
+            // Interrupted, it is called all the same, and says that it would block.
+            _ => seam::attempt(core, slot, entry.raw.get()),
+        };
+        if result == -errno::EAGAIN {
+            self.push_again(core, slot, entry.raw.get());
+        } else {
+            core.finish_now(slot, result, on);
+        }
     }
 
     /// A completion that is not the operation's end.
@@ -340,7 +378,7 @@ fn try_again(kind: Kind, result: i32) -> bool {
 }
 
 fn sends(kind: Kind) -> bool {
-    matches!(kind, Kind::Send | Kind::SendVectored | Kind::Connect)
+    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect)
 }
 
 fn may_restart(core: &Core, slot: &Slot) -> bool {

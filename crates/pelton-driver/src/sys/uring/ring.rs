@@ -92,6 +92,11 @@ impl Cqe {
         self.flags & IoringCqeFlags::MORE.bits() != 0
     }
 
+    /// Whether this says only that the memory of a zero-copy send is free.
+    pub(crate) fn is_notice(&self) -> bool {
+        self.flags & IoringCqeFlags::NOTIF.bits() != 0
+    }
+
     /// The provided buffer that was filled.
     #[inline]
     pub(crate) fn buffer(&self) -> Option<u16> {

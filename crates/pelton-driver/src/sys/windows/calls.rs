@@ -4,14 +4,15 @@
 
 use std::io;
 use std::mem::MaybeUninit;
-use std::net::Shutdown;
+use std::net::{Shutdown, SocketAddr};
 use std::time::{Instant, SystemTime};
 
 use windows_sys::Win32::Foundation::{CloseHandle, GetLastError};
 use windows_sys::Win32::Networking::WinSock::{
-    FIONBIO, SD_BOTH, SD_RECEIVE, SD_SEND, SEND_RECV_FLAGS, SO_TYPE, SOCK_STREAM, SOCKADDR,
-    SOCKET_ERROR, SOL_SOCKET, WSAGetLastError, closesocket, connect as ws_connect, getsockopt,
-    ioctlsocket, recv as ws_recv, send as ws_send, shutdown as ws_shutdown,
+    FIONBIO, MSG_PEEK, SD_BOTH, SD_RECEIVE, SD_SEND, SEND_RECV_FLAGS, SO_TYPE, SOCK_STREAM,
+    SOCKADDR, SOCKET_ERROR, SOL_SOCKET, WSAGetLastError, closesocket, connect as ws_connect,
+    getsockopt, ioctlsocket, recv as ws_recv, recvfrom, send as ws_send, sendto,
+    shutdown as ws_shutdown,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_TYPE_DISK, FlushFileBuffers, GetFileType, ReadFile, WriteFile,
@@ -21,6 +22,7 @@ use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
 use super::super::{errno, status};
 use super::{AddressLength, AddressStorage, RawDescriptor};
 use crate::config::Backend;
+use crate::message::Received;
 
 /// There is no simulated system on Windows.
 #[inline(always)]
@@ -217,4 +219,67 @@ pub(crate) unsafe fn pwrite(raw: RawDescriptor, ptr: *const u8, len: usize, offs
 pub(crate) fn fsync(raw: RawDescriptor) -> i32 {
     // SAFETY: plain arguments.
     if unsafe { FlushFileBuffers(raw.handle()) } != 0 { 0 } else { -system_error() }
+}
+
+/// `recvfrom` into one buffer, and what came of it, on a socket that does not block. Windows does not tell how long
+/// a datagram was that did not fit.
+///
+/// # Safety
+/// `raw` is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
+pub(crate) unsafe fn receive_one(
+    raw: RawDescriptor,
+    ptr: *mut u8,
+    len: usize,
+    peek: bool,
+    _: bool,
+) -> io::Result<Received> {
+    let Some(socket) = raw.socket() else {
+        return Err(io::Error::from_raw_os_error(errno::ENOTSOCK));
+    };
+    let room = i32::try_from(len).unwrap_or(i32::MAX);
+    let mut address = MaybeUninit::<AddressStorage>::zeroed();
+    let mut address_len = size_of::<AddressStorage>() as AddressLength;
+    let flags = if peek { MSG_PEEK } else { 0 };
+    let from = address.as_mut_ptr().cast();
+    // SAFETY: by the caller; the address and its length are ours.
+    let n = unsafe { recvfrom(socket, ptr, room, flags, from, &mut address_len) };
+    let error = if n == SOCKET_ERROR { socket_error() } else { 0 };
+    let truncated = error == errno::WSAEMSGSIZE;
+    if error != 0 && !truncated {
+        return Err(io::Error::from_raw_os_error(error));
+    }
+    // SAFETY: all of the storage is initialised.
+    let from = unsafe { super::socket_address(address.as_ptr(), address_len) };
+    let filled = if truncated { len } else { n as usize };
+    let whole_len = (!truncated).then_some(filled);
+    Ok(Received { len: filled, from, truncated, whole_len, control_truncated: false })
+}
+
+/// `sendto`, or `send` without an address, on a socket that does not block.
+///
+/// # Safety
+/// `raw` is open.
+pub(crate) unsafe fn send_one(
+    raw: RawDescriptor,
+    bytes: &[u8],
+    to: Option<SocketAddr>,
+) -> io::Result<usize> {
+    let Some(socket) = raw.socket() else {
+        return Err(io::Error::from_raw_os_error(errno::ENOTSOCK));
+    };
+    let (mut address, mut address_len) = (MaybeUninit::<AddressStorage>::zeroed(), 0);
+    let mut name = std::ptr::null();
+    if let Some(to) = to {
+        // SAFETY: there is room for a whole storage.
+        address_len = unsafe { super::write_address(&to, address.as_mut_ptr()) };
+        name = address.as_ptr().cast();
+    }
+    let len = i32::try_from(bytes.len()).unwrap_or(i32::MAX);
+    // SAFETY: by the caller; a slice is valid for reads, and the address is ours.
+    let n = unsafe { sendto(socket, bytes.as_ptr(), len, 0, name, address_len) };
+    if n == SOCKET_ERROR {
+        Err(io::Error::from_raw_os_error(socket_error()))
+    } else {
+        Ok(n as usize)
+    }
 }

@@ -129,6 +129,15 @@ from_handles! {
     std::process::ChildStdin std::process::ChildStdout std::process::ChildStderr
 }
 
+impl TryFrom<OwnedDescriptor> for std::net::UdpSocket {
+    type Error = OwnedDescriptor;
+
+    /// The socket as the standard library has it, whatever kind it is; not one of a simulated system.
+    fn try_from(descriptor: OwnedDescriptor) -> Result<std::net::UdpSocket, OwnedDescriptor> {
+        OwnedSocket::try_from(descriptor).map(std::net::UdpSocket::from)
+    }
+}
+
 impl TryFrom<OwnedDescriptor> for OwnedSocket {
     type Error = OwnedDescriptor;
 

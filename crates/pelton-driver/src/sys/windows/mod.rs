@@ -15,14 +15,19 @@ use crate::descriptor::Entry;
 use crate::payload::Memory;
 
 pub(crate) mod calls;
+mod datagram;
 pub(super) mod descriptor;
 pub mod errno;
 pub(crate) mod file;
+pub(crate) mod messages;
 pub(crate) mod socket;
 pub(crate) mod startup;
 
 pub use descriptor::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor};
 pub(crate) use descriptor::{borrow_descriptor, own};
+#[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
+pub(crate) use messages::end_message;
+pub(crate) use messages::{MessageEnd, message_end, name_message, received_descriptors};
 
 pub(crate) const NO_DESCRIPTOR: RawDescriptor =
     RawDescriptor::Socket(std::os::windows::io::RawSocket::MAX);
@@ -60,6 +65,20 @@ pub(crate) fn part_skip(part: &mut Part, n: usize) {
 
 pub(crate) fn message_header(parts: *mut Part, len: usize) -> MessageHeader {
     WSAMSG { lpBuffers: parts, dwBufferCount: len as u32, ..WSAMSG::default() }
+}
+
+/// Receives what is there, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn recv_now(raw: RawDescriptor, buf: &mut [u8]) -> i32 {
+    let Some(socket) = raw.socket() else { return -errno::ENOTSOCK };
+    // SAFETY: the memory is borrowed for the call, and the caller has the descriptor open.
+    unsafe { calls::recv(socket, buf.as_mut_ptr(), buf.len()) }
+}
+
+/// Sends what there is room for, or says `EAGAIN`. The descriptor is open.
+pub(crate) fn send_now(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    let Some(socket) = raw.socket() else { return -errno::ENOTSOCK };
+    // SAFETY: the caller has the descriptor open.
+    unsafe { calls::send(socket, bytes) }
 }
 
 /// Writes an address in the system's form; returns its length.

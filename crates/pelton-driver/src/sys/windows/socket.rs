@@ -9,8 +9,8 @@ use std::time::Duration;
 use socket2::{Domain, Protocol, SockRef, Socket, Type};
 
 use super::descriptor::OwnedDescriptor;
-use super::{RawDescriptor, startup};
-use crate::driver::ListenOptions;
+use super::{RawDescriptor, datagram, startup};
+use crate::driver::{DatagramOption, ListenOptions};
 
 /// What a driver wants of its sockets.
 #[derive(Clone, Copy, Debug)]
@@ -191,6 +191,22 @@ impl Open {
 
     pub(crate) fn ttl(self) -> io::Result<u32> {
         self.with(|socket| socket.ttl_v4())
+    }
+
+    pub(crate) fn set_datagram_option(self, option: DatagramOption) -> io::Result<()> {
+        self.with(|socket| datagram::set(&socket, option))
+    }
+
+    pub(crate) fn broadcast(self) -> io::Result<bool> {
+        self.with(|socket| socket.broadcast())
+    }
+
+    pub(crate) fn multicast_loop(self, v6: bool) -> io::Result<bool> {
+        self.with(|socket| if v6 { socket.multicast_loop_v6() } else { socket.multicast_loop_v4() })
+    }
+
+    pub(crate) fn multicast_hops(self, v6: bool) -> io::Result<u32> {
+        self.with(|socket| if v6 { socket.multicast_hops_v6() } else { socket.multicast_ttl_v4() })
     }
 
     pub(crate) fn set_linger(self, linger: Option<Duration>) -> io::Result<()> {

@@ -2,7 +2,7 @@
 //!
 //! All that is not so simple goes the long way, in the file above, which knows every case.
 
-use super::{Epoll, forget_readable};
+use super::{Poller, Readiness, forget_readable};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::Kind;
@@ -12,9 +12,9 @@ use crate::sys::Try;
 use crate::sys::attempt::{recv, send};
 use crate::sys::unix::errno;
 
-impl Epoll {
+impl<P: Poller> Readiness<P> {
     /// Sends on a descriptor that may be ready and on which no older send waits. Most sends are over then, and
-    /// never have a slot. What is refused, or has to be tried again, is for [`Epoll::start`].
+    /// never have a slot. What is refused, or has to be tried again, is for [`Readiness::start`].
     #[inline(always)]
     pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
         let free = entry.has(flags::WRITABLE) && entry.writers.is_empty();
@@ -56,12 +56,17 @@ impl Epoll {
             return;
         }
         let Some(slot) = entry.readers.only(&core.arena) else { return };
-        let (result, room) = match slot.standing() {
+        // What it is, is known in its own arm: what comes after is told of it, and does not ask again.
+        let (result, kind, now) = match slot.standing() {
             RECV => {
                 let Some(memory) = core.memory_of_plain(slot, Kind::Recv, bits::LINKED) else {
                     return self.unwanted(core, slot, entry, on);
                 };
-                (recv(entry.raw.get(), memory.ptr, memory.len), memory.len)
+                let result = recv(entry.raw.get(), memory.ptr, memory.len);
+                if result > 0 && (result as usize) < memory.len {
+                    forget_readable(entry);
+                }
+                (result, Kind::Recv, plain(Kind::Recv, 0))
             }
             RECV_POOLED => {
                 let Some(buffer) = core.pool.pick() else { return };
@@ -69,16 +74,16 @@ impl Epoll {
                 let result = recv(entry.raw.get(), ptr, room as usize);
                 if result > 0 {
                     payload::put_lease(slot, core.pool.commit(buffer, result as u32));
+                    if (result as u32) < room {
+                        forget_readable(entry);
+                    }
                 }
-                (result, room as usize)
+                (result, Kind::RecvPooled, plain(Kind::RecvPooled, 0))
             }
             _ => return,
         };
         if result < 0 && is_no_end(entry, result) {
             return;
-        }
-        if result > 0 && (result as usize) < room {
-            forget_readable(entry);
         }
         // Its owner may have submitted another one meanwhile.
         if slot.is_alone() {
@@ -88,11 +93,8 @@ impl Epoll {
         }
         let counters = core.counters();
         counters.completions.add(1);
-        match slot.standing() {
-            RECV => counters.ended(Kind::Recv),
-            _ => counters.ended(Kind::RecvPooled),
-        }
-        slot.set_standing(plain(slot.kind.get(), 0));
+        counters.ended(kind);
+        slot.set_standing(now);
         core.finish_plain(slot, slot.id(), entry, result, on);
     }
 

@@ -1,0 +1,123 @@
+//! The changes that wait to be told to the kernel.
+//!
+//! Nothing here is told when it is asked for: a tick tells all of it in one call, before it waits and also where it
+//! does not wait. So an added filter costs no call of its own, and a removed one is gone when the tick is over.
+//!
+//! A descriptor that is closed takes its filters along, and its number may be another file's by the time that the
+//! changes are told. So an addition names the descriptor by its entry and generation, and is left out where that
+//! entry is not open any more; the order of what is left stays as it was asked for, because a number may be removed
+//! and added again in one tick.
+
+use std::cell::UnsafeCell;
+use std::time::Duration;
+
+use super::Calls;
+use super::event::{Event, Filter};
+use super::kevent::{Kevent, flags};
+use crate::descriptor::Fd;
+use crate::sys::NO_DESCRIPTOR;
+use crate::sys::readiness::Direction;
+use crate::sys::unix::{RawDescriptor, errno};
+
+/// A filter that the kernel refused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Refused {
+    pub(super) fd: Fd,
+    pub(super) direction: Direction,
+    /// Positive.
+    pub(super) errno: i32,
+}
+
+#[derive(Clone, Copy)]
+enum Change {
+    Add { fd: Fd, direction: Direction },
+    Delete { raw: RawDescriptor, direction: Direction },
+}
+
+#[derive(Default)]
+pub(super) struct Changes {
+    waiting: UnsafeCell<Vec<Change>>,
+}
+
+impl Changes {
+    /// Watches a descriptor for edges of one direction from the next tick on.
+    pub(super) fn add(&self, fd: Fd, direction: Direction) {
+        // SAFETY: one thread, and a push of plain data runs nobody's code.
+        unsafe { &mut *self.waiting.get() }.push(Change::Add { fd, direction });
+    }
+
+    /// Stops watching a descriptor that stays open and is the user's from now on.
+    pub(super) fn delete(&self, raw: RawDescriptor, direction: Direction) {
+        // SAFETY: as above.
+        unsafe { &mut *self.waiting.get() }.push(Change::Delete { raw, direction });
+    }
+
+    #[inline(always)]
+    pub(super) fn is_empty(&self) -> bool {
+        // SAFETY: as above.
+        unsafe { &*self.waiting.get() }.is_empty()
+    }
+
+    /// Tells the kernel of everything that waits, each change with its own receipt, and gives back the additions
+    /// that it refused. `number` says which number a descriptor has, if it is still open.
+    ///
+    /// # Errors
+    /// The kernel refused the call as a whole, and nothing is lost: all of it is told again the next time, which
+    /// does no harm.
+    #[cold]
+    pub(super) fn tell(
+        &self,
+        calls: &impl Calls,
+        number: impl Fn(Fd) -> Option<(RawDescriptor, u64)>,
+    ) -> Result<Vec<Refused>, i32> {
+        // SAFETY: one thread, and nothing below comes back here.
+        let waiting = unsafe { &mut *self.waiting.get() };
+        waiting.retain(|change| match *change {
+            Change::Add { fd, .. } => number(fd).is_some(),
+            Change::Delete { .. } => true,
+        });
+        let asked: Vec<Kevent> = waiting.iter().map(|change| change.asked(&number)).collect();
+        let mut receipts = asked.clone();
+        let told = loop {
+            match calls.kevent(&asked, &mut receipts, Some(Duration::ZERO)) {
+                Ok(told) => break told,
+                // What has been applied may be applied again.
+                Err(errno::EINTR) => {}
+                Err(error) => return Err(error),
+            }
+        };
+        let receipts = receipts[..told].iter().map(Kevent::told);
+        let refused = waiting.drain(..).zip(receipts).filter_map(|(change, receipt)| {
+            let refused = receipt.flags & flags::ERROR != 0 && receipt.data != 0;
+            match change {
+                Change::Add { fd, direction } if refused => {
+                    Some(Refused { fd, direction, errno: receipt.data as i32 })
+                }
+                // A removed filter may have gone with its descriptor, or never have been there.
+                _ => None,
+            }
+        });
+        Ok(refused.collect())
+    }
+}
+
+impl Change {
+    fn asked(&self, number: impl Fn(Fd) -> Option<(RawDescriptor, u64)>) -> Kevent {
+        let (raw, direction, flags, udata) = match *self {
+            Change::Add { fd, direction } => {
+                let (raw, data) = number(fd).unwrap_or((NO_DESCRIPTOR, u64::MAX));
+                (raw, direction, flags::ADD | flags::CLEAR, data)
+            }
+            Change::Delete { raw, direction } => (raw, direction, flags::DELETE, 0),
+        };
+        let filter = match direction {
+            Direction::In => Filter::Read,
+            Direction::Out => Filter::Write,
+        };
+        let flags = flags | flags::RECEIPT;
+        Kevent::asking(Event { ident: raw as usize, filter, flags, fflags: 0, data: 0, udata })
+    }
+}
+
+#[cfg(test)]
+mod tests;
