@@ -112,7 +112,7 @@ impl Core {
             slot.state.set(State::Done);
             true
         } else {
-            self.finish_orphan(slot);
+            self.finish_orphan(slot, result);
             false
         }
     }
@@ -136,9 +136,10 @@ impl Core {
     }
 
     #[cold]
-    fn finish_orphan(&self, slot: &Slot) {
+    fn finish_orphan(&self, slot: &Slot, result: i32) {
         debug_assert_eq!(slot.state.get(), State::Orphan);
         self.counters().orphans.sub(1);
+        slot.arg.set(result as u32);
         self.discard(slot);
     }
 
@@ -250,8 +251,13 @@ impl Core {
         if done > 0 && !mutant!("cancel-forgets") { done } else { -errno::ECANCELED }
     }
 
-    /// Drops what a slot owns and releases it, in the order that allows the drop to run the driver.
+    /// Drops what the slot of an operation owns that has ended, and releases it, in the order that allows the drop
+    /// to run the driver.
     pub(crate) fn discard(&self, slot: &Slot) {
+        if slot.kind.get() == Kind::RecvMsg && slot.result() >= 0 {
+            // Descriptors may have come with it, which are closed where nobody takes them.
+            drop(self.scratch.get(slot.progress.get()).received(slot.result() as usize));
+        }
         let leftover = Leftover::take(slot);
         let items = slot.kind.get().is_multishot().then(|| self.items.take_all(slot));
         let orphan = slot.state.get() == State::Orphan;

@@ -27,7 +27,8 @@ pub struct Received {
     pub control_truncated: bool,
 }
 
-/// A buffer for control messages: those to send with a datagram, or those that came with one.
+/// A buffer for control messages: those to send with a datagram, or those that came with one. Messages that came
+/// are not sent on: a buffer that has them is emptied when it is sent, or when the first one is pushed.
 ///
 /// ```
 /// use pelton_driver::Control;
@@ -43,19 +44,22 @@ pub struct Control {
     words: Vec<u64>,
     /// Bytes that hold messages.
     len: usize,
-    /// The system wrote the messages: descriptors among them are ours.
+    /// The system wrote the messages. They are never sent: descriptors among them may be others' numbers by then.
     received: bool,
+    /// Descriptors among them are ours, and nobody has taken them.
+    has_descriptors: bool,
 }
 
 impl Control {
     /// No room for anything, and no allocation.
     pub const fn none() -> Control {
-        Control { words: Vec::new(), len: 0, received: false }
+        Control { words: Vec::new(), len: 0, received: false, has_descriptors: false }
     }
 
     /// Room for so many bytes, rounded up to whole words. [`Control::space`] says what a message takes.
     pub fn with_capacity(bytes: usize) -> Control {
-        Control { words: vec![0; bytes.div_ceil(8)], len: 0, received: false }
+        let words = vec![0; bytes.div_ceil(8)];
+        Control { words, len: 0, received: false, has_descriptors: false }
     }
 
     /// Bytes that a message with `len` bytes of data takes.
@@ -158,7 +162,7 @@ impl Control {
     /// The descriptors that came with a message over a Unix socket, once. Those that nobody takes are closed
     /// with the buffer.
     pub fn take_descriptors(&mut self) -> Vec<OwnedDescriptor> {
-        if !std::mem::take(&mut self.received) {
+        if !std::mem::take(&mut self.has_descriptors) {
             return Vec::new();
         }
         let carry = |message: &ControlMessage<'_>| {
@@ -181,6 +185,9 @@ impl Control {
 
     /// Where the messages to send are, and how long they are all together.
     pub(crate) fn outgoing(&mut self) -> (*mut u8, usize) {
+        if self.received {
+            self.clear();
+        }
         (self.words.as_mut_ptr().cast(), self.len)
     }
 
@@ -195,12 +202,13 @@ impl Control {
     pub(crate) fn filled(&mut self, len: usize) {
         self.len = len.min(self.capacity());
         self.received = true;
+        self.has_descriptors = true;
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        if self.received {
+        if self.has_descriptors {
             self.clear();
         }
     }

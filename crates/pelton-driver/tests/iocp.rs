@@ -4,7 +4,7 @@
 mod common;
 
 use std::io::{Read, Write};
-use std::net::TcpStream;
+use std::net::{TcpStream, UdpSocket};
 use std::os::windows::io::AsRawHandle;
 
 use common::*;
@@ -71,6 +71,33 @@ fn data_that_is_there_and_data_that_comes_complete_a_receive_once_each() {
         }
     }
     assert_eq!(driver.snapshot().stale, 0);
+}
+
+#[test]
+fn a_message_that_is_longer_than_its_buffer_ends_its_receive_once() {
+    let driver = driver();
+    let socket = UdpSocket::bind("127.0.0.1:0").unwrap();
+    socket.set_nonblocking(true).unwrap();
+    let (to, peer) = (socket.local_addr().unwrap(), UdpSocket::bind("127.0.0.1:0").unwrap());
+    // Said to be a stream, by somebody who knows no better. An overlapped receive fails then at once, and whether
+    // it posts a packet too is not the same on every system.
+    let fd = driver.attach_stream(socket.into()).unwrap();
+    for early in [true, false, true, false] {
+        let send = || assert_eq!(peer.send_to(b"too long", to).unwrap(), 8);
+        if early {
+            send();
+        }
+        let key = driver.go_for(Submission::recv(fd, [0; 2]), 7);
+        if !early {
+            send();
+        }
+        let mut told = driver.until(|| driver.is_done(&key));
+        told.extend(driver.settle());
+        let ours = told.iter().filter(|told| told.id == key.id()).count();
+        assert_eq!((ours, driver.snapshot().stale), (1, 0), "early {early}");
+        let (n, bytes) = driver.take(key).unwrap();
+        assert_eq!((n.unwrap(), &bytes), (2, b"to"));
+    }
 }
 
 #[test]

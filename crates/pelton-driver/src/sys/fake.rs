@@ -360,7 +360,8 @@ impl Fake {
                 core.finish_now(slot, result, on);
             }
             Kind::Own if slot.has(seam::READY) => {
-                let (raw, orphan) = (NO_DESCRIPTOR, slot.state.get() == State::Orphan);
+                let Some(raw) = core.entry_of(slot).map(|entry| entry.raw.get()) else { return };
+                let orphan = slot.state.get() == State::Orphan;
                 let result = match result {
                     _ if orphan || slot.has(bits::CANCELLED) => core.cancelled(slot),
                     0.. => seam::attempt(core, slot, raw),

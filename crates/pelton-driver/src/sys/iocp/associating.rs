@@ -14,7 +14,7 @@ use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress
 use super::{Iocp, errno, port};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
-use crate::sys::windows::RawDescriptor;
+use crate::sys::windows::{RawDescriptor, calls};
 
 /// How many are remembered that were given back.
 const MOST_REMEMBERED: usize = 1024;
@@ -34,6 +34,11 @@ impl Iocp {
             && !entry.has(flags::FOREIGN)
             && raw.socket().is_some()
             && self.extensions.are_handles;
+        if entry.has(flags::STREAM) && !calls::is_stream(raw) {
+            // Its owner has said so and knew no better. A message that is longer than its buffer fails at once and
+            // posts a packet too, or none: only what is received without a wait can be told of once.
+            entry.unset(flags::STREAM);
+        }
         core.counters().registrations.add(1);
         let skips = match port::associate(core.shared.wake.port(), raw.handle(), may_skip) {
             Ok(skips) => skips,

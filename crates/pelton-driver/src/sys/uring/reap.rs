@@ -282,7 +282,7 @@ impl Uring {
         });
         let ended = lease.is_none();
         if let Some(lease) = lease {
-            core.yielded(slot, Item::Lease(lease), on);
+            self.yielded(core, slot, cqe, Item::Lease(lease), on);
         }
         if mutant!("ioxide-244") && ended {
             self.fail_sends(core, slot.fd.get());
@@ -310,13 +310,22 @@ impl Uring {
         if !ended {
             core.counters().accepts.add(1);
             // SAFETY: the kernel has just made it for this operation.
-            core.yielded(slot, Item::Connection(unsafe { own(cqe.res) }), on);
+            let connection = Item::Connection(unsafe { own(cqe.res) });
+            self.yielded(core, slot, cqe, connection, on);
         }
         if !cqe.more() {
             self.end_or_rearm(core, cqe, ended, on);
         } else if mutant!("multishot-dropped-at-first") && slot.state.get() == State::Orphan {
             core.finish_now(slot, 0, on);
         }
+    }
+
+    /// Tells of an item. Where the callback panics the operation goes on all the same, or ends, if this was the
+    /// last that the kernel has to say of it.
+    fn yielded(&self, core: &Core, slot: &Slot, cqe: Cqe, item: Item, on: &mut dyn OnCompletion) {
+        let unfinished = (!cqe.more()).then(|| Unfinished { room: self, core, cqe });
+        core.yielded(slot, item, on);
+        std::mem::forget(unfinished);
     }
 
     /// The kernel has let go of a multishot operation: because that has ended, or because there was no
@@ -333,6 +342,26 @@ impl Uring {
             }
         } else {
             core.finish_now(slot, -errno::ECANCELED, on);
+        }
+    }
+}
+
+/// A multishot operation that the kernel has let go of, while user code is told of its last item.
+struct Unfinished<'a> {
+    room: &'a Uring,
+    core: &'a Core,
+    cqe: Cqe,
+}
+
+impl Drop for Unfinished<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        let core = self.core;
+        let Some(slot) = core.in_flight(self.cqe.user_data) else { return };
+        if may_restart(core, slot) {
+            self.room.restart(core, slot);
+        } else {
+            core.finish_later(slot, -errno::ECANCELED);
         }
     }
 }
