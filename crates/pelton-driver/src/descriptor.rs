@@ -44,11 +44,37 @@ pub(crate) mod flags {
     pub(crate) const WAITS: u16 = 512;
     /// Known to the readiness selector for sending, where it knows directions by themselves.
     #[allow(dead_code, reason = "epoll knows both directions together")]
-    pub(crate) const REGISTERED_OUT: u16 = 1024;
+    pub(crate) const REGISTERED_OUT: u16 = 2048;
     /// Came from the user, who may have duplicates of it: they keep a registration alive after the close.
     pub(crate) const FOREIGN: u16 = 256;
     /// Stays the user's: it is not closed.
     pub(crate) const BORROWED: u16 = 1024;
+
+    const _: () = {
+        let all = [
+            OPEN,
+            CLOSING,
+            REGISTERED,
+            REGISTERED_OUT,
+            READABLE,
+            WRITABLE,
+            HUNG_UP,
+            STREAM,
+            LISTED,
+            WAITS,
+            FOREIGN,
+            BORROWED,
+        ];
+        let (mut at, mut seen) = (0, 0);
+        while at < all.len() {
+            assert!(
+                all[at].is_power_of_two() && seen & all[at] == 0,
+                "each flag is a bit of its own"
+            );
+            seen |= all[at];
+            at += 1;
+        }
+    };
 }
 
 pub(crate) struct Entry {
