@@ -20,6 +20,7 @@ const PORTABLE: &[(&str, &str)] = &[
     ("pelton-driver", "bytes,fake-kernel,fuzzing"),
     ("pelton", "bytes"),
     ("pelton-http", ""),
+    ("pelton-cli", ""),
     ("xtask", ""),
 ];
 

@@ -553,7 +553,7 @@ mod tests {
         let folder = Folder::new();
         let _socket = std::os::unix::net::UnixListener::bind(folder.path().join("socket")).unwrap();
         let fifo = folder.path().join("fifo");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &fifo, rustix::fs::Mode::from(0o600)).unwrap();
+        crate::testing::fifo(&fifo);
         let site = site(&folder);
         assert!(matches!(get(&site, "/socket", ""), Err(Missing::NotFound)));
         assert!(matches!(get(&site, "/fifo", ""), Err(Missing::NotFound)));

@@ -369,7 +369,7 @@ mod tests {
     fn a_fifo_does_not_make_an_open_wait() {
         let (folder, root) = tree();
         let path = folder.path().join("root/fifo");
-        rustix::fs::mkfifoat(rustix::fs::CWD, &path, rustix::fs::Mode::from(0o600)).unwrap();
+        crate::testing::fifo(&path);
         let file = root.open_beneath(Path::new("fifo")).unwrap();
         assert!(!file.metadata().unwrap().is_file());
     }

@@ -264,3 +264,10 @@ pub(crate) fn now<T>(future: impl Future<Output = T>) -> T {
         Poll::Pending => panic!("the future waits"),
     }
 }
+
+/// Makes a FIFO, by the program that every Unix has: the call has other names on other systems.
+#[cfg(unix)]
+pub(crate) fn fifo(path: &std::path::Path) {
+    let made = std::process::Command::new("mkfifo").arg(path).status().unwrap();
+    assert!(made.success(), "{made}");
+}

@@ -128,7 +128,7 @@ fn any_size_goes(on: &Bench) {
         assert_eq!(receive(&driver, other), (sent, from), "{len} bytes");
     }
     let (n, back) = driver.run(Submission::send_to(one, vec![7; 65_508], to));
-    assert_eq!((errno(n), back.len()), (libc::EMSGSIZE, 65_508));
+    assert_eq!((errno(n), back.len()), (pelton_driver::errno::EMSGSIZE, 65_508));
     let (received, _) = driver.run(Submission::recv_from(other, {
         send(&driver, one, b"goes on", to);
         [0; 16]
@@ -151,11 +151,11 @@ fn a_refusal_is_a_value(on: &Bench) {
         driver.settle();
         assert!(!driver.is_done(&recv), "it waits, or this shows nothing");
         driver.run(Submission::send(one, "anybody?")).0.unwrap();
-        assert_eq!(errno(driver.end(recv).0), libc::ECONNREFUSED);
+        assert_eq!(errno(driver.end(recv).0), pelton_driver::errno::ECONNREFUSED);
         let recv = driver.go(Submission::recv_from(one, [0; 16]));
         driver.settle();
         driver.run(Submission::send(one, "anybody?")).0.unwrap();
-        assert_eq!(errno(driver.end(recv).0), libc::ECONNREFUSED);
+        assert_eq!(errno(driver.end(recv).0), pelton_driver::errno::ECONNREFUSED);
     }
     // The peer turns around, and the socket has not suffered.
     driver.run(Submission::connect(deaf, at)).unwrap();
@@ -200,7 +200,11 @@ fn a_cancelled_receive_eats_none(on: &Bench) {
         }
         assert!(driver.cancel(recv.id()));
         let (received, buf) = driver.end(recv);
-        assert_eq!((errno(received), buf.len()), (libc::ECANCELED, 16), "the buffer comes back");
+        assert_eq!(
+            (errno(received), buf.len()),
+            (pelton_driver::errno::ECANCELED, 16),
+            "the buffer comes back"
+        );
         send(&driver, one, &[n; 3], to);
         assert_eq!(receive(&driver, other).0, [n; 3]);
     }
@@ -233,7 +237,7 @@ fn a_receive_can_be_given_up(on: &Bench) {
     let cancelled = recv();
     driver.cancel(cancelled.id());
     let (received, bufs, control) = driver.end(cancelled);
-    assert_eq!(errno(received), libc::ECANCELED);
+    assert_eq!(errno(received), pelton_driver::errno::ECANCELED);
     assert!(bufs.iter().all(|buf| buf.is_empty() && buf.capacity() >= 8));
     assert!(control.is_empty() && control.capacity() == 64, "it comes back as it was");
     send(&driver, one, b"in the end", to);
@@ -249,8 +253,8 @@ fn a_close_ends_receives(on: &Bench) {
     let message = driver.go(Submission::recv_msg(fd, [[0; 16]], Control::with_capacity(64)));
     driver.settle();
     driver.run(Submission::close(fd)).unwrap();
-    assert_eq!(errno(driver.end(from).0), libc::ECANCELED);
-    assert_eq!(errno(driver.end(message).0), libc::ECANCELED);
+    assert_eq!(errno(driver.end(from).0), pelton_driver::errno::ECANCELED);
+    assert_eq!(errno(driver.end(message).0), pelton_driver::errno::ECANCELED);
 }
 
 fn buffers_are_gathered_and_scattered(on: &Bench) {
@@ -277,7 +281,7 @@ fn buffers_are_gathered_and_scattered(on: &Bench) {
     // Where it is connected to, without an address.
     let ((one, _), (other, to)) = (bound(&driver), bound(&driver));
     let nowhere = Submission::send_msg(one, [b"x".to_vec()], None, Control::none());
-    assert_eq!(errno(driver.run(nowhere).0), libc::EDESTADDRREQ);
+    assert_eq!(errno(driver.run(nowhere).0), pelton_driver::errno::EDESTADDRREQ);
     driver.run(Submission::connect(one, to)).unwrap();
     let there = Submission::send_msg(one, [b"x".to_vec()], None, Control::none());
     assert_eq!(driver.run(there).0.unwrap(), 1);
@@ -402,7 +406,7 @@ fn control_comes_back_with_a_refusal(on: &Bench) {
             pelton_driver::Token::NONE,
         )
         .unwrap_err();
-    assert_eq!(refused.error.raw_os_error(), Some(libc::EBADF));
+    assert_eq!(refused.error.raw_os_error(), Some(pelton_driver::errno::EBADF));
     assert_eq!((refused.payload.1, refused.payload.2.iter().count()), (Some(at), 1));
 }
 

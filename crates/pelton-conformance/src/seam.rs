@@ -107,8 +107,14 @@ fn an_outcome_is_as_it_is(on: &Bench) {
         |said: fn() -> io::Result<usize>| driver.end(when(&driver, other, 7, move |_, _| said()));
     assert_eq!(run(|| Ok(0)).0.unwrap(), 0);
     assert_eq!(run(|| Ok(usize::MAX)).0.unwrap(), usize::MAX);
-    assert_eq!(errno(run(|| Err(io::Error::from_raw_os_error(libc::ENOTTY))).0), libc::ENOTTY);
-    assert_eq!(errno(run(|| Err(io::Error::from_raw_os_error(libc::EINTR))).0), libc::EINTR);
+    assert_eq!(
+        errno(run(|| Err(io::Error::from_raw_os_error(pelton_driver::errno::ENOTTY))).0),
+        pelton_driver::errno::ENOTTY
+    );
+    assert_eq!(
+        errno(run(|| Err(io::Error::from_raw_os_error(pelton_driver::errno::EINTR))).0),
+        pelton_driver::errno::EINTR
+    );
     let (said, memory) = run(|| Err(io::Error::other("in words")));
     assert_eq!((said.unwrap_err().to_string(), memory), ("in words".into(), 7));
 }
@@ -157,7 +163,7 @@ fn a_cancelled_call_is_not_made(on: &Bench) {
         assert!(driver.cancel(key.id()));
         assert!(driver.cancel(key.id()) || driver.is_done(&key), "asking twice does nothing");
         let (said, memory) = driver.end(key);
-        assert_eq!((errno(said), memory), (libc::ECANCELED, "memory"));
+        assert_eq!((errno(said), memory), (pelton_driver::errno::ECANCELED, "memory"));
         assert_eq!(Rc::strong_count(&calls), 1, "the closure is gone");
         let before = calls.get();
         driver.send(one, "x");
@@ -195,7 +201,7 @@ fn a_close_ends_calls(on: &Bench) {
     driver.run(Submission::close(other)).unwrap();
     for (n, key) in keys.into_iter().enumerate() {
         let (said, memory) = driver.end(key);
-        assert_eq!((errno(said), memory), (libc::ECANCELED, n));
+        assert_eq!((errno(said), memory), (pelton_driver::errno::ECANCELED, n));
     }
 }
 
@@ -224,22 +230,31 @@ fn bad_descriptors_are_refused(on: &Bench) {
     let (_, foreign) = elsewhere.local_pair();
     let (_one, other) = driver.local_pair();
     let refused = driver.prepare(Some(foreign), "memory").unwrap_err();
-    assert_eq!((refused.error.raw_os_error(), refused.payload.0), (Some(libc::EBADF), "memory"));
+    assert_eq!(
+        (refused.error.raw_os_error(), refused.payload.0),
+        (Some(pelton_driver::errno::EBADF), "memory")
+    );
     // Closed, or cancelled, between the one and the other.
     let prepared = driver.prepare(Some(other), "memory").unwrap();
     driver.run(Submission::cancel_fd(other)).unwrap();
     let refused = prepared.submit_when(Token::NONE, Interest::Readable, never).unwrap_err();
     assert_eq!(
         (refused.error.raw_os_error(), refused.payload.0),
-        (Some(libc::ECANCELED), "memory")
+        (Some(pelton_driver::errno::ECANCELED), "memory")
     );
     let prepared = driver.prepare(Some(other), "memory").unwrap();
     driver.close(other);
     let refused = prepared.submit_when(Token::NONE, Interest::Readable, never).unwrap_err();
-    assert_eq!((refused.error.raw_os_error(), refused.payload.0), (Some(libc::EBADF), "memory"));
+    assert_eq!(
+        (refused.error.raw_os_error(), refused.payload.0),
+        (Some(pelton_driver::errno::EBADF), "memory")
+    );
     driver.until(|| driver.descriptors() == 1);
     let refused = driver.prepare(Some(other), "memory").unwrap_err();
-    assert_eq!((refused.error.raw_os_error(), refused.payload.0), (Some(libc::EBADF), "memory"));
+    assert_eq!(
+        (refused.error.raw_os_error(), refused.payload.0),
+        (Some(pelton_driver::errno::EBADF), "memory")
+    );
 }
 
 fn other_forms_are_refused(on: &Bench) {
@@ -266,7 +281,11 @@ fn a_limit_cancels(on: &Bench) {
     let (nop, mut told) = (driver.go(Submission::nop()), 0);
     let limit = Some(Duration::from_millis(2));
     let (said, memory) = driver.finish(key, limit, |_| told += 1).unwrap();
-    assert_eq!((errno(said), memory, told), (libc::ECANCELED, "memory", 1), "the other is told of");
+    assert_eq!(
+        (errno(said), memory, told),
+        (pelton_driver::errno::ECANCELED, "memory", 1),
+        "the other is told of"
+    );
     driver.end(nop).unwrap();
     assert_eq!(driver.operations(), 0, "nothing is in flight any more");
     driver.send(one, "x");
@@ -292,7 +311,7 @@ fn an_associated_descriptor_stays_the_users(on: &Bench) {
     assert_eq!(driver.detach(fd).unwrap_err().kind(), ErrorKind::InvalidInput);
     let pending = when(&driver, fd, (), never);
     driver.run(Submission::close(fd)).unwrap();
-    assert_eq!(errno(driver.end(pending).0), libc::ECANCELED);
+    assert_eq!(errno(driver.end(pending).0), pelton_driver::errno::ECANCELED);
     assert!(driver.prepare(Some(fd), ()).is_err(), "the association has ended");
     // And goes with the driver.
     let second = on.driver();
@@ -341,7 +360,7 @@ fn a_call_may_end_itself(on: &Bench) {
         let key = own.borrow_mut().take();
         if let Some(key) = key {
             let (said, memory) = shared.end(key);
-            assert_eq!((errno(said), memory), (libc::ECANCELED, 7));
+            assert_eq!((errno(said), memory), (pelton_driver::errno::ECANCELED, 7));
         }
         shared.until(|| shared.operations() == 0);
     }
@@ -361,7 +380,7 @@ fn a_panic_ends_the_call(on: &Bench) {
     for key in keys {
         // It was called by a tick, and has ended there.
         let (said, _) = driver.end(key);
-        assert_eq!(errno(said), libc::ECANCELED);
+        assert_eq!(errno(said), pelton_driver::errno::ECANCELED);
     }
     driver.settle();
     assert_eq!((Rc::strong_count(&memory), driver.operations()), (1, 0));
@@ -446,11 +465,17 @@ fn an_entry_does_what_it_says(on: &Bench) {
         driver.cancel(cancelled.id());
         driver.abandon(given_up);
         let ended = errno(driver.end(cancelled).0);
-        assert!([libc::ECANCELED, libc::EINTR].contains(&ended), "{ended}");
+        assert!(
+            [pelton_driver::errno::ECANCELED, pelton_driver::errno::EINTR].contains(&ended),
+            "{ended}"
+        );
         let pending = entry(&driver, Some(other), [9_u8; 8], |m, e| name(e, RECV, m));
         driver.run(Submission::close(other)).unwrap();
         let ended = errno(driver.end(pending).0);
-        assert!([libc::ECANCELED, libc::EINTR].contains(&ended), "{ended}");
+        assert!(
+            [pelton_driver::errno::ECANCELED, pelton_driver::errno::EINTR].contains(&ended),
+            "{ended}"
+        );
     }
 }
 
@@ -462,13 +487,13 @@ fn an_unknown_entry_is_a_value(on: &Bench) {
     let (_one, other) = driver.local_pair();
     let key = entry(&driver, Some(other), "memory", |_, e| e.opcode = 250);
     let (said, memory) = driver.end(key);
-    assert_eq!((errno(said), memory), (libc::EINVAL, "memory"));
+    assert_eq!((errno(said), memory), (pelton_driver::errno::EINVAL, "memory"));
     // On no descriptor at all.
     let key = entry(&driver, None, "memory", |m, e| {
         e.opcode = RECV;
         e.addr = m.as_ptr().addr() as u64;
     });
-    assert_eq!(errno(driver.end(key).0), libc::EBADF);
+    assert_eq!(errno(driver.end(key).0), pelton_driver::errno::EBADF);
     let nop = entry(&driver, None, (), |(), e| e.opcode = 0);
     assert_eq!(driver.end(nop).0.unwrap(), 0);
 }

@@ -75,7 +75,9 @@ pub fn write(path: &Path, shown: Option<&Path>) -> Result<String, String> {
         page(
             &mut |behaviour, system| match catch_unwind(AssertUnwindSafe(|| behaviour.run(system)))
             {
-                Ok(Outcome::NotRun(_)) if elsewhere.contains_key(behaviour.name) => {
+                Ok(Outcome::NotRun(_))
+                    if system == System::Iocp && elsewhere.contains_key(behaviour.name) =>
+                {
                     elsewhere[behaviour.name].to_owned()
                 }
                 Ok(outcome) => {

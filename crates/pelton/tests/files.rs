@@ -117,10 +117,14 @@ fn what_a_file_does_not_allow_is_an_error_and_the_buffer_comes_back() {
         only_writes.write_at("READ", 0).await.0.unwrap();
         assert_eq!(read_all_at(&file, 9, 0).await, b"READ only");
         let error = File::open(path.0.join("not a directory")).await.unwrap_err();
-        assert_eq!(error.kind(), std::io::ErrorKind::NotADirectory);
+        // Windows does not tell which part of a path is not there.
+        let expected = std::io::ErrorKind::NotADirectory;
+        assert!(error.kind() == expected || cfg!(windows), "{error}");
         assert!(File::open("/nobody/has/this").await.is_err());
-        let (read, _) = File::open("/tmp").await.unwrap().read_at([0u8; 4], 0).await;
-        assert!(read.is_err(), "a directory is not read");
+        if cfg!(unix) {
+            let (read, _) = File::open("/tmp").await.unwrap().read_at([0u8; 4], 0).await;
+            assert!(read.is_err(), "a directory is not read");
+        }
     });
 }
 

@@ -80,12 +80,30 @@ pub(crate) mod messages {
     #[allow(dead_code, reason = "some systems have them all")]
     const NONE: (i32, i32) = (-1, -1);
 
+    /// What `libc` has names for on some of these systems alone.
+    #[cfg(not(any(target_os = "netbsd", target_os = "openbsd")))]
+    mod named {
+        use super::{IPPROTO_IP, IPPROTO_IPV6};
+
+        pub(super) const HOPS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTTL);
+        pub(super) const HOPS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_HOPLIMIT);
+        pub(super) const CLASS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTOS);
+        pub(super) const RECEIVE_HOPS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT);
+    }
+
+    #[cfg(any(target_os = "netbsd", target_os = "openbsd"))]
+    mod named {
+        pub(super) use super::{
+            NONE as HOPS_V4, NONE as HOPS_V6, NONE as CLASS_V4, NONE as RECEIVE_HOPS_V6,
+        };
+    }
+
     pub(crate) const PACKET_INFO_V4: (i32, i32) = NONE;
     pub(crate) const PACKET_INFO_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_PKTINFO);
-    pub(crate) const HOPS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTTL);
+    pub(crate) const HOPS_V4: (i32, i32) = named::HOPS_V4;
     pub(crate) const HOPS_V4_SENT: (i32, i32) = (IPPROTO_IP, libc::IP_TTL);
-    pub(crate) const HOPS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_HOPLIMIT);
-    pub(crate) const CLASS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTOS);
+    pub(crate) const HOPS_V6: (i32, i32) = named::HOPS_V6;
+    pub(crate) const CLASS_V4: (i32, i32) = named::CLASS_V4;
     pub(crate) const CLASS_V4_SENT: (i32, i32) = (IPPROTO_IP, libc::IP_TOS);
     pub(crate) const CLASS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_TCLASS);
     pub(crate) const SEGMENTS: (i32, i32) = NONE;
@@ -94,9 +112,9 @@ pub(crate) mod messages {
 
     pub(crate) const RECEIVE_PACKET_INFO_V4: (i32, i32) = NONE;
     pub(crate) const RECEIVE_PACKET_INFO_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_RECVPKTINFO);
-    pub(crate) const RECEIVE_HOPS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTTL);
-    pub(crate) const RECEIVE_HOPS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_RECVHOPLIMIT);
-    pub(crate) const RECEIVE_CLASS_V4: (i32, i32) = (IPPROTO_IP, libc::IP_RECVTOS);
+    pub(crate) const RECEIVE_HOPS_V4: (i32, i32) = named::HOPS_V4;
+    pub(crate) const RECEIVE_HOPS_V6: (i32, i32) = named::RECEIVE_HOPS_V6;
+    pub(crate) const RECEIVE_CLASS_V4: (i32, i32) = named::CLASS_V4;
     pub(crate) const RECEIVE_CLASS_V6: (i32, i32) = (IPPROTO_IPV6, libc::IPV6_RECVTCLASS);
     pub(crate) const RECEIVE_SEGMENTS: (i32, i32) = NONE;
 

@@ -19,6 +19,8 @@ pub const ECONNABORTED: i32 = 10053;
 pub const ECONNREFUSED: i32 = 10061;
 /// The peer has reset the connection: `WSAECONNRESET`.
 pub const ECONNRESET: i32 = 10054;
+/// There is nowhere to send it: `WSAEDESTADDRREQ`.
+pub const EDESTADDRREQ: i32 = 10039;
 /// It has begun: `WSAEINPROGRESS`.
 pub const EINPROGRESS: i32 = 10036;
 /// The call was interrupted: `WSAEINTR`.
@@ -31,6 +33,8 @@ pub const EIO: i32 = 1117;
 pub const EISCONN: i32 = 10056;
 /// This process has too many: `WSAEMFILE`.
 pub const EMFILE: i32 = 10024;
+/// It is too long for a datagram: `WSAEMSGSIZE`.
+pub const EMSGSIZE: i32 = 10040;
 /// The system has too many: `ERROR_TOO_MANY_OPEN_FILES`.
 pub const ENFILE: i32 = 4;
 /// No memory is left for it: `WSAENOBUFS`.
@@ -45,6 +49,8 @@ pub const ENOSYS: i32 = 120;
 pub const ENOTCONN: i32 = 10057;
 /// It is no socket: `WSAENOTSOCK`.
 pub const ENOTSOCK: i32 = 10038;
+/// It knows no such request: `ERROR_INVALID_FUNCTION`.
+pub const ENOTTY: i32 = 1;
 /// It does not do that: `WSAEOPNOTSUPP`.
 pub const EOPNOTSUPP: i32 = 10045;
 /// Nobody reads any more: `ERROR_NO_DATA`.
