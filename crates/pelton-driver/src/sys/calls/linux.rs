@@ -1,7 +1,9 @@
 //! The calls of Linux: those on a selector and on a ring.
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -73,7 +75,7 @@ pub(in crate::sys) fn ring_setup_simulated(
 /// long as the ring's descriptor is open.
 pub(in crate::sys) fn ring_memory_simulated(
     ring: RawDescriptor,
-) -> Result<(*mut u8, *mut u8), Errno> {
+) -> Result<(*mut u8, *mut u8, Rc<dyn Any>), Errno> {
     #[cfg(feature = "sim")]
     return sim::ring_memory(ring).ok_or(Errno::BADF);
     #[cfg(not(feature = "sim"))]
