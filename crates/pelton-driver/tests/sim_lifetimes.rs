@@ -1,5 +1,5 @@
 //! Drivers that outlive the simulated system under them. For Miri: what is wrong here is what is read.
-#![cfg(all(unix, feature = "sim"))]
+#![cfg(all(target_os = "linux", feature = "sim"))]
 
 use std::time::Duration;
 
