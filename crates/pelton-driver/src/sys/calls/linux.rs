@@ -71,8 +71,8 @@ pub(in crate::sys) fn ring_setup_simulated(
     }
 }
 
-/// The memory of a simulated ring: that of both queues, and that of the submission entries. It lives as
-/// long as the ring's descriptor is open.
+/// The memory of a simulated ring: that of both queues, and that of the submission entries, with a share in both,
+/// which keeps them.
 pub(in crate::sys) fn ring_memory_simulated(
     ring: RawDescriptor,
 ) -> Result<(*mut u8, *mut u8, Rc<dyn Any>), Errno> {
