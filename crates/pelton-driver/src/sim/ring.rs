@@ -862,6 +862,9 @@ impl State {
         let mut result = -libc::ENOENT;
         let mut found = 0;
         for key in matching {
+            if !by_fd && self.misses(id, key) {
+                break;
+            }
             result = self.cancel(id, key);
             found += 1;
             if !all {
@@ -872,6 +875,22 @@ impl State {
             result = found;
         }
         self.post(id, entry, result, 0);
+    }
+
+    /// True where a cancel does not find an operation on a socket. As Linux has it: what was ready again when it
+    /// was about to wait is queued to be tried, and in no list of those that wait.
+    fn misses(&mut self, id: FileId, key: OpKey) -> bool {
+        let Some(ring) = self.ring(id) else { return false };
+        let number = ring.number;
+        if ring.op(key).is_none_or(|op| is_file_op(op.entry.opcode)) {
+            return false;
+        }
+        let misses = self.fault(Fault::CancelMissed, number, String::new);
+        if misses {
+            let label = Fault::CancelMissed.name();
+            self.tell_op(label, number, id, key, "was not found by its cancel");
+        }
+        misses
     }
 
     /// Cancels one operation: 0, or `EALREADY` where it goes on.
