@@ -583,6 +583,7 @@ pub(crate) fn epoll_wait(
     let timeout = timeout.map(|timeout| u64::try_from(timeout.as_nanos()).unwrap_or(u64::MAX >> 1));
     let broken = world.with(|state| {
         let number = state.epoll_number(id);
+        state.enters();
         if timeout == Some(0) {
             return None;
         }
@@ -659,6 +660,9 @@ pub(crate) unsafe fn ring_enter(
 ) -> Result<u32, Errno> {
     let world = World::current().ok_or(Errno::BADF)?;
     let id = world.with(|state| state.of_fd(ring)).ok_or(Errno::BADF)?;
+    if getevents {
+        world.with(|state| state.enters());
+    }
     if wait == 0 {
         world.pass();
     }

@@ -391,6 +391,13 @@ impl State {
         state.runnable = true;
     }
 
+    /// A reactor enters the kernel, to wait or to look: it drains after that whatever has woken it.
+    pub(super) fn enters(&mut self) {
+        if let Some(proc) = self.current_proc {
+            self.procs[proc.0 as usize].woken = None;
+        }
+    }
+
     /// A reactor of this world begins to wait.
     pub(super) fn begin_wait(&mut self, proc: ProcId, timeout: Option<Nanos>) {
         let state = &mut self.procs[proc.0 as usize];
@@ -411,7 +418,7 @@ impl State {
         }
     }
 
-    /// A reactor is woken through the kernel: once, at most, between two of its waits.
+    /// A reactor is woken through the kernel: once, at most, between two of its drains.
     fn count_wake(&mut self, proc: ProcId) {
         let state = &mut self.procs[proc.0 as usize];
         let wait = Some(state.waits);
