@@ -32,7 +32,7 @@ const NOT_ON_WINE: &[(&str, &str)] = &[
 ];
 
 /// Runs everything on one backend and gives back its cells, a line for each: the behaviour's name, a tabulator and
-/// what came of it. For [`write`] on another system.
+/// what came of it. For [`write()`] on another system.
 ///
 /// # Errors
 /// There is no such backend, or a behaviour does not hold.
