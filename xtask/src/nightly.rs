@@ -114,6 +114,10 @@ fn sanitized(sanitizer: &str, subcommand: &str, host: &str, target_dir: &str) ->
     // inside the compiler, are built without the sanitizer.
     command.args([subcommand, "--target", host, "--target-dir", target_dir]);
     command.env("RUSTFLAGS", flags.trim());
+    if sanitizer == "thread" {
+        let known = crate::run::root().join(".ci/tsan-suppressions");
+        or_default(&mut command, "TSAN_OPTIONS", &format!("suppressions={}", known.display()));
+    }
     command
 }
 

@@ -254,13 +254,13 @@ impl Driver {
     /// Gives the driver a descriptor of the user's: a socket, a pipe, a file.
     ///
     /// # Errors
-    /// The table is full (`max_descriptors`), or the descriptor could not be made non-blocking where the
-    /// backend needs that. The descriptor is then closed.
+    /// The table is full (`max_descriptors`), the descriptor could not be made non-blocking where the
+    /// backend needs that, or the system did not say what kind of socket it is. The descriptor is then closed.
     pub fn attach(&self, descriptor: OwnedDescriptor) -> io::Result<Fd> {
         if self.room.wants_nonblocking() {
             calls::set_nonblocking(descriptor.as_raw())?;
         }
-        let stream = calls::is_stream(descriptor.as_raw());
+        let stream = calls::is_stream(descriptor.as_raw())?;
         let known = flags::FOREIGN | if stream { flags::STREAM } else { 0 };
         self.insert(descriptor, known)
     }

@@ -321,10 +321,8 @@ impl Driver {
     /// # Errors
     /// The system refused a wait. Or `TimedOut`: the kernel has not let go of a cancelled operation within
     /// [`Config::shutdown_timeout`](crate::Config::shutdown_timeout); it has been abandoned, and what it owns stays
-    /// in the driver. Or the key is another driver's. In any case the key is gone.
-    ///
-    /// # Panics
-    /// Called from inside of a tick.
+    /// in the driver. Or the key is another driver's. Or `Deadlock`: it was called from inside of a tick, before the
+    /// operation had ended, which has been abandoned. In any case the key is gone.
     pub fn finish<P: Payload>(
         &self,
         key: Key<P>,

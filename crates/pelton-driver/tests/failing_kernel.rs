@@ -23,6 +23,7 @@ on_every_backend! {
     a_wake_that_the_kernel_refuses_is_told_of_and_the_next_one_wakes
     without_an_eventfd_a_pipe_wakes
     an_accept_that_fails_says_why_and_loses_no_connection
+    a_socket_of_which_the_system_tells_nothing_is_not_attached
 }
 
 /// What all the tests here go through: bytes there and back on ten connections that were accepted.
@@ -304,6 +305,26 @@ fn an_accept_that_fails_says_why_and_loses_no_connection(on: &On) {
 }
 
 /// A kernel that is busy keeps what was staged, and is asked again.
+fn a_socket_of_which_the_system_tells_nothing_is_not_attached(on: &On) {
+    let asked = AtomicU64::new(0);
+    let (one, mut other) = local_pair();
+    with_answers(
+        &[libc::SYS_getsockopt],
+        |_| {
+            asked.fetch_add(1, SeqCst);
+            Some(libc::EPERM)
+        },
+        || {
+            let driver = on.driver();
+            let error = driver.attach(one.into()).unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::EPERM));
+            // It was given away, and is closed.
+            assert_eq!(other.read(&mut [0; 1]).unwrap(), 0);
+        },
+    );
+    assert!(asked.load(SeqCst) <= 1, "it is asked once, or this was skipped, and said so");
+}
+
 #[test]
 fn io_uring_that_is_busy_keeps_everything_and_is_counted() {
     common::run(Backend::IoUring, |on| {

@@ -59,6 +59,31 @@ fn what_spills_while_a_wait_looks_ends_the_wait() {
 }
 
 #[test]
+fn a_cancel_that_does_not_find_its_operation_is_made_again() {
+    for seed in 0..20 {
+        let world = world(seed, Faults::none().with(Fault::CancelMissed, ALWAYS * 3 / 4));
+        let _entered = world.enter();
+        let driver = driver(Backend::IoUring);
+        let (one, other) = driver.stream_pair().unwrap();
+        // Nobody ever sends, so that nothing but a cancel ends them.
+        let keys: Vec<_> = (0..8).map(|_| receive(&driver, one)).collect();
+        driver.tick(Some(Duration::ZERO), |_| {}).unwrap();
+        for key in &keys {
+            assert!(driver.cancel(key.id()));
+        }
+        for key in keys {
+            let error = driver.end(key).0.unwrap_err();
+            assert_eq!(error.raw_os_error(), Some(libc::ECANCELED));
+        }
+        assert!(format!("{:?}", world.decisions()).contains("cancel-missed"), "none was missed");
+        driver.close(one);
+        driver.close(other);
+        drop(driver);
+        assert_eq!(world.leftovers(), [""; 0]);
+    }
+}
+
+#[test]
 fn a_connection_that_loses_its_way_fails_with_what_routers_say() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..8 {

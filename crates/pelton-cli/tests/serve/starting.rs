@@ -97,7 +97,7 @@ fn what_cannot_be_served_is_told_in_a_sentence() {
     command.args(["--listen", "127.0.0.1:0"]);
     let ended = run(command);
     assert_eq!((ended.code, ended.stdout.as_str()), (Some(1), ""));
-    assert!(ended.stderr.contains("nonesuch") && ended.stderr.contains("io_uring or epoll"));
+    assert!(ended.stderr.contains("nonesuch") && ended.stderr.contains("io_uring, epoll"));
 }
 
 #[test]

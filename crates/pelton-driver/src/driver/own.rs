@@ -40,7 +40,7 @@ impl Driver {
         if self.room.wants_nonblocking() {
             calls::set_nonblocking(raw)?;
         }
-        let stream = if calls::is_stream(raw) { flags::STREAM } else { 0 };
+        let stream = if calls::is_stream(raw)? { flags::STREAM } else { 0 };
         let known = flags::FOREIGN | flags::BORROWED | stream;
         self.core.fds.insert(raw, known).ok_or_else(super::table_is_full)
     }

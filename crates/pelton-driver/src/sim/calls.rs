@@ -3,8 +3,10 @@
 //!
 //! They work on the world of this thread; without one every call answers `EBADF`.
 
+use std::any::Any;
 use std::net::{IpAddr, SocketAddr};
 use std::path::Path;
+use std::rc::Rc;
 use std::time::{Duration, Instant, SystemTime};
 
 use rustix::io::Errno;
@@ -634,7 +636,7 @@ pub(crate) fn ring_setup(
 
 /// What `mmap` gives: the memory of both queues, and that of the submission entries. It lives as long as the
 /// ring's descriptor is open.
-pub(crate) fn ring_memory(ring: RawDescriptor) -> Option<(*mut u8, *mut u8)> {
+pub(crate) fn ring_memory(ring: RawDescriptor) -> Option<(*mut u8, *mut u8, Rc<dyn Any>)> {
     here(|state| {
         let file = state.of_fd(ring)?;
         match &state.file(file)?.kind {

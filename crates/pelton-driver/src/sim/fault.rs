@@ -39,6 +39,8 @@ faults! {
     Unseen = "unseen",
     /// A cancel comes too late: the operation goes on and ends with what it did.
     CancelTooLate = "cancel-too-late",
+    /// A cancel finds nothing though its operation is there: it is between two attempts.
+    CancelMissed = "cancel-missed",
     /// An operation ends with `EINTR`.
     Interrupted = "interrupted",
     /// A connection is reset in the middle.

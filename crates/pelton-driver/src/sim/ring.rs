@@ -16,8 +16,10 @@
 //! queued stops it; how much is received and sent; which features the kernel has; all the faults.
 
 use std::alloc::Layout;
+use std::any::Any;
 use std::collections::{HashMap, VecDeque};
 use std::ptr::NonNull;
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU16, AtomicU32, Ordering};
 
 use rustix::io::Errno;
@@ -142,15 +144,15 @@ impl Mapped {
 
 impl Drop for Mapped {
     fn drop(&mut self) {
-        // SAFETY: allocated in `new` with this layout. The driver's side drops its pointers before it
-        // closes the ring's descriptor, which is what drops this.
+        // SAFETY: allocated in `new` with this layout. The driver's side has a share in it as long as it has
+        // pointers, as a mapping would be, whatever becomes of the world.
         unsafe { std::alloc::dealloc(self.start.as_ptr(), self.layout) };
     }
 }
 
 pub(super) struct Ring {
-    queues: Mapped,
-    entries: Mapped,
+    queues: Rc<Mapped>,
+    entries: Rc<Mapped>,
     sq_entries: u32,
     cq_entries: u32,
     sq_array: bool,
@@ -169,8 +171,10 @@ pub(super) struct Ring {
 }
 
 impl Ring {
-    pub(super) fn memory(&self) -> (*mut u8, *mut u8) {
-        (self.queues.start.as_ptr(), self.entries.start.as_ptr())
+    /// Where the queues are and where the entries, and what keeps them there.
+    pub(super) fn memory(&self) -> (*mut u8, *mut u8, Rc<dyn Any>) {
+        let share = Rc::new((self.queues.clone(), self.entries.clone()));
+        (self.queues.start.as_ptr(), self.entries.start.as_ptr(), share)
     }
 
     fn ready(&self) -> u32 {
@@ -294,8 +298,8 @@ impl State {
         params.cq_off.overflow = CQ_OVERFLOW as u32;
         params.cq_off.cqes = cqes as u32;
         let ring = Ring {
-            queues: Mapped::new(cqes + 16 * cq_entries as usize),
-            entries: Mapped::new(64 * entries as usize),
+            queues: Rc::new(Mapped::new(cqes + 16 * cq_entries as usize)),
+            entries: Rc::new(Mapped::new(64 * entries as usize)),
             sq_entries: entries,
             cq_entries,
             sq_array,
@@ -858,6 +862,9 @@ impl State {
         let mut result = -libc::ENOENT;
         let mut found = 0;
         for key in matching {
+            if !by_fd && self.misses(id, key) {
+                break;
+            }
             result = self.cancel(id, key);
             found += 1;
             if !all {
@@ -868,6 +875,22 @@ impl State {
             result = found;
         }
         self.post(id, entry, result, 0);
+    }
+
+    /// True where a cancel does not find an operation on a socket. As Linux has it: what was ready again when it
+    /// was about to wait is queued to be tried, and in no list of those that wait.
+    fn misses(&mut self, id: FileId, key: OpKey) -> bool {
+        let Some(ring) = self.ring(id) else { return false };
+        let number = ring.number;
+        if ring.op(key).is_none_or(|op| is_file_op(op.entry.opcode)) {
+            return false;
+        }
+        let misses = self.fault(Fault::CancelMissed, number, String::new);
+        if misses {
+            let label = Fault::CancelMissed.name();
+            self.tell_op(label, number, id, key, "was not found by its cancel");
+        }
+        misses
     }
 
     /// Cancels one operation: 0, or `EALREADY` where it goes on.

@@ -149,15 +149,22 @@ pub(crate) fn set_nonblocking(raw: RawDescriptor) -> io::Result<bool> {
     super::unix::set_nonblocking(unsafe { borrow(raw) })
 }
 
-/// True for a stream socket.
-pub(crate) fn is_stream(raw: RawDescriptor) -> bool {
+/// True for a stream socket. A guess would not do: a receive of a message from what is taken for a datagram socket
+/// asks for the datagram's whole length, which on a stream throws the bytes away and says that they are there.
+pub(crate) fn is_stream(raw: RawDescriptor) -> io::Result<bool> {
+    use rustix::io::Errno;
+    use rustix::net::SocketType;
     #[cfg(feature = "sim")]
     if sim::owns(raw) {
-        return sim::is_stream(raw);
+        return Ok(sim::is_stream(raw));
     }
     // SAFETY: the caller has it open.
-    rustix::net::sockopt::socket_type(unsafe { borrow(raw) })
-        .is_ok_and(|socket| socket == rustix::net::SocketType::STREAM)
+    match rustix::net::sockopt::socket_type(unsafe { borrow(raw) }) {
+        Ok(socket) => Ok(socket == SocketType::STREAM),
+        // No socket, or a path that nothing can be received from.
+        Err(Errno::NOTSOCK | Errno::BADF) => Ok(false),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// `recv`, which does not wait.

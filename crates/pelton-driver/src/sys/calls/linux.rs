@@ -1,7 +1,9 @@
 //! The calls of Linux: those on a selector and on a ring.
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::io;
+use std::rc::Rc;
 use std::time::Duration;
 
 use rustix::io::Errno;
@@ -69,11 +71,11 @@ pub(in crate::sys) fn ring_setup_simulated(
     }
 }
 
-/// The memory of a simulated ring: that of both queues, and that of the submission entries. It lives as
-/// long as the ring's descriptor is open.
+/// The memory of a simulated ring: that of both queues, and that of the submission entries, with a share in both,
+/// which keeps them.
 pub(in crate::sys) fn ring_memory_simulated(
     ring: RawDescriptor,
-) -> Result<(*mut u8, *mut u8), Errno> {
+) -> Result<(*mut u8, *mut u8, Rc<dyn Any>), Errno> {
     #[cfg(feature = "sim")]
     return sim::ring_memory(ring).ok_or(Errno::BADF);
     #[cfg(not(feature = "sim"))]

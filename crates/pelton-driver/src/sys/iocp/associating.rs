@@ -34,7 +34,7 @@ impl Iocp {
             && !entry.has(flags::FOREIGN)
             && raw.socket().is_some()
             && self.extensions.are_handles;
-        if entry.has(flags::STREAM) && !calls::is_stream(raw) {
+        if entry.has(flags::STREAM) && !calls::is_stream(raw).unwrap_or(false) {
             // Its owner has said so and knew no better. A message that is longer than its buffer fails at once and
             // posts a packet too, or none: only what is received without a wait can be told of once.
             entry.unset(flags::STREAM);

@@ -48,8 +48,8 @@ const GROUP: u16 = 0;
 /// `user_data` of entries that belong to no slot: no slot has the number `NIL`.
 const WAKE: u64 = internal(1);
 const QUIET: u64 = internal(2);
-/// From here on: a cancel that ends its target where it fails. Only a mutant makes one.
-const RETIRES: u64 = 16;
+/// From here on, by the place of its target: a cancel, which completes where it has not found that.
+const CANCEL: u64 = 16;
 
 const fn internal(n: u64) -> u64 {
     (n << 32) | NIL as u64
@@ -277,9 +277,8 @@ impl Uring {
 
     pub(crate) fn cancel(&self, core: &Core, slot: &Slot) {
         // Behind the operation's own entry if that is still staged, in the ring or in the backlog.
-        let retires =
-            mutant!("reseau-134").then(|| internal(RETIRES + u64::from(core.arena.index(slot))));
-        self.push(core, entry::cancel(core.arena.id(slot).user_data(), retires.unwrap_or(QUIET)));
+        let from = internal(CANCEL + u64::from(core.arena.index(slot)));
+        self.push(core, entry::cancel(core.arena.id(slot).user_data(), from));
     }
 
     pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {

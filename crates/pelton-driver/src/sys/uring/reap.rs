@@ -9,7 +9,7 @@
 
 use super::entry;
 use super::ring::{Cqe, Ring};
-use super::{RETIRES, Uring, WAKE};
+use super::{CANCEL, Uring, WAKE};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::flags;
 use crate::op::Kind;
@@ -154,17 +154,36 @@ impl Uring {
                 self.watch(core);
             }
         }
-        if mutant!("reseau-134") && cqe.user_data >> 32 >= RETIRES {
-            // Too late to cancel it, so it is taken to have ended: its completion is still on its way.
-            let target = core.arena.get((cqe.user_data >> 32) as u32 - RETIRES as u32);
-            if let Some(slot) = target
-                && matches!(slot.state.get(), State::Busy | State::Orphan)
-                && slot.has(bits::CANCELLED)
-            {
-                core.finish_later(slot, core.cancelled(slot));
-            }
+        if cqe.user_data >> 32 >= CANCEL
+            && let Some(slot) = core.arena.get((cqe.user_data >> 32) as u32 - CANCEL as u32)
+            && matches!(slot.state.get(), State::Busy | State::Orphan)
+            && slot.has(bits::CANCELLED)
+        {
+            self.cancel_again(core, slot, cqe.res);
         }
-        // A cancel that found nothing, or a close that failed: nobody waits to hear of it.
+        // Else a cancel that came too late, or a close that failed: nobody waits to hear of it.
+    }
+
+    /// A cancel has not found its target, which has not ended. Between two attempts at one operation the kernel
+    /// has it in no list that a cancel looks through: what was ready again while it was about to wait is queued
+    /// to be tried, and then goes on. So the cancel is made again, at the next entry, until the operation ends.
+    /// The slot may be another operation's by now, which is being cancelled as well.
+    #[cold]
+    fn cancel_again(&self, core: &Core, slot: &Slot, result: i32) {
+        if mutant!("reseau-134") {
+            // Too late to cancel it, so it is taken to have ended: its completion is still on its way.
+            return core.finish_later(slot, core.cancelled(slot));
+        }
+        let again = match slot.kind.get() {
+            // What is with a disk cannot be cancelled, and ends by itself.
+            Kind::ReadAt | Kind::WriteAt | Kind::Sync => false,
+            // With a thread of the kernel that may never hear of it.
+            Kind::Own => result == -errno::ENOENT,
+            _ => matches!(-result, errno::ENOENT | errno::EALREADY),
+        };
+        if again {
+            self.cancel(core, slot);
+        }
     }
 
     /// A completion of an operation of the user's own: the outcome as it is, or the word that its descriptor is

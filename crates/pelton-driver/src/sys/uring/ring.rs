@@ -178,8 +178,7 @@ impl Ring {
         let (fd, params) =
             setup::negotiate(config, calls::ring_setup_simulated, |_| {}).map_err(refused)?;
         let memory = calls::ring_memory_simulated(fd.as_raw()).map_err(refused)?;
-        // SAFETY: the simulated kernel says where its memory is, which lives as long as the descriptor, and
-        // that is held as long as the ring.
+        // SAFETY: the simulated kernel says where its memory is, and gives a share in it.
         let maps = unsafe { Maps::borrowed(memory, &params) };
         Ok(Ring::on(fd, &params, maps))
     }

@@ -115,12 +115,15 @@ pub(crate) fn set_nonblocking(raw: RawDescriptor) -> io::Result<bool> {
 }
 
 /// True for a stream socket.
-pub(crate) fn is_stream(raw: RawDescriptor) -> bool {
-    let Some(socket) = raw.socket() else { return false };
+pub(crate) fn is_stream(raw: RawDescriptor) -> io::Result<bool> {
+    let Some(socket) = raw.socket() else { return Ok(false) };
     let (mut kind, mut len) = (0_i32, size_of::<i32>() as i32);
     let to = (&raw mut kind).cast();
     // SAFETY: the caller has it open; both are ours to be written.
-    unsafe { getsockopt(socket, SOL_SOCKET, SO_TYPE, to, &mut len) == 0 && kind == SOCK_STREAM }
+    if unsafe { getsockopt(socket, SOL_SOCKET, SO_TYPE, to, &mut len) } != 0 {
+        return Err(io::Error::from_raw_os_error(socket_error()));
+    }
+    Ok(kind == SOCK_STREAM)
 }
 
 /// `recv` on a socket that does not block.

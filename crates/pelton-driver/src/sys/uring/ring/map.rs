@@ -1,7 +1,9 @@
 //! The memory that a ring shares with the kernel: three mappings, or two, and the words in them.
 
+use std::any::Any;
 use std::ffi::c_void;
 use std::ptr::{self, NonNull};
+use std::rc::Rc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use rustix::fd::OwnedFd;
@@ -18,6 +20,8 @@ pub(super) struct Maps {
     sq: Map,
     cq: Option<Map>,
     sqes: Map,
+    /// What keeps memory that was not mapped.
+    _lent: Option<Rc<dyn Any>>,
 }
 
 impl Maps {
@@ -30,16 +34,16 @@ impl Maps {
         let sq = map(IORING_OFF_SQ_RING, if single { sq_len.max(cq_len) } else { sq_len })?;
         let cq = if single { None } else { Some(map(IORING_OFF_CQ_RING, cq_len)?) };
         let sqes = map(IORING_OFF_SQES, sqes_len)?;
-        Ok(Maps { sq, cq, sqes })
+        Ok(Maps { sq, cq, sqes, _lent: None })
     }
 
     /// The memory of a simulated ring, which has a single mapping: that of both queues, and that of the
     /// entries.
     ///
     /// # Safety
-    /// Both are as large as the parameters say, and valid as long as anything here is used.
+    /// Both are as large as the parameters say, and valid as long as there is that share in them.
     pub(super) unsafe fn borrowed(
-        (queues, sqes): (*mut u8, *mut u8),
+        (queues, sqes, share): (*mut u8, *mut u8, Rc<dyn Any>),
         params: &io_uring_params,
     ) -> Maps {
         let (sq_len, cq_len, sqes_len) = lengths(params);
@@ -48,7 +52,8 @@ impl Maps {
             len,
             owned: false,
         };
-        Maps { sq: borrowed(queues, sq_len.max(cq_len)), cq: None, sqes: borrowed(sqes, sqes_len) }
+        let (sq, sqes) = (borrowed(queues, sq_len.max(cq_len)), borrowed(sqes, sqes_len));
+        Maps { sq, cq: None, sqes, _lent: Some(share) }
     }
 
     /// A word of the submission queue, at an offset that the kernel gave.
