@@ -633,7 +633,11 @@ impl Iocp {
                         Some(step) => return step,
                         None => continue,
                     },
-                    error => status::of_recv(error, room as usize),
+                    error if entry.has(flags::STREAM) => status::of_recv(error, room as usize),
+                    error => match messages::heard(socket, error) {
+                        Some(error) => status::of_recv(error, room as usize),
+                        None => continue,
+                    },
                 },
             };
             if result <= 0 {
