@@ -109,9 +109,6 @@ impl Behaviour {
         if self.threads && system.is_simulated() {
             return Outcome::NeedsThreads;
         }
-        if system == System::Iocp && matches!(self.subject, "messages" | "seam") {
-            return Outcome::NotRun("not built yet".into());
-        }
         if let Err(why) = available(system) {
             return Outcome::NotRun(why);
         }

@@ -111,7 +111,9 @@ fn a_cut_is_told(on: &Bench) {
             let fits = len.min(bytes.len());
             assert_eq!((received.len, &bytes[..fits]), (fits, &sent[..fits]));
             assert_eq!(received.truncated, len > bytes.len());
-            assert_eq!(received.whole_len, Some(len));
+            // Windows does not tell how long it was.
+            let is_told = !received.truncated || cfg!(unix);
+            assert_eq!(received.whole_len, is_told.then_some(len));
         }
         // Nothing of the rest is left behind.
         send(&driver, one, b"next", to);

@@ -29,6 +29,10 @@ const NOT_ON_WINE: &[(&str, &str)] = &[
     ("a_bad_address_is_refused", "Wine binds to any address"),
     ("a_socket_that_is_not_connected_has_no_peer", "Wine says that it was reset"),
     ("an_address_that_cannot_be_told_is_an_error", "Wine's closes reset nothing"),
+    ("a_refusal_is_a_value", "Wine swallows it"),
+    ("hops_and_class_are_told", "Wine sends no control messages"),
+    ("the_source_can_be_chosen", "Wine sends no control messages"),
+    ("one_send_can_be_many", "Wine sends no control messages"),
 ];
 
 /// Runs everything on one backend and gives back its cells, a line for each: the behaviour's name, a tabulator and

@@ -1,5 +1,6 @@
 //! Operations that Pelton has never heard of, in its own slots: a timer descriptor that is read when it is ready,
-//! on every backend, and on io_uring bytes that are spliced from one pipe into another by a submission entry.
+//! on every backend, and on io_uring bytes that are spliced from one pipe into another by a submission entry;
+//! on Windows the overlapped calls of a named pipe.
 //!
 //! ```sh
 //! cargo run -p pelton-driver --example own_operation
@@ -8,14 +9,20 @@
 
 #[cfg(target_os = "linux")]
 #[path = "own_operation/linux.rs"]
-mod linux;
+mod native;
 
-#[cfg(target_os = "linux")]
+#[cfg(windows)]
+#[path = "own_operation/windows.rs"]
+mod native;
+
+#[cfg(any(target_os = "linux", windows))]
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    linux::run(&pelton_driver::Driver::new(pelton_driver::Config::default())?)
+    native::run(&pelton_driver::Driver::new(pelton_driver::Config::default())?)
 }
 
-#[cfg(not(target_os = "linux"))]
+#[cfg(not(any(target_os = "linux", windows)))]
 fn main() {
-    println!("this example uses a timer descriptor and a splice: it needs Linux");
+    println!(
+        "this example uses a timer descriptor and a splice, or a named pipe: it needs Linux or Windows"
+    );
 }

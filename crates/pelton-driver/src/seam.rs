@@ -448,16 +448,17 @@ impl<'d, T: 'static> Prepared<'d, T> {
         self.submit(token, Form::Ready(interest))
     }
 
-    /// Goes on to make an overlapped call by oneself (IOCP).
+    /// Goes on to make an overlapped call by oneself (IOCP). The descriptor is associated with the driver's port from
+    /// then on, for good; one of the user's own must post a packet for every success
+    /// (no `FILE_SKIP_COMPLETION_PORT_ON_SUCCESS`).
     ///
     /// # Errors
-    /// `Unsupported`: this backend has no such calls. The memory comes back.
+    /// `Unsupported`: this backend has no such calls. `InvalidInput`: it was prepared for no descriptor, or for one
+    /// that was not opened for overlapped calls, or whose packets go elsewhere. The memory comes back.
     pub fn in_call(self) -> Result<InCall<'d, T>, Refused<Own<T>>> {
-        match self.driver.room().overlapped(self.slot) {
-            Some(overlapped) => Ok(InCall { prepared: ManuallyDrop::new(self), overlapped }),
-            None => Err(self.refuse(unsupported(
-                "overlapped calls are those of IOCP: use the closure, `Prepared::submit_when`",
-            ))),
+        match self.driver.room().overlapped(self.driver.core(), self.slot) {
+            Ok(overlapped) => Ok(InCall { prepared: ManuallyDrop::new(self), overlapped }),
+            Err(error) => Err(self.refuse(error)),
         }
     }
 
@@ -551,14 +552,17 @@ impl<T: 'static> InCall<'_, T> {
         unsafe { &raw mut (*OwnBody::<T>::of(self.prepared.slot)).memory }
     }
 
-    /// The call has succeeded or is pending: there will be one packet.
+    /// The call has succeeded (`at_once`) or is pending: it ends with a packet, or has ended where successes of the
+    /// descriptor post none, which the driver knows.
     ///
     /// # Safety
     /// The call was made with this `OVERLAPPED`, on the descriptor that the operation was prepared for, and
-    /// returned success or `ERROR_IO_PENDING`; and the memory that it was given is [`InCall::memory`]'s.
-    pub unsafe fn submitted(self, token: Token) -> Key<Own<T>> {
+    /// returned success, where `at_once` says so, or `ERROR_IO_PENDING`; and the memory that it was given is
+    /// [`InCall::memory`]'s, or that owns it exclusively.
+    pub unsafe fn submitted(self, token: Token, at_once: bool) -> Key<Own<T>> {
         let prepared = ManuallyDrop::into_inner(self.prepared);
         let (driver, slot) = (prepared.driver, prepared.slot);
+        slot.progress.set(at_once.into());
         // A call that was made is in flight, whatever was asked meanwhile: it is cancelled as others are.
         let cancelled = slot.has(bits::CANCELLED);
         if let Some(entry) = driver.core().entry_of(slot).filter(|_| cancelled) {

@@ -1,6 +1,4 @@
 //! Datagrams: every way to send and receive them, and sockets that are shared and given away.
-// Completion ports do not answer its operations yet.
-#![cfg(unix)]
 
 mod common;
 

@@ -72,6 +72,14 @@ impl Absent {
         match *self {}
     }
 
+    pub(crate) fn overlapped(
+        &self,
+        _: &Core,
+        _: &Slot,
+    ) -> io::Result<std::ptr::NonNull<std::ffi::c_void>> {
+        match *self {}
+    }
+
     pub(crate) fn listens(&self, _: RawDescriptor, _: bool) {
         match *self {}
     }

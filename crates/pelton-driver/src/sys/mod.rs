@@ -235,20 +235,19 @@ impl Room {
         match self {
             Room::Uring(_) => Seam::Ring,
             Room::Epoll(_) | Room::Kqueue(_) => Seam::Readiness,
-            // Until the room makes such calls.
-            Room::Iocp(_) => Seam::Readiness,
+            Room::Iocp(_) => Seam::Overlapped,
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => Seam::Ring,
         }
     }
 
     /// Where a call finds its `OVERLAPPED`, in a room that has such calls.
-    pub(crate) fn overlapped(&self, _: &Slot) -> Option<NonNull<c_void>> {
-        match self {
-            Room::Uring(_) | Room::Epoll(_) | Room::Kqueue(_) | Room::Iocp(_) => None,
-            #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake(_) => None,
+    pub(crate) fn overlapped(&self, core: &Core, slot: &Slot) -> std::io::Result<NonNull<c_void>> {
+        if let Room::Iocp(iocp) = self {
+            return iocp.overlapped(core, slot);
         }
+        let what = "overlapped calls are those of IOCP: use the closure, `Prepared::submit_when`";
+        Err(std::io::Error::new(std::io::ErrorKind::Unsupported, what))
     }
 
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {

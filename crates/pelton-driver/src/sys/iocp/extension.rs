@@ -6,9 +6,10 @@ use std::sync::OnceLock;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::windows::io::AsRawSocket;
 use windows_sys::Win32::Networking::WinSock::{
-    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, SIO_GET_EXTENSION_FUNCTION_POINTER,
-    SO_PROTOCOL_INFOW, SOL_SOCKET, WSAID_ACCEPTEX, WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS,
-    WSAIoctl, WSAPROTOCOL_INFOW, XP1_IFS_HANDLES, getsockopt,
+    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, LPFN_WSARECVMSG,
+    SIO_GET_EXTENSION_FUNCTION_POINTER, SO_PROTOCOL_INFOW, SOL_SOCKET, WSAID_ACCEPTEX,
+    WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAID_WSARECVMSG, WSAIoctl, WSAPROTOCOL_INFOW,
+    XP1_IFS_HANDLES, getsockopt,
 };
 use windows_sys::core::GUID;
 
@@ -21,6 +22,8 @@ pub(super) struct Extensions {
     pub(super) accept: LPFN_ACCEPTEX,
     pub(super) connect: LPFN_CONNECTEX,
     pub(super) addresses: LPFN_GETACCEPTEXSOCKADDRS,
+    /// None where there are no datagrams.
+    pub(super) receive_message: LPFN_WSARECVMSG,
     /// Every socket of TCP is a handle of the system's, and successes that come at once may leave out their
     /// packets. Providers that somebody has put on top may post them in spite of that.
     pub(super) are_handles: bool,
@@ -41,6 +44,9 @@ fn find() -> io::Result<Extensions> {
     let (v4, v6) = (of(Domain::IPV4), of(Domain::IPV6));
     let are_handles = [&v4, &v6].into_iter().flatten().all(is_handle);
     let socket = v4.or(v6)?;
+    let of = |domain| Socket::new(domain, Type::DGRAM, Some(Protocol::UDP));
+    let datagrams = of(Domain::IPV4).or_else(|_| of(Domain::IPV6));
+    let receive_message = datagrams.and_then(|socket| ask(&socket, WSAID_WSARECVMSG)).unwrap_or(0);
     // SAFETY: each is asked for by its own name, and so is of the type that it is taken for.
     unsafe {
         Ok(Extensions {
@@ -50,6 +56,7 @@ fn find() -> io::Result<Extensions> {
                 &socket,
                 WSAID_GETACCEPTEXSOCKADDRS,
             )?),
+            receive_message: std::mem::transmute::<usize, LPFN_WSARECVMSG>(receive_message),
             are_handles,
         })
     }

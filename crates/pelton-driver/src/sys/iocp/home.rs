@@ -12,6 +12,7 @@
 //!   cannot be released, and so neither it nor its home can be used for anything else. Cancelling changes none
 //!   of that, not even where the system says that there is nothing to cancel: its packet is on the way then.
 //! - **listed**: nothing is in the kernel, and the operation goes on at the next tick.
+//! - **ended**: the packet of a call that the user makes has come before the user has said that it was made.
 //!
 //! The home remembers the generation of the slot for which it went into the kernel. A packet for a home that
 //! is not there, or of a slot that is of another generation, is counted as stale and dropped.
@@ -30,6 +31,7 @@ pub(super) enum Stage {
     Idle = 0,
     InKernel = 1,
     Listed = 2,
+    Ended = 3,
 }
 
 /// The home of one slot.

@@ -21,6 +21,8 @@ mod associating;
 mod extension;
 mod file;
 mod home;
+mod messages;
+mod own;
 mod port;
 mod readiness;
 mod region;
@@ -139,14 +141,20 @@ impl Iocp {
             let _ = core.finish(slot, -errno::ENOBUFS);
             return;
         };
+        if let Op::Own { form, .. } = op {
+            // Its call may be in the kernel already.
+            return self.start_own(core, slot, home, entry, form);
+        }
         home.take_back();
         match op {
             Op::Recv { .. }
             | Op::RecvPooled { .. }
             | Op::RecvMulti { .. }
             | Op::RecvVectored { .. }
+            | Op::RecvMsg { .. }
             | Op::Send { .. }
-            | Op::SendVectored { .. } => self.begin(core, slot, home, entry, Some(memory)),
+            | Op::SendVectored { .. }
+            | Op::SendMsg { .. } => self.begin(core, slot, home, entry, Some(memory)),
             Op::Accept { .. } | Op::AcceptMulti { .. } => self.accept(core, slot, home, entry),
             Op::Connect { .. } => self.connect(core, slot, home, entry),
             Op::Poll { interest, .. } => {
@@ -173,10 +181,7 @@ impl Iocp {
                     self.shut(core, fd, entry, how);
                 }
             }
-            // `WSARecvMsg`, `WSASendMsg` and the seam's calls are to come.
-            Op::RecvMsg { .. } | Op::SendMsg { .. } | Op::Own { .. } => {
-                let _ = core.finish(slot, -errno::ENOSYS);
-            }
+            Op::Own { .. } => unreachable!("it has begun"),
             Op::Nop
             | Op::Close { .. }
             | Op::Timeout { .. }
@@ -217,6 +222,9 @@ impl Iocp {
             errno::EAGAIN | errno::EINTR => Try::Begun(0),
             error => {
                 core.counters().at_once(Kind::Send);
+                if !entry.has(flags::STREAM) {
+                    return Try::Failed(-messages::message_sent(entry, error, 0));
+                }
                 let result = -status::of_send(error);
                 Try::Failed(-status::of_reset(result, true, &entry.of_room.reset_told))
             }
@@ -372,9 +380,13 @@ impl Iocp {
         let id = OpId::new(index, home.generation.get());
         let Some(slot) = core.in_flight(id.user_data()) else { return };
         let Some(entry) = core.entry_of(slot) else { return };
+        if slot.kind.get() == Kind::Own && slot.has(bits::ASKED) {
+            // Whoever makes the call has ticked before saying so.
+            return home.stage.set(Stage::Ended);
+        }
         core.counters().completions.add(1);
         let (status, bytes) = home.ended();
-        if matches!(slot.kind.get(), Kind::Send | Kind::SendVectored) {
+        if sends(slot) {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
         }
         match self.after(core, slot, entry, status, bytes) {
@@ -417,6 +429,8 @@ impl Iocp {
                     error => Some(-status::of_send(error)),
                 }
             }
+            Kind::SendMsg => Some(messages::message_sent(entry, error, bytes)),
+            Kind::Own => Some(own::said(entry, status, bytes)),
             Kind::Connect if error == 0 => Some(match entry.raw.get().socket() {
                 Some(socket) => stream::connected(socket),
                 None => -errno::ENOTSOCK,
@@ -527,8 +541,16 @@ impl Iocp {
         memory: Option<Memory>,
     ) -> Step {
         let Some(socket) = entry.raw.get().socket() else { return Step::Done(-errno::ENOTSOCK) };
+        if slot.kind.get() == Kind::Own {
+            return self.attempt(core, slot, entry);
+        }
         if let Err(error) = self.associate(core, entry, true) {
             return Step::Done(-error);
+        }
+        match slot.kind.get() {
+            Kind::RecvMsg => return self.receive_message(core, slot, entry, socket),
+            Kind::SendMsg => return self.send_message(core, slot, home, entry, socket),
+            _ => {}
         }
         let pooled = matches!(slot.kind.get(), Kind::RecvPooled | Kind::RecvMulti);
         if pooled {
@@ -567,7 +589,10 @@ impl Iocp {
             // SAFETY: the memory is the operation's own, nobody else touches it, and the call does not wait.
             return match unsafe { receive_now(socket, buffers, n) } {
                 Err(errno::EAGAIN | errno::EINTR) => Step::Wait,
-                Err(error) => Step::Done(status::of_recv(error, room)),
+                Err(error) => match messages::heard(socket, error) {
+                    Some(error) => Step::Done(status::of_recv(error, room)),
+                    None => self.receive(core, slot, home, entry, socket, memory),
+                },
                 Ok(n) => Step::Done(n as i32),
             };
         }
@@ -608,7 +633,11 @@ impl Iocp {
                         Some(step) => return step,
                         None => continue,
                     },
-                    error => status::of_recv(error, room as usize),
+                    error if entry.has(flags::STREAM) => status::of_recv(error, room as usize),
+                    error => match messages::heard(socket, error) {
+                        Some(error) => status::of_recv(error, room as usize),
+                        None => continue,
+                    },
                 },
             };
             if result <= 0 {
@@ -819,17 +848,20 @@ impl Iocp {
 
 /// What is told of the end of an operation that receives or sends on a stream.
 fn told(slot: &Slot, entry: &Entry, result: i32) -> i32 {
-    let sends = matches!(slot.kind.get(), Kind::Send | Kind::SendVectored);
-    if entry.has(flags::STREAM) && (sends || is_receive(slot)) {
-        status::of_reset(result, sends, &entry.of_room.reset_told)
+    if entry.has(flags::STREAM) && (sends(slot) || is_receive(slot)) {
+        status::of_reset(result, sends(slot), &entry.of_room.reset_told)
     } else {
         result
     }
 }
 
 fn is_receive(slot: &Slot) -> bool {
-    use Kind::{Recv, RecvMulti, RecvPooled, RecvVectored};
-    matches!(slot.kind.get(), Recv | RecvMulti | RecvPooled | RecvVectored)
+    use Kind::{Recv, RecvMsg, RecvMulti, RecvPooled, RecvVectored};
+    matches!(slot.kind.get(), Recv | RecvMulti | RecvPooled | RecvVectored | RecvMsg)
+}
+
+fn sends(slot: &Slot) -> bool {
+    matches!(slot.kind.get(), Kind::Send | Kind::SendVectored | Kind::SendMsg)
 }
 
 fn is_accept(slot: &Slot) -> bool {

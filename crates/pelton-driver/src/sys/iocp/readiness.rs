@@ -141,7 +141,7 @@ impl Iocp {
 }
 
 fn queue_of<'a>(slot: &Slot, entry: &'a Entry) -> &'a crate::parked::Parked {
-    if slot.kind.get() == Kind::Poll && slot.progress.get() != 0 {
+    if matches!(slot.kind.get(), Kind::Poll | Kind::Own) && slot.progress.get() != 0 {
         &entry.writers
     } else {
         &entry.readers

@@ -14,12 +14,12 @@ use super::extension::Extensions;
 use super::home::Home;
 
 /// No place in a file.
-fn nowhere() -> OVERLAPPED_0 {
+pub(super) fn nowhere() -> OVERLAPPED_0 {
     OVERLAPPED::default().Anonymous
 }
 
 /// Gives a call to the kernel that uses the slot's home, and takes that back where no packet comes.
-fn with_home(
+pub(super) fn with_home(
     home: &Home,
     generation: u32,
     skips: bool,

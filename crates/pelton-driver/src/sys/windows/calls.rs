@@ -5,14 +5,15 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
+use std::ptr;
 use std::time::{Instant, SystemTime};
 
 use windows_sys::Win32::Foundation::{CloseHandle, GetLastError};
 use windows_sys::Win32::Networking::WinSock::{
-    FIONBIO, MSG_PEEK, SD_BOTH, SD_RECEIVE, SD_SEND, SEND_RECV_FLAGS, SO_TYPE, SOCK_STREAM,
-    SOCKADDR, SOCKET_ERROR, SOL_SOCKET, WSAGetLastError, closesocket, connect as ws_connect,
-    getsockopt, ioctlsocket, recv as ws_recv, recvfrom, send as ws_send, sendto,
-    shutdown as ws_shutdown,
+    FIONBIO, MSG_PEEK, SD_BOTH, SD_RECEIVE, SD_SEND, SEND_RECV_FLAGS, SIO_UDP_CONNRESET,
+    SIO_UDP_NETRESET, SO_TYPE, SOCK_STREAM, SOCKADDR, SOCKET_ERROR, SOL_SOCKET, WSAGetLastError,
+    WSAIoctl, closesocket, connect as ws_connect, getsockopt, ioctlsocket, recv as ws_recv,
+    recvfrom, send as ws_send, sendto, shutdown as ws_shutdown,
 };
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_TYPE_DISK, FlushFileBuffers, GetFileType, ReadFile, WriteFile,
@@ -159,7 +160,22 @@ pub(crate) unsafe fn connect(
 ) -> i32 {
     // SAFETY: by the caller.
     let failed = unsafe { ws_connect(socket, address.cast::<SOCKADDR>(), len) };
-    if failed == SOCKET_ERROR { -socket_error() } else { 0 }
+    if failed == SOCKET_ERROR {
+        return -socket_error();
+    }
+    tell_of_resets(socket, true);
+    0
+}
+
+/// Whether a datagram socket is told that something it sent has found nobody. Off, because that would end receives
+/// that wait for others; on for one that is connected. A system that does not know the request does no harm.
+pub(crate) fn tell_of_resets(socket: usize, on: bool) {
+    let (on, mut n) = (i32::from(on), 0);
+    for request in [SIO_UDP_CONNRESET, SIO_UDP_NETRESET] {
+        let (value, len, none) = ((&raw const on).cast(), size_of::<i32>() as u32, ptr::null_mut());
+        // SAFETY: the caller has the socket open; the argument is a word of ours, and the call does not wait.
+        unsafe { WSAIoctl(socket, request, value, len, none, 0, &mut n, ptr::null_mut(), None) };
+    }
 }
 
 /// `shutdown`.

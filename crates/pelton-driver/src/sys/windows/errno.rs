@@ -70,6 +70,10 @@ pub(crate) const WSAESHUTDOWN: i32 = 10058;
 pub(crate) const WSAEINVAL: i32 = 10022;
 /// The datagram was longer than its buffer: `WSAEMSGSIZE`.
 pub(crate) const WSAEMSGSIZE: i32 = 10040;
+/// The connection was lost on its way, or a datagram was: `WSAENETRESET`.
+pub(crate) const WSAENETRESET: i32 = 10052;
+/// More of a message is to come: `ERROR_MORE_DATA`.
+pub(crate) const MORE_DATA: i32 = 234;
 /// Winsock is there, but too old: `WSAVERNOTSUPPORTED`.
 pub(crate) const WSAVERNOTSUPPORTED: i32 = 10092;
 /// No timeout is left: `WAIT_TIMEOUT`.

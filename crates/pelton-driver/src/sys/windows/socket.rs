@@ -107,6 +107,7 @@ pub(crate) fn take_share(raw: RawDescriptor) -> Option<Share> {
 /// A datagram socket that is bound to an address.
 pub(crate) fn datagram(address: SocketAddr, wants: Wants) -> io::Result<OwnedDescriptor> {
     let socket = socket(address, Type::DGRAM, Protocol::UDP, wants)?;
+    super::calls::tell_of_resets(socket.as_raw_socket() as usize, false);
     socket.bind(&address.into())?;
     Ok(socket.into())
 }
