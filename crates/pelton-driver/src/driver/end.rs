@@ -33,7 +33,7 @@ impl Driver {
             // Whoever had them in flight has abandoned them, as is usual: nothing is left to cancel.
             return;
         }
-        if self.room.cancels_one_by_one(entry) {
+        if self.room.cancels_one_by_one() {
             return self.cancel_each_on(index, entry);
         }
         // Those that wait for a buffer are the driver's; the others are the room's.

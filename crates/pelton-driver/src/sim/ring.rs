@@ -862,8 +862,8 @@ impl State {
         let mut result = -libc::ENOENT;
         let mut found = 0;
         for key in matching {
-            if !by_fd && self.misses(id, key) {
-                break;
+            if self.misses(id, key) {
+                continue;
             }
             result = self.cancel(id, key);
             found += 1;

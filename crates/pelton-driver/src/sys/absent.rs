@@ -60,10 +60,6 @@ impl Absent {
         match *self {}
     }
 
-    pub(crate) fn cancels_one_by_one(&self, _: &Entry) -> bool {
-        match *self {}
-    }
-
     pub(crate) fn close(&self, _: &Core, _: &Entry, _: Option<&Slot>) {
         match *self {}
     }

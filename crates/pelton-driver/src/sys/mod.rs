@@ -259,17 +259,20 @@ impl Room {
     }
 
     pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
-        in_room!(self, kernel => kernel.cancel_fd(core, entry));
+        match self {
+            Room::Epoll(epoll) => epoll.cancel_fd(core, entry),
+            Room::Kqueue(kqueue) => kqueue.cancel_fd(core, entry),
+            Room::Uring(_) | Room::Iocp(_) => unreachable!("operations are cancelled one by one"),
+            #[cfg(any(test, feature = "fake-kernel"))]
+            Room::Fake(fake) => fake.cancel_fd(core, entry),
+        }
     }
 
-    /// True when the operations on a descriptor must be cancelled one by one, not with `cancel_fd`.
-    pub(crate) fn cancels_one_by_one(&self, entry: &Entry) -> bool {
-        match self {
-            Room::Uring(uring) => uring.cancels_one_by_one(entry),
-            // By its own packet's place: all on a handle would be its other owners' operations too.
-            Room::Iocp(_) => true,
-            _ => false,
-        }
+    /// True when the operations on a descriptor must be cancelled one by one, not with `cancel_fd`: where the
+    /// kernel has them. It would go by the open file, which a duplicate of the descriptor shares, and on io_uring
+    /// it would not say which ones it has not found.
+    pub(crate) fn cancels_one_by_one(&self) -> bool {
+        matches!(self, Room::Uring(_) | Room::Iocp(_))
     }
 
     pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {

@@ -277,10 +277,6 @@ impl Iocp {
         }
     }
 
-    pub(crate) fn cancel_fd(&self, _: &Core, _: &Entry) {
-        unreachable!("operations are cancelled one by one");
-    }
-
     pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
         self.forget_poll(entry);
         self.unshare(entry);

@@ -36,8 +36,6 @@ const SKIP_SUCCESS: u8 = 1 << 6;
 const RECV_MULTISHOT: u16 = 1 << 1;
 const ACCEPT_MULTISHOT: u16 = 1 << 0;
 const POLL_MULTISHOT: u32 = 1 << 0;
-const CANCEL_ALL: u32 = 1 << 0;
-const CANCEL_FD: u32 = 1 << 1;
 
 /// What an entry says whose other words are zero: half of it, so that half of it is left as it is in an entry of
 /// which they are known to be zero. The same words as those of [`Sqe`].
@@ -276,9 +274,4 @@ pub(super) fn close(fd: RawDescriptor, user_data: u64, quiet: bool) -> Sqe {
 /// Completes only where it finds nothing to cancel.
 pub(super) fn cancel(target: u64, user_data: u64) -> Sqe {
     Sqe { flags: SKIP_SUCCESS, addr: target, ..on(IoringOp::AsyncCancel, -1, user_data) }
-}
-
-pub(super) fn cancel_fd(fd: RawDescriptor, user_data: u64) -> Sqe {
-    let op_flags = CANCEL_ALL | CANCEL_FD;
-    Sqe { flags: SKIP_SUCCESS, op_flags, ..on(IoringOp::AsyncCancel, fd, user_data) }
 }

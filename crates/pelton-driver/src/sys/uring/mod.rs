@@ -281,16 +281,6 @@ impl Uring {
         self.push(core, entry::cancel(core.arena.id(slot).user_data(), from));
     }
 
-    pub(crate) fn cancel_fd(&self, core: &Core, entry: &Entry) {
-        self.push(core, entry::cancel_fd(entry.raw.get(), QUIET));
-    }
-
-    /// True when `cancel_fd` would reach too far: the kernel goes by the open file, which a duplicate of
-    /// the descriptor shares.
-    pub(crate) fn cancels_one_by_one(&self, entry: &Entry) -> bool {
-        entry.has(flags::FOREIGN)
-    }
-
     pub(crate) fn close(&self, core: &Core, entry: &Entry, closer: Option<&Slot>) {
         let user_data = closer.map_or(QUIET, |slot| core.arena.id(slot).user_data());
         self.push(core, entry::close(entry.raw.get(), user_data, closer.is_none()));

@@ -68,8 +68,7 @@ impl Uring {
         // SAFETY: one thread; entries are plain data.
         let backlog = unsafe { &mut *self.backlog.get() };
         if !backlog.is_empty() || !self.push_now(sqe) {
-            if mutant!("cancel-lost-when-full") && sqe.user_data == super::QUIET && sqe.is_cancel()
-            {
+            if mutant!("cancel-lost-when-full") && sqe.is_cancel() {
                 return;
             }
             backlog.push_back(sqe);
