@@ -29,6 +29,7 @@ mod closing;
 mod datagrams;
 mod files;
 mod listening;
+mod local;
 mod messages;
 mod polls;
 mod pooled;
@@ -65,6 +66,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
         messages::BEHAVIOURS,
+        local::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,

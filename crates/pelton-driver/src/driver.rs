@@ -9,6 +9,7 @@ mod shutdown;
 mod sockets;
 mod submit;
 mod tick;
+mod unix_sockets;
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;

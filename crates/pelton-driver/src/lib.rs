@@ -79,6 +79,7 @@ mod sync;
 mod sys;
 pub mod system;
 mod timer;
+mod unix_address;
 
 pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 pub use config::{Backend, Config, ConfigError, Error};
@@ -93,9 +94,9 @@ pub use message::{Control, ControlMessage, Received};
 pub use notify::Notifier;
 pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
-    Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
-    Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
-    SendingAway, SendingMessage, SendingTo, SendingWhole,
+    Accepted, Accepting, Connecting, ConnectingUnix, Filling, FillingAll, Leasing, ManyAccepts,
+    ManyLeases, Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending,
+    SendingAll, SendingAway, SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
@@ -105,3 +106,4 @@ pub use slot::{Flight, Key, OpId, Token};
 pub use sys::fake::{FakeKernel, Held};
 pub use sys::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 pub use system::{OpenOptions, lookup};
+pub use unix_address::UnixAddr;

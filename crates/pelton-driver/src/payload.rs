@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::pool::Lease;
 use crate::slot::Slot;
 use crate::sys::OwnedDescriptor;
+use crate::unix_address::UnixAddr;
 
 mod held;
 
@@ -462,6 +463,38 @@ impl Sealed for Connecting {
     fn unplace(core: &Core, slot: &Slot) -> Connecting {
         let address = core.scratch.get(slot.progress.get()).peer();
         Connecting(address.expect("the address that `place` has written"))
+    }
+
+    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
+        outcome(slot)
+    }
+}
+
+/// Connecting a Unix socket to an address, which is copied to where the kernel can read it.
+#[derive(Debug)]
+pub struct ConnectingUnix(pub UnixAddr);
+
+payload!([] ConnectingUnix => io::Result<usize>);
+
+#[allow(private_interfaces)]
+impl Sealed for ConnectingUnix {
+    type Outcome = io::Result<usize>;
+
+    const SCRATCH: bool = true;
+
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
+        slot.progress.set(core.scratch.claim());
+        core.scratch.get(slot.progress.get()).set_unix_address(&self.0);
+        Ok(Memory::NONE)
+    }
+
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        Err(error)
+    }
+
+    fn unplace(core: &Core, slot: &Slot) -> ConnectingUnix {
+        let address = core.scratch.get(slot.progress.get()).unix_address();
+        ConnectingUnix(address.expect("the address that `place` has written"))
     }
 
     fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
