@@ -66,6 +66,13 @@ mod sealed {
         /// Runs user code, which may panic: whatever is in the slot then is owned by the slot.
         fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom>;
 
+        /// Whether an operation can do with the memory that `place` has said, and with how much of it. By itself, so
+        /// that the slot is described in between: what branches in the midst of that is written twice.
+        #[inline(always)]
+        fn enough(memory: Memory) -> Result<Memory, NoRoom> {
+            Ok(memory)
+        }
+
         /// The outcome of a submission that was refused.
         fn refuse(self, error: io::Error) -> Self::Outcome;
 
@@ -187,7 +194,11 @@ impl<B: IoBufMut> Sealed for Filling<B> {
     fn place(self, _: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         Held::put(slot, self.0, FillingTable::<B>::TABLE);
         // SAFETY: a `B` has just been put there.
-        let memory = unsafe { FillingTable::<B>::memory(slot.payload()) };
+        Ok(unsafe { FillingTable::<B>::memory(slot.payload()) })
+    }
+
+    #[inline(always)]
+    fn enough(memory: Memory) -> Result<Memory, NoRoom> {
         // Neither empty nor too much.
         if memory.len.wrapping_sub(1) < MAX_TRANSFER {
             return Ok(memory);
