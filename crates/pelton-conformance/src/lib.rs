@@ -30,6 +30,7 @@ mod datagrams;
 mod files;
 mod listening;
 mod messages;
+mod pipes;
 mod polls;
 mod pooled;
 mod seam;
@@ -65,6 +66,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
         messages::BEHAVIOURS,
+        pipes::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,

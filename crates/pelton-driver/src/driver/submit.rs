@@ -147,7 +147,12 @@ impl Driver {
         {
             return Err(Box::new(Refused { error: no_such_offset(), payload }));
         }
-        let all = matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
+        let all = matches!(
+            op,
+            Op::Send { all: true, .. }
+                | Op::SendVectored { all: true, .. }
+                | Op::Write { all: true, .. }
+        );
         let bits = if all { bits::ALL } else { 0 };
         let Some(slot) = core.arena.claim(op.kind(), bits, token.0) else {
             return Err(Box::new(Refused { error: too_many_operations(), payload }));
@@ -169,7 +174,7 @@ impl Driver {
             Err(no_room) => return Err(self.refuse(slot, no_room.error())),
         };
         let too_much = match op {
-            Op::Send { all: true, .. } => memory.len > MAX_TRANSFER,
+            Op::Send { all: true, .. } | Op::Write { all: true, .. } => memory.len > MAX_TRANSFER,
             Op::SendVectored { all: true, .. } => {
                 core.scratch.get(slot.progress.get()).bytes() > MAX_TRANSFER
             }

@@ -29,6 +29,7 @@ mod epoll;
 mod fault;
 mod file;
 mod message;
+mod pipe;
 mod ring;
 mod seal;
 mod shrink;
