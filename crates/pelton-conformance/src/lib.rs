@@ -31,6 +31,7 @@ mod files;
 mod listening;
 mod local;
 mod messages;
+mod pipes;
 mod polls;
 mod pooled;
 mod seam;
@@ -67,6 +68,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         datagrams::BEHAVIOURS,
         messages::BEHAVIOURS,
         local::BEHAVIOURS,
+        pipes::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,

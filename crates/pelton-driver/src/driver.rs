@@ -5,6 +5,7 @@ mod datagrams;
 mod end;
 mod flight;
 mod own;
+mod pipes;
 mod shutdown;
 mod sockets;
 mod submit;

@@ -64,6 +64,8 @@ mod items;
 mod latch;
 mod memory;
 mod message;
+#[cfg(windows)]
+mod named_pipe;
 mod notify;
 mod op;
 mod parked;
@@ -91,12 +93,14 @@ pub use driver::{
 };
 pub use latch::{Raise, WakeLatch};
 pub use message::{Control, ControlMessage, Received};
+#[cfg(windows)]
+pub use named_pipe::{PipeClientOptions, PipeServerOptions};
 pub use notify::Notifier;
 pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
-    Accepted, Accepting, Connecting, ConnectingUnix, Filling, FillingAll, Leasing, ManyAccepts,
-    ManyLeases, Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending,
-    SendingAll, SendingAway, SendingMessage, SendingTo, SendingWhole,
+    Accepted, Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
+    ManyAccepts, ManyLeases, MessagePart, Multishot, Own, Payload, Plain, ReceivingFrom,
+    ReceivingMessage, Sending, SendingAll, SendingAway, SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;

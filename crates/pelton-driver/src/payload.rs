@@ -22,6 +22,9 @@ pub(crate) use held::{Leftover, VTable, memory_again};
 pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
 pub use own::Own;
 pub(crate) use own::{OwnBody, OwnHead};
+#[cfg(windows)]
+pub(crate) use pipe::{EMPTY, MORE, WANTS_MESSAGE};
+pub use pipe::{FillingMessage, MessagePart};
 
 /// A range of memory for the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -137,6 +140,7 @@ macro_rules! payload {
 // Behind the macro.
 mod message;
 mod own;
+mod pipe;
 
 /// An operation that owns nothing and yields a number.
 #[derive(Debug)]

@@ -83,11 +83,13 @@ impl Driver {
                     return Ok(Launched::Over(submission.payload.refuse(error)));
                 }
                 // SAFETY: the caller says so.
-                Try::Begun(n) => return match unsafe { self.launch_tried(submission, token(), n) } {
-                    Tried::Flying(flight) => Ok(Launched::Flying(flight)),
-                    Tried::Landed(output) => Ok(Launched::Landed(*output)),
-                    Tried::Refused(refused) => Err(refused),
-                },
+                Try::Begun(n) => {
+                    return match unsafe { self.launch_tried(submission, token(), n) } {
+                        Tried::Flying(flight) => Ok(Launched::Flying(flight)),
+                        Tried::Landed(output) => Ok(Launched::Landed(*output)),
+                        Tried::Refused(refused) => Err(refused),
+                    };
+                }
             }
         }
         // SAFETY: the caller says so.
@@ -173,7 +175,12 @@ impl Driver {
         {
             return Err(Box::new(Refused { error: no_such_offset(), payload }));
         }
-        let all = matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
+        let all = matches!(
+            op,
+            Op::Send { all: true, .. }
+                | Op::SendVectored { all: true, .. }
+                | Op::Write { all: true, .. }
+        );
         let bits = if all { bits::ALL } else { 0 };
         let Some(slot) = core.arena.claim(op.kind(), bits, token.0) else {
             return Err(Box::new(Refused { error: too_many_operations(), payload }));
@@ -195,7 +202,7 @@ impl Driver {
             Err(no_room) => return Err(self.refuse(slot, no_room.error())),
         };
         let too_much = match op {
-            Op::Send { all: true, .. } => memory.len > MAX_TRANSFER,
+            Op::Send { all: true, .. } | Op::Write { all: true, .. } => memory.len > MAX_TRANSFER,
             Op::SendVectored { all: true, .. } => {
                 core.scratch.get(slot.progress.get()).bytes() > MAX_TRANSFER
             }

@@ -158,6 +158,7 @@ pub(crate) fn resolve(name: &str, port: u16) -> Option<std::io::Result<Vec<Socke
 // Sockets.
 
 pub(crate) use super::message::{Wants, datagram_wants, receive_message, set_datagram_option};
+pub(crate) use super::pipe::{pipe, read, write};
 
 pub(crate) fn socket(v6: bool, kind: SocketKind, nonblocking: bool) -> i32 {
     call(|state| {

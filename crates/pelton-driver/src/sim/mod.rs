@@ -30,6 +30,7 @@ mod fault;
 mod file;
 pub(crate) mod local;
 mod message;
+mod pipe;
 mod ring;
 mod seal;
 mod shrink;

@@ -53,6 +53,7 @@ impl State {
                 Some(local) => format!("the datagram socket {host}:{}", local.port()),
                 None => format!("a datagram socket of {host}"),
             },
+            Kind::Pipe(_) => format!("a pipe of {host}"),
             Kind::Disk(disk) => self.disk_name(file.host, disk.inode()),
             Kind::Event { .. } => format!("a wake source of {host} (a `Handle` that outlives it?)"),
             Kind::Epoll(_) => format!("an epoll of {host}"),

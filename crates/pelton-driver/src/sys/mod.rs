@@ -48,12 +48,17 @@ mod iocp;
 #[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere, test)))]
 mod kqueue;
 #[cfg(unix)]
+pub(crate) mod pipe;
+#[cfg(unix)]
 mod readiness;
 #[cfg(unix)]
 pub(crate) mod socket;
 #[cfg(any(windows, test))]
 #[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
 mod status;
+#[cfg(any(windows, test))]
+#[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
+mod unique;
 #[cfg(unix)]
 mod unix;
 #[cfg(target_os = "linux")]
@@ -81,7 +86,7 @@ pub(crate) use system::{
 };
 pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 #[cfg(windows)]
-pub(crate) use windows::{calls, file, socket};
+pub(crate) use windows::{calls, file, pipe, socket};
 
 /// The kernel that a driver runs on. Those that this system has not got cannot be made.
 // One per driver, never moved after construction: the size of the largest does not matter.

@@ -25,8 +25,11 @@ impl Uring {
     pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
         let mut reaping = Reaping { core, ring: &self.ring, batch: self.ring.batch() };
         // Bounded by what is there now, so that a tick ends.
-        let tables =
-            Tables { slots: core.arena.finder(), entries: core.fds.finder(), counters: core.counters() };
+        let tables = Tables {
+            slots: core.arena.finder(),
+            entries: core.fds.finder(),
+            counters: core.counters(),
+        };
         while let Some(cqe) = reaping.batch.next() {
             if !self.dispatch_plain(core, tables, cqe, on) {
                 // As numbers: a reference to the whole would keep it out of registers.
@@ -120,7 +123,7 @@ impl Uring {
                 }
                 result
             }
-            Kind::Send
+            Kind::Send | Kind::Write
                 if result >= 0
                     && (result as u32) < slot.arg.get()
                     && slot.has(bits::ALL)
@@ -128,7 +131,7 @@ impl Uring {
             {
                 return self.dispatch_short_send(core, slot, result, on);
             }
-            Kind::Send => {
+            Kind::Send | Kind::Write => {
                 let sent = slot.progress.get() as i32;
                 match result {
                     _ if result >= 0 => sent + result,
@@ -437,7 +440,7 @@ fn try_again(kind: Kind, result: i32) -> bool {
 }
 
 fn sends(kind: Kind) -> bool {
-    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect)
+    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Write | Kind::Connect)
 }
 
 fn may_restart(core: &Core, slot: &Slot) -> bool {

@@ -409,8 +409,13 @@ impl Ring {
     #[inline(always)]
     pub(crate) fn batch(&self) -> Batch<'_> {
         let (head, tail) = (self.cq_local_head.get(), self.cq_tail.load(Ordering::Acquire));
-        let mut batch =
-            Batch { ring: self, next: self.cqes.as_ptr(), stop: self.cqes.as_ptr(), at: head, tail };
+        let mut batch = Batch {
+            ring: self,
+            next: self.cqes.as_ptr(),
+            stop: self.cqes.as_ptr(),
+            at: head,
+            tail,
+        };
         batch.go_on();
         batch
     }

@@ -20,6 +20,7 @@ pub(super) mod descriptor;
 pub mod errno;
 pub(crate) mod file;
 pub(crate) mod messages;
+pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod startup;
 
@@ -143,6 +144,10 @@ pub(crate) struct OfRoom {
     pub(crate) reset_told: std::cell::Cell<bool>,
     /// It has been shut down for receiving.
     pub(crate) read_shut: std::cell::Cell<bool>,
+    /// What is written to this pipe are messages, where that is known.
+    pub(crate) messages: std::cell::Cell<Option<bool>>,
+    /// A message of no bytes has been taken from this pipe, and told to nobody yet.
+    pub(crate) empty_message: std::cell::Cell<bool>,
 }
 
 impl OfRoom {
@@ -154,6 +159,8 @@ impl OfRoom {
             by_event: std::cell::Cell::new(false),
             reset_told: std::cell::Cell::new(false),
             read_shut: std::cell::Cell::new(false),
+            messages: std::cell::Cell::new(None),
+            empty_message: std::cell::Cell::new(false),
         }
     }
 
@@ -164,6 +171,8 @@ impl OfRoom {
         self.by_event.set(false);
         self.reset_told.set(false);
         self.read_shut.set(false);
+        self.messages.set(None);
+        self.empty_message.set(false);
     }
 }
 
