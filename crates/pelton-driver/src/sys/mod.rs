@@ -77,7 +77,7 @@ pub(crate) use system::part_base;
 pub(crate) use system::{AddressFamily, FAMILY_AT};
 pub(crate) use system::{
     AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
-    WakeSource, borrow_descriptor, cure, message_end, message_header, name_message, own, part,
+    WakeSource, borrow_descriptor, cure, keep_from_programs, message_end, message_header, name_message, own, part,
     part_len, part_skip, read_cached, received_descriptors, recv_now, send_now, socket_address,
     write_address,
 };
