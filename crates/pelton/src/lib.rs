@@ -58,6 +58,7 @@ pub mod io;
 pub mod net;
 mod operation;
 pub mod own;
+pub mod process;
 mod reactor;
 mod reads;
 mod remote_join;

@@ -27,6 +27,7 @@ mod port;
 mod readiness;
 mod region;
 mod sharing;
+mod signals;
 mod stream;
 
 use std::cell::Cell;
@@ -77,6 +78,8 @@ pub(crate) struct Iocp {
     given_back: associating::GivenBack,
     /// The listeners that this driver shares with others.
     shared: sharing::Shared,
+    /// What waits for handles that are no sockets.
+    signals: signals::Signals,
 }
 
 /// How far a step of an operation has led.
@@ -116,6 +119,7 @@ impl Iocp {
             told: Cell::new(Vec::new()),
             given_back: associating::GivenBack::default(),
             shared: sharing::Shared::default(),
+            signals: signals::Signals::default(),
         })
     }
 
@@ -157,6 +161,9 @@ impl Iocp {
             | Op::SendMsg { .. } => self.begin(core, slot, home, entry, Some(memory)),
             Op::Accept { .. } | Op::AcceptMulti { .. } => self.accept(core, slot, home, entry),
             Op::Connect { .. } => self.connect(core, slot, home, entry),
+            Op::Poll { interest, .. } if entry.raw.get().socket().is_none() => {
+                self.await_signal(core, slot, home, entry.raw.get(), interest);
+            }
             Op::Poll { interest, .. } => {
                 slot.progress.set(u32::from(interest == Interest::Writable));
                 self.park(core, slot, entry);
@@ -242,6 +249,9 @@ impl Iocp {
             return;
         }
         match home.stage.get() {
+            Stage::InKernel if slot.kind.get() == Kind::Poll => {
+                self.cancel_signal(core, slot, home);
+            }
             Stage::InKernel => port::cancel(entry.raw.get().handle(), home.overlapped()),
             Stage::Listed if home.ahead.get() == 0 => {
                 home.take_back();
@@ -382,6 +392,10 @@ impl Iocp {
         }
         core.counters().completions.add(1);
         let (status, bytes) = home.ended();
+        if slot.kind.get() == Kind::Poll {
+            self.signals.over(index);
+            return core.finish_now(slot, readiness::POLLIN, on);
+        }
         if sends(slot) {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
         }

@@ -22,6 +22,7 @@ pub(crate) mod file;
 pub(crate) mod messages;
 pub(crate) mod socket;
 pub(crate) mod startup;
+pub(crate) mod watch;
 
 pub use descriptor::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor};
 pub(crate) use descriptor::{borrow_descriptor, own};
