@@ -43,6 +43,8 @@ mod wakes;
 
 mod blocking;
 mod connections;
+mod directories;
+mod processes;
 mod shutdown;
 mod sleeping;
 mod tasks;
@@ -78,6 +80,8 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         sleeping::BEHAVIOURS,
         connections::BEHAVIOURS,
         blocking::BEHAVIOURS,
+        processes::BEHAVIOURS,
+        directories::BEHAVIOURS,
         shutdown::BEHAVIOURS,
     ];
     subjects.iter().flat_map(|subject| subject.iter()).collect()

@@ -23,6 +23,7 @@ pub(crate) mod messages;
 pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod startup;
+pub(crate) mod watch;
 
 pub use descriptor::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor};
 pub(crate) use descriptor::{borrow_descriptor, own};
