@@ -239,6 +239,12 @@ impl Reactor {
         }
     }
 
+    /// [`Reactor::token_for`], where that is a task of this reactor's.
+    #[inline(always)]
+    pub(crate) fn own_token(&self, waker: &Waker) -> Option<Token> {
+        self.tasks.token(waker).map(|token| Token(token.into_raw()))
+    }
+
     #[cold]
     fn foreign_token(&self, waker: &Waker, place: &mut Option<Place>) -> Token {
         token_of(self.wakers.keep(waker, place))

@@ -5,7 +5,7 @@ use super::*;
 #[track_caller]
 fn launch<P: Payload>(driver: &Driver, submission: Submission<P>, token: usize) -> Flight<P> {
     // SAFETY: nothing in these tests closes a descriptor while it is launched on.
-    match unsafe { driver.launch(submission, || Token::number(token)) } {
+    match unsafe { driver.launch(submission, Token::number(token)) } {
         Ok(Launched::Flying(flight)) => flight,
         Ok(Launched::Over(_) | Launched::Landed(_)) => panic!("the fake kernel tries nothing"),
         Err(refused) => panic!("refused: {}", refused.error),
@@ -79,7 +79,7 @@ fn a_launch_that_is_refused_gives_back_what_it_owned() {
     let (driver, _kernel) = driver();
     let (fd, census) = (attach(&driver), Census::default());
     // SAFETY: as in `launch`.
-    let refused = unsafe { driver.launch(Submission::recv(fd, census.plain(0)), || Token::NONE) };
+    let refused = unsafe { driver.launch(Submission::recv(fd, census.plain(0)), Token::NONE) };
     let Err(refused) = refused else { panic!("a buffer without room is refused") };
     let (result, buf) = refused.into_output();
     assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);

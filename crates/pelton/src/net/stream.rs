@@ -11,6 +11,7 @@ use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Submissio
 use super::address::ToSocketAddrs;
 use super::receive::{self, Left, Read, Recv};
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
+use crate::operation::Operation;
 use crate::reactor::Reactor;
 use crate::socket::Socket;
 
@@ -118,7 +119,7 @@ impl TcpStream {
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
     pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
-        self.socket.operation(buf, Submission::send_whole)
+        Operation::new(&self.socket, buf, Submission::send_whole)
     }
 
     /// Sends all of a buffer, a lease for instance, and drops it. Cancelled as [`TcpStream::write_all`].
@@ -127,7 +128,7 @@ impl TcpStream {
     /// What the connection failed with; an unknown part has been sent then.
     #[inline]
     pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
-        self.socket.operation(buf, Submission::send_away)
+        Operation::new(&self.socket, buf, Submission::send_away)
     }
 
     /// Sends some of several buffers, in order, and says how much.

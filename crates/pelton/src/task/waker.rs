@@ -46,7 +46,8 @@ impl Drop for Table {
 /// It, or a reference to it, is used only while something else keeps the header from being used again.
 #[inline]
 pub(super) unsafe fn lend(header: HeaderRef) -> ManuallyDrop<Waker> {
-    let raw = RawWaker::new(header.as_ptr().as_ptr().cast_const().cast(), header.core().table.get());
+    let raw =
+        RawWaker::new(header.as_ptr().as_ptr().cast_const().cast(), header.core().table.get());
     // SAFETY: the vtable's functions keep the contract: they are safe on any thread for as long as the
     // header exists, which the caller sees to for this one and a counted reference for its clones. It
     // is never dropped, so the reference that it does not own is never given back.
