@@ -29,7 +29,9 @@ mod closing;
 mod datagrams;
 mod files;
 mod listening;
+mod local;
 mod messages;
+mod pipes;
 mod polls;
 mod pooled;
 mod seam;
@@ -65,6 +67,8 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
         messages::BEHAVIOURS,
+        local::BEHAVIOURS,
+        pipes::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,

@@ -245,7 +245,7 @@ impl Core {
     /// What an operation that is cancelled ends with: what it has done already, or `ECANCELED`.
     pub(crate) fn cancelled(&self, slot: &Slot) -> i32 {
         let done = match slot.kind.get() {
-            Kind::Send => slot.progress.get() as i32,
+            Kind::Send | Kind::Write => slot.progress.get() as i32,
             Kind::SendVectored => self.scratch.get(slot.progress.get()).skipped() as i32,
             _ => 0,
         };

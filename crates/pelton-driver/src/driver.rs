@@ -5,10 +5,12 @@ mod datagrams;
 mod end;
 mod flight;
 mod own;
+mod pipes;
 mod shutdown;
 mod sockets;
 mod submit;
 mod tick;
+mod unix_sockets;
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;

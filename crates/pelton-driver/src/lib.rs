@@ -64,6 +64,8 @@ mod items;
 mod latch;
 mod memory;
 mod message;
+#[cfg(windows)]
+mod named_pipe;
 mod notify;
 mod op;
 mod parked;
@@ -79,6 +81,7 @@ mod sync;
 mod sys;
 pub mod system;
 mod timer;
+mod unix_address;
 
 pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 pub use config::{Backend, Config, ConfigError, Error};
@@ -91,12 +94,14 @@ pub use driver::{
 };
 pub use latch::{Raise, WakeLatch};
 pub use message::{Control, ControlMessage, Received};
+#[cfg(windows)]
+pub use named_pipe::{PipeClientOptions, PipeServerOptions};
 pub use notify::Notifier;
 pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
-    Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
-    Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
-    SendingAway, SendingMessage, SendingTo, SendingWhole,
+    Accepted, Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
+    ManyAccepts, ManyLeases, MessagePart, Multishot, Own, Payload, Plain, ReceivingFrom,
+    ReceivingMessage, Sending, SendingAll, SendingAway, SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
@@ -106,3 +111,4 @@ pub use slot::{Flight, Key, OpId, Token};
 pub use sys::fake::{FakeKernel, Held};
 pub use sys::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 pub use system::{OpenOptions, lookup};
+pub use unix_address::UnixAddr;

@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::pool::Lease;
 use crate::slot::Slot;
 use crate::sys::OwnedDescriptor;
+use crate::unix_address::UnixAddr;
 
 mod held;
 
@@ -21,6 +22,9 @@ pub(crate) use held::{Leftover, VTable, memory_again};
 pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
 pub use own::Own;
 pub(crate) use own::{OwnBody, OwnHead};
+#[cfg(windows)]
+pub(crate) use pipe::{EMPTY, MORE, WANTS_MESSAGE};
+pub use pipe::{FillingMessage, MessagePart};
 
 /// A range of memory for the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -136,6 +140,7 @@ macro_rules! payload {
 // Behind the macro.
 mod message;
 mod own;
+mod pipe;
 
 /// An operation that owns nothing and yields a number.
 #[derive(Debug)]
@@ -473,6 +478,38 @@ impl Sealed for Connecting {
     fn unplace(core: &Core, slot: &Slot) -> Connecting {
         let address = core.scratch.get(slot.progress.get()).peer();
         Connecting(address.expect("the address that `place` has written"))
+    }
+
+    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
+        outcome(slot)
+    }
+}
+
+/// Connecting a Unix socket to an address, which is copied to where the kernel can read it.
+#[derive(Debug)]
+pub struct ConnectingUnix(pub UnixAddr);
+
+payload!([] ConnectingUnix => io::Result<usize>);
+
+#[allow(private_interfaces)]
+impl Sealed for ConnectingUnix {
+    type Outcome = io::Result<usize>;
+
+    const SCRATCH: bool = true;
+
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
+        slot.progress.set(core.scratch.claim());
+        core.scratch.get(slot.progress.get()).set_unix_address(&self.0);
+        Ok(Memory::NONE)
+    }
+
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        Err(error)
+    }
+
+    fn unplace(core: &Core, slot: &Slot) -> ConnectingUnix {
+        let address = core.scratch.get(slot.progress.get()).unix_address();
+        ConnectingUnix(address.expect("the address that `place` has written"))
     }
 
     fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {

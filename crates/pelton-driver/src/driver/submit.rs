@@ -230,7 +230,7 @@ impl Driver {
             return Err(self.refuse(slot, no_such_offset()));
         }
         let too_much = match op {
-            Op::Send { all: true, .. } => memory.len > MAX_TRANSFER,
+            Op::Send { all: true, .. } | Op::Write { all: true, .. } => memory.len > MAX_TRANSFER,
             Op::SendVectored { all: true, .. } => {
                 core.scratch.get(slot.progress.get()).bytes() > MAX_TRANSFER
             }
@@ -322,7 +322,12 @@ enum Aside<P: Payload> {
 /// The facts about an operation that its submission says.
 #[inline(always)]
 fn bits_of(op: Op) -> u8 {
-    let all = matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
+    let all = matches!(
+        op,
+        Op::Send { all: true, .. }
+            | Op::SendVectored { all: true, .. }
+            | Op::Write { all: true, .. }
+    );
     if all { bits::ALL } else { 0 }
 }
 

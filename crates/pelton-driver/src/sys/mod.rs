@@ -48,12 +48,17 @@ mod iocp;
 #[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere, test)))]
 mod kqueue;
 #[cfg(unix)]
+pub(crate) mod pipe;
+#[cfg(unix)]
 mod readiness;
 #[cfg(unix)]
 pub(crate) mod socket;
 #[cfg(any(windows, test))]
 #[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
 mod status;
+#[cfg(any(windows, test))]
+#[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
+mod unique;
 #[cfg(unix)]
 mod unix;
 #[cfg(target_os = "linux")]
@@ -73,17 +78,15 @@ pub(crate) use choice::BufferRing;
 pub(crate) use system::end_message;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use system::part_base;
-#[cfg(test)]
-pub(crate) use system::{AddressFamily, FAMILY_AT};
 pub(crate) use system::{
-    AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
-    WakeSource, borrow_descriptor, cure, message_end, message_header, name_message, own, part,
-    part_len, part_skip, read_cached, received_descriptors, recv_now, send_now, socket_address,
-    write_address,
+    AddressFamily, AddressLength, AddressStorage, FAMILY_AT, MessageEnd, MessageHeader,
+    NO_DESCRIPTOR, OfRoom, Part, WakeSource, borrow_descriptor, cure, keep_from_programs,
+    message_end, message_header, name_message, own, part, part_len, part_skip, read_cached,
+    received_descriptors, recv_now, send_now, socket_address, write_address,
 };
 pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 #[cfg(windows)]
-pub(crate) use windows::{calls, file, socket};
+pub(crate) use windows::{calls, file, pipe, socket};
 
 /// The kernel that a driver runs on. Those that this system has not got cannot be made.
 // One per driver, never moved after construction: the size of the largest does not matter.

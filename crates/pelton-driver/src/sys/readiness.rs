@@ -140,7 +140,8 @@ impl<P: Poller> Readiness<P> {
             Op::AcceptMulti { .. } | Op::RecvMulti { .. } => {
                 self.begin_any(core, slot, entry, Direction::In, None);
             }
-            Op::SendVectored { .. } | Op::SendMsg { .. } => {
+            Op::Read { .. } => self.begin_any(core, slot, entry, Direction::In, Some(memory)),
+            Op::SendVectored { .. } | Op::SendMsg { .. } | Op::Write { .. } => {
                 self.begin_any(core, slot, entry, Direction::Out, Some(memory));
             }
             Op::Connect { .. } => self.connect(core, slot, entry),
@@ -155,6 +156,9 @@ impl<P: Poller> Readiness<P> {
                     direction,
                     attempt(core, slot, entry.raw.get(), None),
                 );
+            }
+            Op::ConnectPipe { .. } => {
+                let _ = core.finish(slot, -errno::EOPNOTSUPP);
             }
             Op::ReadAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, false),
             Op::WriteAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, true),
@@ -548,7 +552,9 @@ pub(crate) enum Direction {
 impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
-            Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect => Direction::Out,
+            Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Write | Kind::Connect => {
+                Direction::Out
+            }
             Kind::Poll | Kind::Own if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }

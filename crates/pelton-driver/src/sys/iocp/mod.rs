@@ -23,6 +23,7 @@ mod file;
 mod home;
 mod messages;
 mod own;
+mod pipe;
 mod port;
 mod readiness;
 mod region;
@@ -45,6 +46,7 @@ use region::Region;
 
 use super::errno;
 use super::status::{self, Began, Status};
+use super::windows;
 use super::windows::calls::{self, socket_error};
 use super::windows::{KEY_ROOM, KEY_WAKE, NO_DESCRIPTOR, RawDescriptor};
 use super::{Try, part};
@@ -157,8 +159,17 @@ impl Iocp {
             | Op::SendMsg { .. } => self.begin(core, slot, home, entry, Some(memory)),
             Op::Accept { .. } | Op::AcceptMulti { .. } => self.accept(core, slot, home, entry),
             Op::Connect { .. } => self.connect(core, slot, home, entry),
+            Op::Read { message, .. } => {
+                slot.progress.set(if message { payload::WANTS_MESSAGE } else { 0 });
+                self.begin_pipe(core, slot, home, entry, Some(memory));
+            }
+            Op::Write { .. } => self.begin_pipe(core, slot, home, entry, Some(memory)),
+            Op::ConnectPipe { .. } => self.begin_pipe(core, slot, home, entry, None),
             Op::Poll { interest, .. } => {
                 slot.progress.set(u32::from(interest == Interest::Writable));
+                if windows::pipe::is_pipe(entry.raw.get()) {
+                    return self.begin_pipe(core, slot, home, entry, None);
+                }
                 self.park(core, slot, entry);
             }
             Op::ReadAt { offset, .. } => {
@@ -384,6 +395,9 @@ impl Iocp {
         let (status, bytes) = home.ended();
         if sends(slot) {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
+        }
+        if pipe::is_pipes(slot.kind.get()) {
+            return self.pipe_ended(core, slot, home, entry, (status, bytes), on);
         }
         match self.after(core, slot, entry, status, bytes) {
             Some(result) => core.finish_now(slot, told(slot, entry, result), on),

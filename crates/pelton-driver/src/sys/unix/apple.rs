@@ -79,7 +79,7 @@ pub(crate) fn wake_object() -> io::Result<Option<OwnedFd>> {
 }
 
 /// There is no `pipe2`: the ends get their flags after they have been made.
-pub(crate) fn pipe2() -> Result<(OwnedFd, OwnedFd), Errno> {
+pub(crate) fn pipe2(_: bool) -> Result<(OwnedFd, OwnedFd), Errno> {
     Err(Errno::NOSYS)
 }
 
@@ -113,7 +113,7 @@ pub(crate) mod messages {
     pub(crate) const RECEIVE_SEGMENTS: (i32, i32) = NONE;
 
     /// How a message is received: descriptors that come with it do not survive an `exec`, where that can be said.
-    pub(crate) const RECEIVE: i32 = 0;
+    pub(crate) const RECEIVE: i32 = 0; // They are marked afterwards.
     /// How a datagram is received, so that the system tells how long it was, where it does.
     pub(crate) const WHOLE_LENGTH: i32 = 0;
 }

@@ -210,6 +210,9 @@ pub(super) fn connect(
     Sqe { addr: address.expose_provenance() as u64, off: len.into(), ..base }
 }
 
+/// What has no places to read or write at, or goes on where it was.
+pub(super) const NOWHERE: u64 = u64::MAX;
+
 pub(super) fn read(fd: RawDescriptor, ptr: *mut u8, len: u32, offset: u64, user_data: u64) -> Sqe {
     let base = on(IoringOp::Read, fd, user_data);
     Sqe { addr: ptr.expose_provenance() as u64, len, off: offset, ..base }

@@ -115,7 +115,7 @@ impl Uring {
                 }
                 result
             }
-            Kind::Send
+            Kind::Send | Kind::Write
                 if result >= 0
                     && (result as u32) < slot.arg.get()
                     && slot.has(bits::ALL)
@@ -123,7 +123,7 @@ impl Uring {
             {
                 return self.dispatch_short_send(core, slot, result, on);
             }
-            Kind::Send => {
+            Kind::Send | Kind::Write => {
                 let sent = slot.progress.get() as i32;
                 match result {
                     _ if result >= 0 => sent + result,
@@ -424,7 +424,7 @@ fn try_again(kind: Kind, result: i32) -> bool {
 }
 
 fn sends(kind: Kind) -> bool {
-    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect)
+    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Write | Kind::Connect)
 }
 
 fn may_restart(core: &Core, slot: &Slot) -> bool {

@@ -20,6 +20,7 @@ pub(super) mod descriptor;
 pub mod errno;
 pub(crate) mod file;
 pub(crate) mod messages;
+pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod startup;
 
@@ -27,7 +28,9 @@ pub use descriptor::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor};
 pub(crate) use descriptor::{borrow_descriptor, own};
 #[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
 pub(crate) use messages::end_message;
-pub(crate) use messages::{MessageEnd, message_end, name_message, received_descriptors};
+pub(crate) use messages::{
+    MessageEnd, keep_from_programs, message_end, name_message, received_descriptors,
+};
 
 pub(crate) const NO_DESCRIPTOR: RawDescriptor =
     RawDescriptor::Socket(std::os::windows::io::RawSocket::MAX);
@@ -143,6 +146,10 @@ pub(crate) struct OfRoom {
     pub(crate) reset_told: std::cell::Cell<bool>,
     /// It has been shut down for receiving.
     pub(crate) read_shut: std::cell::Cell<bool>,
+    /// What is written to this pipe are messages, where that is known.
+    pub(crate) messages: std::cell::Cell<Option<bool>>,
+    /// A message of no bytes has been taken from this pipe, and told to nobody yet.
+    pub(crate) empty_message: std::cell::Cell<bool>,
 }
 
 impl OfRoom {
@@ -154,6 +161,8 @@ impl OfRoom {
             by_event: std::cell::Cell::new(false),
             reset_told: std::cell::Cell::new(false),
             read_shut: std::cell::Cell::new(false),
+            messages: std::cell::Cell::new(None),
+            empty_message: std::cell::Cell::new(false),
         }
     }
 
@@ -164,6 +173,8 @@ impl OfRoom {
         self.by_event.set(false);
         self.reset_told.set(false);
         self.read_shut.set(false);
+        self.messages.set(None);
+        self.empty_message.set(false);
     }
 }
 
