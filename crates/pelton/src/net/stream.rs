@@ -10,6 +10,7 @@ use std::net::Shutdown;
 use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Submission};
 
 use super::receive::{self, Left, Read, Recv};
+use crate::operation::Operation;
 use crate::socket::Socket;
 
 /// A connected stream socket. Dropping it closes it; operations in flight on it are cancelled.
@@ -48,12 +49,12 @@ impl Stream {
 
     #[inline]
     pub(crate) fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
-        self.socket.operation(buf, Submission::send_whole)
+        Operation::new(&self.socket, buf, Submission::send_whole)
     }
 
     #[inline]
     pub(crate) fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
-        self.socket.operation(buf, Submission::send_away)
+        Operation::new(&self.socket, buf, Submission::send_away)
     }
 
     pub(crate) async fn write_vectored<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
