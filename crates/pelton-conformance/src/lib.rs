@@ -34,6 +34,7 @@ mod pipes;
 mod polls;
 mod pooled;
 mod seam;
+mod sendfile;
 mod streams;
 mod ticks;
 mod timers;
@@ -68,6 +69,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         messages::BEHAVIOURS,
         pipes::BEHAVIOURS,
         files::BEHAVIOURS,
+        sendfile::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,
         seam::BEHAVIOURS,

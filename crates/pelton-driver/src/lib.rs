@@ -99,7 +99,7 @@ pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
     Accepted, Accepting, Connecting, Filling, FillingAll, FillingMessage, Leasing, ManyAccepts,
     ManyLeases, MessagePart, Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage,
-    Sending, SendingAll, SendingAway, SendingMessage, SendingTo, SendingWhole,
+    Sending, SendingAll, SendingAway, SendingFile, SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;

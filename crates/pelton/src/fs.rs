@@ -28,7 +28,7 @@ use crate::socket::Socket;
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub struct File {
-    socket: Socket,
+    pub(crate) socket: Socket,
 }
 
 impl File {

@@ -27,6 +27,7 @@ mod pipe;
 mod port;
 mod readiness;
 mod region;
+mod sendfile;
 mod sharing;
 mod stream;
 
@@ -159,6 +160,7 @@ impl Iocp {
             | Op::SendMsg { .. } => self.begin(core, slot, home, entry, Some(memory)),
             Op::Accept { .. } | Op::AcceptMulti { .. } => self.accept(core, slot, home, entry),
             Op::Connect { .. } => self.connect(core, slot, home, entry),
+            Op::SendFile { .. } => self.begin_send_file(core, slot, home, entry),
             Op::Read { message, .. } => {
                 slot.progress.set(if message { payload::WANTS_MESSAGE } else { 0 });
                 self.begin_pipe(core, slot, home, entry, Some(memory));
@@ -395,6 +397,9 @@ impl Iocp {
         let (status, bytes) = home.ended();
         if sends(slot) {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
+        }
+        if slot.kind.get() == Kind::SendFile {
+            return self.file_sent(core, slot, home, entry, (status, bytes), on);
         }
         if pipe::is_pipes(slot.kind.get()) {
             return self.pipe_ended(core, slot, home, entry, (status, bytes), on);
@@ -871,7 +876,7 @@ fn is_receive(slot: &Slot) -> bool {
 }
 
 fn sends(slot: &Slot) -> bool {
-    matches!(slot.kind.get(), Kind::Send | Kind::SendVectored | Kind::SendMsg)
+    matches!(slot.kind.get(), Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::SendFile)
 }
 
 fn is_accept(slot: &Slot) -> bool {
