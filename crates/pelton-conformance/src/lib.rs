@@ -35,6 +35,7 @@ mod pipes;
 mod polls;
 mod pooled;
 mod seam;
+mod sendfile;
 mod streams;
 mod ticks;
 mod timers;
@@ -72,6 +73,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         local::BEHAVIOURS,
         pipes::BEHAVIOURS,
         files::BEHAVIOURS,
+        sendfile::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,
         seam::BEHAVIOURS,

@@ -29,6 +29,8 @@ const NOT_ON_WINE: &[(&str, &str)] = &[
     ("a_bad_address_is_refused", "Wine binds to any address"),
     ("a_socket_that_is_not_connected_has_no_peer", "Wine says that it was reset"),
     ("an_address_that_cannot_be_told_is_an_error", "Wine's closes reset nothing"),
+    ("a_file_that_cannot_be_read_is_not_sent", "Wine sends it"),
+    ("a_file_to_nobody_is_an_error", "Wine's `TransmitFile` never ends then"),
     ("a_refusal_is_a_value", "Wine swallows it"),
     ("hops_and_class_are_told", "Wine sends no control messages"),
     ("the_source_can_be_chosen", "Wine sends no control messages"),

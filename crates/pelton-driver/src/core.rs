@@ -3,13 +3,14 @@
 
 use std::cell::UnsafeCell;
 use std::collections::VecDeque;
+use std::io;
 use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Instant;
 
 use crate::blocking::Replies;
 use crate::counters::Counters;
-use crate::descriptor::{Entry, Table, flags};
+use crate::descriptor::{Entry, Fd, Table, flags};
 use crate::items::Items;
 use crate::notify::Shared;
 use crate::op::Kind;
@@ -17,7 +18,7 @@ use crate::payload::{self, Item, Leftover, Memory};
 use crate::pool;
 use crate::scratch::{NO_SCRATCH, Scratch};
 use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits, plain};
-use crate::sys::errno;
+use crate::sys::{calls, errno};
 use crate::timer::Wheel;
 
 /// Tells of one completion. The outcome stays in the driver until it is taken with the operation's key.
@@ -98,8 +99,8 @@ impl Core {
         debug_assert!(!slot.has(bits::LINKED));
         self.counters().ended(slot.kind.get());
         if let Some(entry) = self.fds.get(slot.fd.get()) {
-            if slot.has(bits::CANCELLED) && !mutant!("cancelled-not-lowered") {
-                entry.cancelled.set(entry.cancelled.get() - 1);
+            if slot.has(bits::CANCELLED | bits::FROM_FILE) {
+                self.finish_counted(slot, entry);
             }
             // libxev #231: a descriptor is not closed where what was on it was cancelled.
             let left = mutant!("libxev-231") && slot.has(bits::CANCELLED);
@@ -133,6 +134,52 @@ impl Core {
         slot.arg.set(result as u32);
         slot.state.set(State::Told);
         on.on_completion(Completion { id, token: Token(slot.token.get()), more: false });
+    }
+
+    /// The end of an operation that is counted in more than one place.
+    #[inline(never)]
+    fn finish_counted(&self, slot: &Slot, entry: &Entry) {
+        if slot.has(bits::CANCELLED) && !mutant!("cancelled-not-lowered") {
+            entry.cancelled.set(entry.cancelled.get() - 1);
+        }
+        if slot.has(bits::FROM_FILE) {
+            slot.unset(bits::FROM_FILE);
+            let file = payload::source_of(slot).file.get();
+            if self.fds.get(file).is_some_and(Entry::let_go) {
+                self.closable.push(file);
+            }
+        }
+    }
+
+    /// Counts an operation that is about to begin as in flight on the file that it sends from.
+    ///
+    /// # Errors
+    /// It is not open here, or is none; or `to` is no stream. Not every system would refuse that by itself: a pipe
+    /// would be read, and a file written to.
+    pub(crate) fn hold_file(&self, slot: &Slot, file: Fd, to: &Entry) -> io::Result<()> {
+        let Some(entry) = self.fds.find(file) else {
+            return Err(io::Error::from_raw_os_error(errno::EBADF));
+        };
+        if !to.has(flags::STREAM) {
+            let what = "a file is sent over a stream socket: write it to anything else";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        if !entry.has(flags::SENT_FROM) && !calls::is_file(entry.raw.get()) {
+            let what = "only a file is sent from: read what is none, and send that";
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+        }
+        entry.hold();
+        entry.set(flags::SENT_FROM);
+        slot.set(bits::FROM_FILE);
+        payload::source_of(slot).file.set(file.index);
+        Ok(())
+    }
+
+    /// True for an operation in flight on a descriptor.
+    pub(crate) fn is_on(&self, slot: &Slot, index: u32) -> bool {
+        matches!(slot.state.get(), State::Busy | State::Orphan)
+            && (slot.fd.get() == index
+                || (slot.has(bits::FROM_FILE) && payload::source_of(slot).file.get() == index))
     }
 
     #[cold]
@@ -245,7 +292,7 @@ impl Core {
     /// What an operation that is cancelled ends with: what it has done already, or `ECANCELED`.
     pub(crate) fn cancelled(&self, slot: &Slot) -> i32 {
         let done = match slot.kind.get() {
-            Kind::Send | Kind::Write => slot.progress.get() as i32,
+            Kind::Send | Kind::Write | Kind::SendFile => slot.progress.get() as i32,
             Kind::SendVectored => self.scratch.get(slot.progress.get()).skipped() as i32,
             _ => 0,
         };

@@ -47,6 +47,8 @@ pub(crate) mod flags {
     pub(crate) const REGISTERED_OUT: u16 = 2048;
     /// Came from the user, who may have duplicates of it: they keep a registration alive after the close.
     pub(crate) const FOREIGN: u16 = 256;
+    /// A file that has been sent from: operations on other descriptors may be in flight on it as well.
+    pub(crate) const SENT_FROM: u16 = 4096;
     /// Stays the user's: it is not closed.
     pub(crate) const BORROWED: u16 = 1024;
 
@@ -64,6 +66,7 @@ pub(crate) mod flags {
             WAITS,
             FOREIGN,
             BORROWED,
+            SENT_FROM,
         ];
         let (mut at, mut seen) = (0, 0);
         while at < all.len() {

@@ -103,7 +103,8 @@ pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
     Accepted, Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
     ManyAccepts, ManyLeases, MessagePart, Multishot, Own, Payload, Plain, ReceivingFrom,
-    ReceivingMessage, Sending, SendingAll, SendingAway, SendingMessage, SendingTo, SendingWhole,
+    ReceivingMessage, Sending, SendingAll, SendingAway, SendingFile, SendingMessage, SendingTo,
+    SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;

@@ -16,7 +16,7 @@ use crate::message::Control;
 use crate::payload::{
     Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
     ManyAccepts, ManyLeases, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
-    SendingAway, SendingMessage, SendingTo, SendingWhole,
+    SendingAway, SendingFile, SendingMessage, SendingTo, SendingWhole,
 };
 use crate::slot::OpId;
 use crate::unix_address::UnixAddr;
@@ -52,6 +52,8 @@ pub enum Op {
     /// Sends one datagram from buffers that the operation owns, to an address and with control messages
     /// where it owns those.
     SendMsg { fd: Fd },
+    /// Sends from a file, as much and from where in it as the operation says.
+    SendFile { fd: Fd, file: Fd },
     /// Reads from a pipe into a buffer that the operation owns; with `message`, telling where messages end.
     Read { fd: Fd, message: bool },
     /// Writes to a pipe from a buffer that the operation owns; with `all`, all of it.
@@ -112,6 +114,7 @@ pub enum Kind {
     SendVectored,
     RecvMsg,
     SendMsg,
+    SendFile,
     Read,
     Write,
     ConnectPipe,
@@ -133,7 +136,7 @@ pub const KINDS: usize = Kind::ALL.len();
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 26] = [
+    pub const ALL: [Kind; 27] = [
         Kind::Nop,
         Kind::Accept,
         Kind::AcceptMulti,
@@ -146,6 +149,7 @@ impl Kind {
         Kind::SendVectored,
         Kind::RecvMsg,
         Kind::SendMsg,
+        Kind::SendFile,
         Kind::Read,
         Kind::Write,
         Kind::ConnectPipe,
@@ -177,6 +181,7 @@ impl Kind {
             Kind::SendVectored => "send_vectored",
             Kind::RecvMsg => "recv_msg",
             Kind::SendMsg => "send_msg",
+            Kind::SendFile => "send_file",
             Kind::Read => "read",
             Kind::Write => "write",
             Kind::ConnectPipe => "connect_pipe",
@@ -217,6 +222,7 @@ impl Op {
             Op::SendVectored { .. } => Kind::SendVectored,
             Op::RecvMsg { .. } => Kind::RecvMsg,
             Op::SendMsg { .. } => Kind::SendMsg,
+            Op::SendFile { .. } => Kind::SendFile,
             Op::Read { .. } => Kind::Read,
             Op::Write { .. } => Kind::Write,
             Op::ConnectPipe { .. } => Kind::ConnectPipe,
@@ -251,6 +257,7 @@ impl Op {
             | Op::SendVectored { fd, .. }
             | Op::RecvMsg { fd }
             | Op::SendMsg { fd }
+            | Op::SendFile { fd, .. }
             | Op::Read { fd, .. }
             | Op::Write { fd, .. }
             | Op::ConnectPipe { fd }
@@ -435,6 +442,23 @@ impl Submission<ManyLeases> {
     /// be taken it ends as if cancelled. [`Submission::recv_pooled`] receives only when asked to.
     pub fn recv_multi(fd: Fd) -> Submission<ManyLeases> {
         Submission { op: Op::RecvMulti { fd }, payload: ManyLeases::new() }
+    }
+}
+
+impl Submission<SendingFile> {
+    /// Sends `len` bytes of a file, from `offset` bytes on, over a stream, and says how many: fewer only where the
+    /// file ends before, or after a cancel. The file is one of the same driver's, and stays open until this has
+    /// ended; a close of either descriptor cancels it. More than 2 GiB (less 4 KiB) at once are refused, and so is
+    /// what is no file and what is no stream.
+    ///
+    /// How it is done: by `sendfile` on a thread of the [blocking pool](crate::blocking) with epoll and kqueue (read
+    /// and sent where there is none), through memory of the operation's own on io_uring, by `TransmitFile` on
+    /// Windows, of which editions that are no servers do two at a time.
+    ///
+    /// Cancelled: how much has been sent by then; on Windows without what was sent of the last piece, of at most a
+    /// mebibyte. Sends in flight on the stream at the same time may mix their bytes with it.
+    pub fn send_file(fd: Fd, file: Fd, offset: u64, len: usize) -> Submission<SendingFile> {
+        Submission { op: Op::SendFile { fd, file }, payload: SendingFile { offset, len } }
     }
 }
 

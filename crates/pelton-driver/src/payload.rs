@@ -17,6 +17,8 @@ use crate::unix_address::UnixAddr;
 
 mod held;
 
+pub use file::SendingFile;
+pub(crate) use file::source_of;
 use held::{Held, no_memory};
 pub(crate) use held::{Leftover, VTable, memory_again};
 pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
@@ -138,6 +140,7 @@ macro_rules! payload {
 }
 
 // Behind the macro.
+mod file;
 mod message;
 mod own;
 mod pipe;

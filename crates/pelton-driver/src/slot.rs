@@ -191,6 +191,8 @@ pub(crate) mod bits {
     pub(crate) const ANNOUNCED: u8 = 32;
     /// The owner is being asked for its memory once more: it stays where it is until it has answered.
     pub(crate) const ASKED: u8 = 64;
+    /// It sends from a file, and is in flight on that, too.
+    pub(crate) const FROM_FILE: u8 = 128;
 }
 
 /// State, kind and facts of a slot as one number. Only [`plain`] and slots make one.

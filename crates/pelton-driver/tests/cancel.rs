@@ -137,6 +137,8 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     let far = Instant::now() + Duration::from_secs(3600);
     // What takes ticks, before there is something to be told of.
     let full_pipe = full_pipe(driver);
+    let source = file();
+    driver.run(Submission::write_at(source, vec![1; 1000], 0)).0.unwrap();
     let mut all = Vec::new();
     all.push(waiting(driver, Submission::nop(), none()));
     all.push(waiting(driver, Submission::accept(listening()), none()));
@@ -163,6 +165,8 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     let (fd, keep) = writable();
     let send = Submission::send_msg(fd, vec![vec![1; 1000]; 2], None, Control::none());
     all.push(waiting(driver, send, keep));
+    let (fd, keep) = writable();
+    all.push(waiting(driver, Submission::send_file(fd, source, 0, 1000), keep));
     let (from, _to) = driver.pipe().unwrap();
     all.push(waiting(driver, Submission::read(from, [0; 8]), none()));
     all.push(waiting(driver, Submission::write_all(full_pipe, vec![1; 1000]), none()));

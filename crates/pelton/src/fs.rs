@@ -33,7 +33,7 @@ pub use watch::{Watcher, watch};
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
 pub struct File {
-    socket: Socket,
+    pub(crate) socket: Socket,
 }
 
 impl File {

@@ -225,3 +225,35 @@ fn one_reader_of_what_is_cached_enters_no_kernel_wait_and_many_share_each_entry(
         }
     });
 }
+
+#[test]
+fn a_file_is_sent_over_a_connection() {
+    inside_each_backend(|_| async {
+        let path = std::env::temp_dir().join(format!("pelton-send-file-{}", std::process::id()));
+        let content = common::pattern(500_000);
+        std::fs::write(&path, &content).unwrap();
+        let file = pelton::fs::File::open(&path).await.unwrap();
+        let (one, other) = common::pair().await;
+        let (sent, got) = {
+            let receives = pelton::spawn(async move { common::read_n(&other, 400_000).await });
+            (one.send_file(&file, 100_000, u64::MAX).await.unwrap(), receives.await.unwrap())
+        };
+        assert_eq!(sent, 400_000);
+        assert!(got == content[100_000..]);
+        // Given up in the middle, it leaves both as they were.
+        let (one, _other) = common::pair().await;
+        let limit = std::time::Duration::from_millis(1);
+        loop {
+            // Until the connection holds no more.
+            let send = one.send_file(&file, 0, u64::MAX);
+            if pelton::time::timeout(limit, send).await.is_err() {
+                break;
+            }
+        }
+        drop(one);
+        assert_eq!(file.read_at(vec![0; 10], 0).await.0.unwrap_or(10), 10);
+        common::quiet().await;
+        drop(file);
+        std::fs::remove_file(path).unwrap();
+    });
+}

@@ -33,7 +33,7 @@ impl Driver {
             // Whoever had them in flight has abandoned them, as is usual: nothing is left to cancel.
             return;
         }
-        if self.room.cancels_one_by_one() {
+        if self.room.cancels_one_by_one() || entry.has(flags::SENT_FROM) {
             return self.cancel_each_on(index, entry);
         }
         // Those that wait for a buffer are the driver's; the others are the room's.
@@ -61,7 +61,7 @@ impl Driver {
                 break;
             }
             let Some(slot) = core.arena.get(at) else { break };
-            if slot.fd.get() == index && matches!(slot.state.get(), State::Busy | State::Orphan) {
+            if core.is_on(slot, index) {
                 self.cancel_slot(slot);
             }
         }

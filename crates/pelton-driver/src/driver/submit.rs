@@ -230,7 +230,9 @@ impl Driver {
             return Err(self.refuse(slot, no_such_offset()));
         }
         let too_much = match op {
-            Op::Send { all: true, .. } | Op::Write { all: true, .. } => memory.len > MAX_TRANSFER,
+            Op::Send { all: true, .. } | Op::Write { all: true, .. } | Op::SendFile { .. } => {
+                memory.len > MAX_TRANSFER
+            }
             Op::SendVectored { all: true, .. } => {
                 core.scratch.get(slot.progress.get()).bytes() > MAX_TRANSFER
             }
@@ -260,6 +262,11 @@ impl Driver {
         } else {
             return Err(self.refuse(slot, bad_descriptor()));
         };
+        if let Op::SendFile { file, .. } = op
+            && let Err(error) = core.hold_file(slot, file, entry)
+        {
+            return Err(self.refuse(slot, error));
+        }
         core.counters().started(op.kind());
         match op {
             // They are not in flight on it.

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use super::{Driver, MOST_WAITING, Tick};
 use crate::core::{Completion, OnCompletion};
+use crate::op::Kind;
 use crate::slot::{OpId, State, Token, bits};
 use crate::sys::calls;
 
@@ -173,7 +174,11 @@ impl Driver {
         while let Some((user_data, result)) = unsafe { &mut *self.replies.get() }.pop_front() {
             if let Some(slot) = core.in_flight(user_data) {
                 core.counters().completions.add(1);
-                core.finish_now(slot, result, on);
+                if slot.kind.get() == Kind::SendFile {
+                    self.room.file_sent(core, slot, result, on);
+                } else {
+                    core.finish_now(slot, result, on);
+                }
             }
         }
         let mut wakes = 0;

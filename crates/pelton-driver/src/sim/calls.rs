@@ -495,6 +495,11 @@ pub(crate) unsafe fn pread(fd: RawDescriptor, ptr: *mut u8, len: usize, offset: 
     })
 }
 
+pub(crate) fn is_file(fd: RawDescriptor) -> bool {
+    on_file(fd, |state, id| matches!(state.file(id), Some(File { kind: Kind::Disk(_), .. })).into())
+        == 1
+}
+
 /// `preadv2` with `RWF_NOWAIT` for one part.
 ///
 /// # Safety

@@ -53,6 +53,10 @@ impl Absent {
         match *self {}
     }
 
+    pub(crate) fn file_sent(&self, _: &Core, _: &Slot, _: i32, _: &mut dyn OnCompletion) {
+        match *self {}
+    }
+
     pub(crate) fn restart(&self, _: &Core, _: &Slot) {
         match *self {}
     }

@@ -26,6 +26,8 @@ pub(crate) enum Attempt {
     Again,
     /// There may be something to receive, but no pooled buffer to receive into.
     NoBuffer,
+    /// It is for a thread that may wait.
+    Away,
     /// A multishot operation has yielded this and goes on.
     Yield(Item),
 }
@@ -121,6 +123,7 @@ fn attempt_once(
             }
             Err(result) => Attempt::Done(result),
         },
+        Kind::SendFile => Attempt::Away,
         Kind::Connect => connect(core, slot, raw),
         Kind::Poll => poll_now(slot, raw),
         Kind::Own => Attempt::Done(seam::attempt(core, slot, raw)),

@@ -167,6 +167,17 @@ pub(crate) fn is_stream(raw: RawDescriptor) -> io::Result<bool> {
     }
 }
 
+/// True for a file on a disk, or in memory.
+pub(crate) fn is_file(raw: RawDescriptor) -> bool {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        return sim::is_file(raw);
+    }
+    // SAFETY: the caller has it open.
+    let stat = rustix::fs::fstat(unsafe { borrow(raw) });
+    stat.is_ok_and(|stat| rustix::fs::FileType::from_raw_mode(stat.st_mode).is_file())
+}
+
 /// `recv`, which does not wait.
 ///
 /// # Safety

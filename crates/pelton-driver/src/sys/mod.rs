@@ -53,6 +53,8 @@ pub(crate) mod pipe;
 #[cfg(unix)]
 mod readiness;
 #[cfg(unix)]
+mod sendfile;
+#[cfg(unix)]
 pub(crate) mod socket;
 #[cfg(any(windows, test))]
 #[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
@@ -253,6 +255,21 @@ impl Room {
         }
         let what = "overlapped calls are those of IOCP: use the closure, `Prepared::submit_when`";
         Err(std::io::Error::new(std::io::ErrorKind::Unsupported, what))
+    }
+
+    /// The result of a call that sent from a file has come home from the blocking pool.
+    pub(crate) fn file_sent(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        result: i32,
+        on: &mut dyn OnCompletion,
+    ) {
+        match self {
+            Room::Epoll(epoll) => epoll.file_sent(core, slot, result, on),
+            Room::Kqueue(kqueue) => kqueue.file_sent(core, slot, result, on),
+            _ => core.finish_now(slot, result, on),
+        }
     }
 
     pub(crate) fn restart(&self, core: &Core, slot: &Slot) {

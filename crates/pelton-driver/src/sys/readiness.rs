@@ -32,6 +32,7 @@ use crate::parked::Parked;
 use crate::payload::Memory;
 use crate::slot::{OpId, Slot, State, bits};
 
+mod sendfile;
 mod usual;
 
 /// The event data of the wake source: no table entry has this number.
@@ -144,6 +145,7 @@ impl<P: Poller> Readiness<P> {
             Op::SendVectored { .. } | Op::SendMsg { .. } | Op::Write { .. } => {
                 self.begin_any(core, slot, entry, Direction::Out, Some(memory));
             }
+            Op::SendFile { .. } => self.begin_any(core, slot, entry, Direction::Out, None),
             Op::Connect { .. } => self.connect(core, slot, entry),
             Op::Poll { interest, .. } => {
                 slot.progress.set(interest_arg(interest));
@@ -347,6 +349,13 @@ impl<P: Poller> Readiness<P> {
                     queue.pop(&core.arena);
                     core.stall(slot);
                 }
+                Attempt::Away => {
+                    queue.pop(&core.arena);
+                    self.send_from_file(core, slot, entry);
+                    if slot.state.get() == State::Done {
+                        core.announce(slot);
+                    }
+                }
                 Attempt::Yield(item) => {
                     core.yielded(slot, item, on);
                     share -= 1;
@@ -402,6 +411,7 @@ impl<P: Poller> Readiness<P> {
                 entry.unset(direction.ready());
                 let _ = self.park(core, slot, entry, direction);
             }
+            Attempt::Away => self.send_from_file(core, slot, entry),
             Attempt::NoBuffer if mutant!("ioxide-93") => {
                 let _ = core.finish(slot, -libc::ENOBUFS);
             }
@@ -552,9 +562,12 @@ pub(crate) enum Direction {
 impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
-            Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Write | Kind::Connect => {
-                Direction::Out
-            }
+            Kind::Send
+            | Kind::SendVectored
+            | Kind::SendMsg
+            | Kind::SendFile
+            | Kind::Write
+            | Kind::Connect => Direction::Out,
             Kind::Poll | Kind::Own if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }

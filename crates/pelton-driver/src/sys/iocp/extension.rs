@@ -6,10 +6,10 @@ use std::sync::OnceLock;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::os::windows::io::AsRawSocket;
 use windows_sys::Win32::Networking::WinSock::{
-    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, LPFN_WSARECVMSG,
+    LPFN_ACCEPTEX, LPFN_CONNECTEX, LPFN_GETACCEPTEXSOCKADDRS, LPFN_TRANSMITFILE, LPFN_WSARECVMSG,
     SIO_GET_EXTENSION_FUNCTION_POINTER, SO_PROTOCOL_INFOW, SOL_SOCKET, WSAID_ACCEPTEX,
-    WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAID_WSARECVMSG, WSAIoctl, WSAPROTOCOL_INFOW,
-    XP1_IFS_HANDLES, getsockopt,
+    WSAID_CONNECTEX, WSAID_GETACCEPTEXSOCKADDRS, WSAID_TRANSMITFILE, WSAID_WSARECVMSG, WSAIoctl,
+    WSAPROTOCOL_INFOW, XP1_IFS_HANDLES, getsockopt,
 };
 use windows_sys::core::GUID;
 
@@ -24,6 +24,8 @@ pub(super) struct Extensions {
     pub(super) addresses: LPFN_GETACCEPTEXSOCKADDRS,
     /// None where there are no datagrams.
     pub(super) receive_message: LPFN_WSARECVMSG,
+    /// None where the provider has none.
+    pub(super) transmit_file: LPFN_TRANSMITFILE,
     /// Every socket of TCP is a handle of the system's, and successes that come at once may leave out their
     /// packets. Providers that somebody has put on top may post them in spite of that.
     pub(super) are_handles: bool,
@@ -57,6 +59,9 @@ fn find() -> io::Result<Extensions> {
                 WSAID_GETACCEPTEXSOCKADDRS,
             )?),
             receive_message: std::mem::transmute::<usize, LPFN_WSARECVMSG>(receive_message),
+            transmit_file: std::mem::transmute::<usize, LPFN_TRANSMITFILE>(
+                ask(&socket, WSAID_TRANSMITFILE).unwrap_or(0),
+            ),
             are_handles,
         })
     }

@@ -27,6 +27,7 @@ mod pipe;
 mod port;
 mod readiness;
 mod region;
+mod sendfile;
 mod sharing;
 mod signals;
 mod stream;
@@ -163,6 +164,7 @@ impl Iocp {
             | Op::SendMsg { .. } => self.begin(core, slot, home, entry, Some(memory)),
             Op::Accept { .. } | Op::AcceptMulti { .. } => self.accept(core, slot, home, entry),
             Op::Connect { .. } => self.connect(core, slot, home, entry),
+            Op::SendFile { .. } => self.begin_send_file(core, slot, home, entry),
             Op::Read { message, .. } => {
                 slot.progress.set(if message { payload::WANTS_MESSAGE } else { 0 });
                 self.begin_pipe(core, slot, home, entry, Some(memory));
@@ -410,6 +412,9 @@ impl Iocp {
         }
         if sends(slot) {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
+        }
+        if slot.kind.get() == Kind::SendFile {
+            return self.file_sent(core, slot, home, entry, (status, bytes), on);
         }
         if pipe::is_pipes(slot.kind.get()) {
             return self.pipe_ended(core, slot, home, entry, (status, bytes), on);
@@ -886,7 +891,7 @@ fn is_receive(slot: &Slot) -> bool {
 }
 
 fn sends(slot: &Slot) -> bool {
-    matches!(slot.kind.get(), Kind::Send | Kind::SendVectored | Kind::SendMsg)
+    matches!(slot.kind.get(), Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::SendFile)
 }
 
 /// Of one in the kernel: it waits for a handle to be signalled. A poll of a pipe is a read of nothing.

@@ -83,6 +83,11 @@ pub(crate) fn pipe2(_: bool) -> Result<(OwnedFd, OwnedFd), Errno> {
     Err(Errno::NOSYS)
 }
 
+/// There is no call of one form on these systems that sends from a file.
+pub(crate) fn send_file(_: RawDescriptor, _: RawDescriptor, _: u64, _: u32) -> i32 {
+    -libc::ENOSYS
+}
+
 /// The numbers of control messages, and of the options that ask for them. Datagrams
 /// are neither cut nor put together.
 pub(crate) mod messages {

@@ -72,6 +72,11 @@ pub(crate) fn pipe2(nonblocking: bool) -> Result<(OwnedFd, OwnedFd), Errno> {
     pipe_with(PipeFlags::CLOEXEC | flags)
 }
 
+/// There is no call of one form on these systems that sends from a file.
+pub(crate) fn send_file(_: RawDescriptor, _: RawDescriptor, _: u64, _: u32) -> i32 {
+    -libc::ENOSYS
+}
+
 /// The numbers of control messages, and of the options that ask for them. There is no
 /// packet information of IPv4, and datagrams are neither cut nor put together.
 pub(crate) mod messages {

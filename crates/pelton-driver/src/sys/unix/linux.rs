@@ -87,6 +87,13 @@ pub(crate) fn pipe2(nonblocking: bool) -> Result<(OwnedFd, OwnedFd), Errno> {
     pipe_with(PipeFlags::CLOEXEC | flags)
 }
 
+/// `sendfile`. Both are open.
+pub(crate) fn send_file(socket: RawDescriptor, file: RawDescriptor, offset: u64, len: u32) -> i32 {
+    let Ok(mut offset) = libc::off_t::try_from(offset) else { return -libc::EINVAL };
+    // SAFETY: plain arguments, but for the offset, which is ours.
+    check(unsafe { libc::sendfile(socket, file, &mut offset, len as usize) })
+}
+
 /// The numbers of control messages, and of the options that ask for them.
 pub(crate) mod messages {
     use libc::{IPPROTO_IP, IPPROTO_IPV6};

@@ -36,6 +36,7 @@ pub(crate) mod bufring;
 mod entry;
 mod reap;
 pub(crate) mod ring;
+mod sendfile;
 pub(crate) mod setup;
 mod stage;
 
@@ -145,6 +146,10 @@ impl Uring {
             Op::RecvMulti { .. } => {
                 self.push_lean(core, entry::recv_pooled(raw, true, user_data));
             }
+            Op::SendFile { .. } => match self.send_file_entry(core, slot, raw) {
+                Some(sqe) => self.push(core, sqe),
+                None => core.finish_later(slot, -errno::ENOMEM),
+            },
             Op::Read { .. } => {
                 self.push(core, entry::read(raw, ptr, len as u32, entry::NOWHERE, user_data));
             }
@@ -233,6 +238,7 @@ impl Uring {
                 )
                 .into()
             }
+            Kind::SendFile => return self.send_file_entry(core, slot, raw),
             Kind::Read => {
                 let memory = core.memory_again(slot)?;
                 entry::read(raw, memory.ptr, memory.len as u32, entry::NOWHERE, user_data)

@@ -131,6 +131,7 @@ impl Uring {
                     error => error,
                 }
             }
+            Kind::SendFile => return self.dispatch_send_file(core, slot, result, on),
             Kind::RecvMulti => return self.dispatch_recv_multi(core, slot, cqe, on),
             Kind::Accept => {
                 if mutant!("compio-315") && slot.state.get() == State::Orphan {
@@ -181,6 +182,7 @@ impl Uring {
         let again = match slot.kind.get() {
             // What is with a disk cannot be cancelled, and ends by itself.
             Kind::ReadAt | Kind::WriteAt | Kind::Sync => false,
+            Kind::SendFile if !Uring::is_sending(slot) => false,
             // With a thread of the kernel that may never hear of it.
             Kind::Own => result == -errno::ENOENT,
             _ => matches!(-result, errno::ENOENT | errno::EALREADY),
@@ -424,10 +426,18 @@ fn try_again(kind: Kind, result: i32) -> bool {
 }
 
 fn sends(kind: Kind) -> bool {
-    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Write | Kind::Connect)
+    matches!(
+        kind,
+        Kind::Send
+            | Kind::SendVectored
+            | Kind::SendMsg
+            | Kind::SendFile
+            | Kind::Write
+            | Kind::Connect
+    )
 }
 
-fn may_restart(core: &Core, slot: &Slot) -> bool {
+pub(super) fn may_restart(core: &Core, slot: &Slot) -> bool {
     slot.state.get() == State::Busy
         && !slot.has(bits::CANCELLED)
         && core.entry_of(slot).is_some_and(|entry| !entry.has(flags::CLOSING))
