@@ -29,6 +29,7 @@ mod closing;
 mod datagrams;
 mod files;
 mod listening;
+mod local;
 mod messages;
 mod pipes;
 mod polls;
@@ -67,6 +68,7 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
         messages::BEHAVIOURS,
+        local::BEHAVIOURS,
         pipes::BEHAVIOURS,
         files::BEHAVIOURS,
         sendfile::BEHAVIOURS,

@@ -132,7 +132,7 @@ impl Core {
             self.closable.push(slot.fd.get());
         }
         slot.arg.set(result as u32);
-        slot.state.set(State::Done);
+        slot.state.set(State::Told);
         on.on_completion(Completion { id, token: Token(slot.token.get()), more: false });
     }
 
@@ -218,6 +218,7 @@ impl Core {
         if self.finish(slot, result) {
             // A notice of an item may be on its way: it must not tell of the end a second time.
             slot.unset(bits::ANNOUNCED);
+            slot.state.set(State::Told);
             on.on_completion(Completion { id, token: Token(slot.token.get()), more: false });
         }
     }

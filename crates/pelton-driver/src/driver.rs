@@ -10,6 +10,7 @@ mod shutdown;
 mod sockets;
 mod submit;
 mod tick;
+mod unix_sockets;
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
@@ -35,7 +36,7 @@ use crate::op::Kind;
 use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
-use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
+use crate::slot::{Arena, Flight, Key, OpId, Slot, SlotList, State, Token, bits};
 use crate::sys::{BorrowedDescriptor, OwnedDescriptor, Room, borrow_descriptor, calls, errno, own};
 use crate::timer::Wheel;
 
@@ -125,6 +126,8 @@ pub enum Started<P: Payload> {
 
 /// How an operation of a runtime's began.
 pub enum Launched<P: Payload> {
+    /// It was over before it had a token.
+    Over(P::Output),
     /// It is over.
     Landed(P::Output),
     /// It has begun.
@@ -385,7 +388,7 @@ impl Driver {
     #[inline(always)]
     pub fn take<P: Payload>(&self, key: Key<P>) -> Result<P::Output, Key<P>> {
         match self.slot_of(&key) {
-            Some(slot) if slot.state.get() == State::Done => Ok(self.take_done::<P>(slot)),
+            Some(slot) if slot.has_ended() => Ok(self.take_done::<P>(slot)),
             _ => Err(key),
         }
     }
@@ -394,7 +397,7 @@ impl Driver {
     #[inline(always)]
     pub fn take_if_done<P: Payload>(&self, key: &mut Option<Key<P>>) -> Option<P::Output> {
         let slot = self.slot_of(key.as_ref()?)?;
-        if slot.state.get() != State::Done {
+        if !slot.has_ended() {
             return None;
         }
         *key = None;
@@ -411,7 +414,7 @@ impl Driver {
     /// True when the operation has ended and its outcome can be taken.
     #[inline(always)]
     pub fn is_done<P>(&self, key: &Key<P>) -> bool {
-        self.slot_of(key).is_some_and(|slot| slot.state.get() == State::Done)
+        self.slot_of(key).is_some_and(Slot::has_ended)
     }
 
     /// The next thing that a multishot operation has yielded, if there is one. When there is none and
@@ -441,6 +444,14 @@ impl Driver {
     #[inline(always)]
     pub fn set_token<P>(&self, key: &Key<P>, token: Token) {
         if let Some(slot) = self.slot_of(key) {
+            slot.token.set(token.0);
+        }
+    }
+
+    /// [`Driver::set_token`] by an operation's name, for one who is told of it and has no key. Does nothing where
+    /// the operation's outcome has been taken.
+    pub fn set_token_of(&self, id: OpId, token: Token) {
+        if let Some(slot) = self.core.arena.find(id) {
             slot.token.set(token.0);
         }
     }

@@ -81,6 +81,7 @@ mod sync;
 mod sys;
 pub mod system;
 mod timer;
+mod unix_address;
 
 pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 pub use config::{Backend, Config, ConfigError, Error};
@@ -97,9 +98,10 @@ pub use named_pipe::{PipeClientOptions, PipeServerOptions};
 pub use notify::Notifier;
 pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
-    Accepted, Accepting, Connecting, Filling, FillingAll, FillingMessage, Leasing, ManyAccepts,
-    ManyLeases, MessagePart, Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage,
-    Sending, SendingAll, SendingAway, SendingFile, SendingMessage, SendingTo, SendingWhole,
+    Accepted, Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
+    ManyAccepts, ManyLeases, MessagePart, Multishot, Own, Payload, Plain, ReceivingFrom,
+    ReceivingMessage, Sending, SendingAll, SendingAway, SendingFile, SendingMessage, SendingTo,
+    SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
@@ -109,3 +111,4 @@ pub use slot::{Flight, Key, OpId, Token};
 pub use sys::fake::{FakeKernel, Held};
 pub use sys::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 pub use system::{OpenOptions, lookup};
+pub use unix_address::UnixAddr;

@@ -48,18 +48,25 @@ pub struct Control {
     received: bool,
     /// Descriptors among them are ours, and nobody has taken them.
     has_descriptors: bool,
+    /// So is the descriptor of the process that has sent them.
+    has_process: bool,
 }
 
 impl Control {
     /// No room for anything, and no allocation.
     pub const fn none() -> Control {
-        Control { words: Vec::new(), len: 0, received: false, has_descriptors: false }
+        Control {
+            words: Vec::new(),
+            len: 0,
+            received: false,
+            has_descriptors: false,
+            has_process: false,
+        }
     }
 
     /// Room for so many bytes, rounded up to whole words. [`Control::space`] says what a message takes.
     pub fn with_capacity(bytes: usize) -> Control {
-        let words = vec![0; bytes.div_ceil(8)];
-        Control { words, len: 0, received: false, has_descriptors: false }
+        Control { words: vec![0; bytes.div_ceil(8)], ..Control::none() }
     }
 
     /// Bytes that a message with `len` bytes of data takes.
@@ -77,10 +84,10 @@ impl Control {
         self.len == 0
     }
 
-    /// Takes out all messages. Descriptors that came with them and have not been
-    /// [taken](Control::take_descriptors) are closed.
+    /// Takes out all messages. Descriptors that came with them and have not been taken
+    /// ([`Control::take_descriptors`], [`Control::take_process`]) are closed.
     pub fn clear(&mut self) {
-        drop(self.take_descriptors());
+        drop((self.take_descriptors(), self.take_process()));
         self.len = 0;
         self.received = false;
     }
@@ -165,11 +172,22 @@ impl Control {
         if !std::mem::take(&mut self.has_descriptors) {
             return Vec::new();
         }
-        let carry = |message: &ControlMessage<'_>| {
-            Some((message.level, message.kind)) == control::DESCRIPTORS
-        };
-        let data: Vec<&[u8]> = self.iter().filter(carry).map(|message| message.data).collect();
-        crate::sys::received_descriptors(&data)
+        crate::sys::received_descriptors(&self.all_of(control::DESCRIPTORS))
+    }
+
+    /// The descriptor of the process that has sent a message over a Unix socket, once (`SCM_PIDFD`, on Linux from 6.5
+    /// on, where the socket asks for it). One that nobody takes is closed with the buffer.
+    pub fn take_process(&mut self) -> Option<OwnedDescriptor> {
+        if !std::mem::take(&mut self.has_process) {
+            return None;
+        }
+        crate::sys::received_descriptors(&self.all_of(control::PROCESS)).pop()
+    }
+
+    /// The data of all messages of a kind; of none where there is no such kind.
+    fn all_of(&self, kind: Option<(i32, i32)>) -> Vec<&[u8]> {
+        let is_one = |message: &ControlMessage<'_>| Some((message.level, message.kind)) == kind;
+        self.iter().filter(is_one).map(|message| message.data).collect()
     }
 
     fn bytes(&self) -> &[u8] {
@@ -202,13 +220,16 @@ impl Control {
     pub(crate) fn filled(&mut self, len: usize) {
         self.len = len.min(self.capacity());
         self.received = true;
-        self.has_descriptors = true;
+        (self.has_descriptors, self.has_process) = (true, true);
+        if control::SURVIVE_EXEC {
+            crate::sys::keep_from_programs(&self.all_of(control::DESCRIPTORS));
+        }
     }
 }
 
 impl Drop for Control {
     fn drop(&mut self) {
-        if self.has_descriptors {
+        if self.has_descriptors || self.has_process {
             self.clear();
         }
     }
@@ -301,6 +322,22 @@ mod tests {
             assert_eq!(control.iter().count(), 0, "{bad}");
         }
         assert_eq!(Control::none().iter().count(), 0);
+    }
+
+    #[cfg(all(unix, not(miri)))] // It asks the kernel.
+    #[test]
+    fn what_comes_where_the_system_cannot_say_so_is_kept_from_programs_afterwards() {
+        use rustix::io::{FdFlags, fcntl_getfd, fcntl_setfd};
+        use std::os::fd::AsRawFd;
+        let (one, other) = std::io::pipe().unwrap();
+        fcntl_setfd(&one, FdFlags::empty()).unwrap();
+        fcntl_setfd(&other, FdFlags::empty()).unwrap();
+        let [a, b] = [one.as_raw_fd(), other.as_raw_fd()].map(i32::to_ne_bytes);
+        let both = [a, b].concat();
+        crate::sys::keep_from_programs(&[&both]);
+        for flags in [fcntl_getfd(&one), fcntl_getfd(&other)] {
+            assert!(flags.unwrap().contains(FdFlags::CLOEXEC));
+        }
     }
 
     #[test]

@@ -14,11 +14,12 @@ use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::descriptor::Fd;
 use crate::message::Control;
 use crate::payload::{
-    Accepting, Connecting, Filling, FillingAll, FillingMessage, Leasing, ManyAccepts, ManyLeases,
-    Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll, SendingAway, SendingFile,
-    SendingMessage, SendingTo, SendingWhole,
+    Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
+    ManyAccepts, ManyLeases, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
+    SendingAway, SendingFile, SendingMessage, SendingTo, SendingWhole,
 };
 use crate::slot::OpId;
+use crate::unix_address::UnixAddr;
 
 /// One operation as plain data, without its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -388,6 +389,18 @@ impl Submission<Connecting> {
     /// Cancelled: the attempt is given up; close the socket then, its state is undefined on some systems.
     pub fn connect(fd: Fd, addr: SocketAddr) -> Submission<Connecting> {
         Submission { op: Op::Connect { fd }, payload: Connecting(addr) }
+    }
+}
+
+impl Submission<ConnectingUnix> {
+    /// Connects a [Unix socket](crate::Driver::unix_socket).
+    ///
+    /// Where the listener has no room for another connection, io_uring waits for it; epoll and kqueue, which
+    /// no system tells when there is some, and the simulator answer `WouldBlock`: try again a little later.
+    ///
+    /// Cancelled: as [`Submission::connect`].
+    pub fn connect_unix(fd: Fd, addr: UnixAddr) -> Submission<ConnectingUnix> {
+        Submission { op: Op::Connect { fd }, payload: ConnectingUnix(addr) }
     }
 }
 

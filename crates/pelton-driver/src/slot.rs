@@ -3,9 +3,9 @@
 //! # Who may touch what, and when
 //!
 //! ```text
-//! free ──submit──▶ busy ──last completion──▶ done ──taken──▶ free
-//!                   │                                          ▲
-//!                   └──abandoned──▶ orphan ──last completion───┘
+//! free ──submit──▶ busy ──last completion──▶ done, told ──taken──▶ free
+//!                   │                                              ▲
+//!                   └──abandoned──▶ orphan ──last completion───────┘
 //! ```
 //!
 //! - A slot is 64 bytes at an address that never changes while the driver lives. Its number and its
@@ -19,8 +19,9 @@
 //! - **orphan**: as busy, but the key is gone. Nobody is told of the completion; it drops the payload,
 //!   which closes a descriptor and returns a lease, and releases the slot.
 //! - **done**: the last completion has come. The kernel has let go; the payload waits for the key.
+//! - **told**: as done, and a tick has told of it, or is about to: whoever is told has whatever the token stood for.
 //! - Only the *last* completion of an operation moves it out of busy or orphan. Cancelling moves nothing.
-//!   A completion for a slot that is free, done, or of another generation is counted as stale and
+//!   A completion for a slot that is free, done, told, or of another generation is counted as stale and
 //!   dropped: states are matched exactly, because "not busy" would free a done slot twice.
 //! - A busy slot is in at most one list at a time (parked, stalled, timer bucket), by one link.
 //! - Payloads are user code: their drop may submit, cancel or drop other things. So a payload is first
@@ -171,6 +172,7 @@ pub(crate) enum State {
     Busy,
     Orphan,
     Done,
+    Told,
 }
 
 /// Facts about a busy operation, beside its state.
@@ -237,6 +239,12 @@ impl Slot {
     #[inline(always)]
     pub(crate) fn is_alone(&self) -> bool {
         self.arg.get() == self.index
+    }
+
+    /// The operation has ended, and its outcome waits for the key.
+    #[inline(always)]
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state.get(), State::Done | State::Told)
     }
 
     /// The name of its operation.
@@ -308,6 +316,8 @@ pub(crate) struct Arena {
     _memory: Zeroed,
     base: NonNull<Slot>,
     capacity: u32,
+    /// One less than the power of two of slots for which there is memory.
+    mask: u32,
     /// Slots that have been used at least once; those above are zeroed memory.
     used: Cell<u32>,
     free: Cell<*mut ()>,
@@ -316,12 +326,14 @@ pub(crate) struct Arena {
 impl Arena {
     /// Reserves room for `capacity` operations.
     pub(crate) fn new(capacity: u32) -> Option<Arena> {
-        let memory = Zeroed::new(capacity as usize * size_of::<Slot>(), align_of::<Slot>())?;
+        let places = capacity.checked_next_power_of_two()?;
+        let memory = Zeroed::new(places as usize * size_of::<Slot>(), align_of::<Slot>())?;
         let base = memory.start().cast();
         Some(Arena {
             _memory: memory,
             base,
             capacity,
+            mask: places - 1,
             used: Cell::new(0),
             free: Cell::new(std::ptr::null_mut()),
         })
@@ -354,8 +366,13 @@ impl Arena {
     /// The slot that `id` names, if the operation has not been released since.
     #[inline(always)]
     pub(crate) fn find(&self, id: OpId) -> Option<&Slot> {
-        let any = mutant!("user-data-without-generation");
-        self.get(id.index()).filter(|slot| slot.id() == id || any)
+        self.finder().find(id)
+    }
+
+    /// For whoever [finds](Arena::find) many, one after the other.
+    #[inline(always)]
+    pub(crate) fn finder(&self) -> Finder<'_> {
+        Finder { base: self.base, mask: self.mask, arena: PhantomData }
     }
 
     /// The number of a slot of this arena.
@@ -433,6 +450,28 @@ impl Arena {
         slot.token.set(self.free.get());
         // The list is only ever read through shared references, which this one's provenance allows.
         self.free.set(std::ptr::from_ref(slot).cast_mut().cast());
+    }
+}
+
+/// What it takes to find a slot.
+#[derive(Clone, Copy)]
+pub(crate) struct Finder<'a> {
+    base: NonNull<Slot>,
+    mask: u32,
+    arena: PhantomData<&'a Arena>,
+}
+
+impl<'a> Finder<'a> {
+    /// The slot that `id` names, if the operation has not been released since.
+    #[inline(always)]
+    pub(crate) fn find(self, id: OpId) -> Option<&'a Slot> {
+        const _: () = assert!(State::Free as u8 == 0 && Kind::Nop as u8 == 0);
+        let any = mutant!("user-data-without-generation");
+        // SAFETY: masked, there is memory for a slot of this number, as long as there is the arena. Where it has never been
+        // used it is zero, which is a slot too: free, without a payload, and with a generation that no operation has.
+        // Nothing ever makes a `&mut Slot`, and a reference to one that has never been used is gone before it is.
+        let slot = unsafe { &*self.base.as_ptr().add((id.index() & self.mask) as usize) };
+        (slot.id() == id || any).then_some(slot)
     }
 }
 

@@ -15,6 +15,7 @@ use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags, sendmsg}
 on_every_backend! {
     descriptors_of_a_receive_that_nobody_takes_are_closed
     what_came_is_not_sent_on_by_its_number
+    the_descriptor_of_a_process_that_nobody_takes_is_closed
 }
 
 /// Sends a descriptor along with one byte.
@@ -88,4 +89,50 @@ fn what_came_is_not_sent_on_by_its_number(on: &On) {
     // What is pushed comes first, not behind what came.
     control.push(7, 8, b"a").unwrap();
     assert_eq!(control.iter().count(), 1);
+}
+
+/// Has messages bring the descriptor of the process that sent them (`SO_PASSPIDFD`). False before Linux 6.5.
+fn asks_for_the_process(socket: &UnixDatagram) -> bool {
+    const SO_PASSPIDFD: i32 = 76;
+    let (yes, len) = (1_i32, size_of::<i32>() as u32);
+    let raw = std::os::fd::AsRawFd::as_raw_fd(socket);
+    // SAFETY: the socket is open; the argument is a number of ours.
+    let result = unsafe {
+        libc::setsockopt(raw, libc::SOL_SOCKET, SO_PASSPIDFD, (&raw const yes).cast(), len)
+    };
+    result == 0
+}
+
+fn open_descriptors() -> usize {
+    std::fs::read_dir("/proc/self/fd").unwrap().count()
+}
+
+fn the_descriptor_of_a_process_that_nobody_takes_is_closed(on: &On) {
+    let _alone = alone();
+    let driver = on.driver();
+    let (other, mine) = UnixDatagram::pair().unwrap();
+    if !asks_for_the_process(&mine) {
+        return eprintln!("skipped: no message of this kernel carries a process");
+    }
+    let fd = driver.attach(mine.into()).unwrap();
+    let receive = || {
+        other.send(b"x").unwrap();
+        let recv = Submission::recv_msg(fd, [vec![0; 8].into_boxed_slice()], room());
+        let (received, _, control) = driver.run(recv);
+        assert_eq!(received.unwrap().len, 1);
+        assert_eq!(control.iter().count(), 1, "it brings the process");
+        control
+    };
+    // Whatever a driver makes for itself is there by now.
+    drop(receive());
+    let before = open_descriptors();
+    drop(receive());
+    assert_eq!(open_descriptors(), before, "it was for nobody");
+    let mut control = receive();
+    assert!(control.take_descriptors().is_empty(), "a process is none of those that were sent");
+    let process = control.take_process().expect("nobody has taken it");
+    drop(control);
+    assert_eq!(open_descriptors(), before + 1, "it is the taker's");
+    drop(process);
+    assert_eq!(open_descriptors(), before);
 }

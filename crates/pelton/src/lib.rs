@@ -73,7 +73,7 @@ pub mod time;
 pub use blocking::spawn_blocking;
 pub use fault::Fault;
 pub use fleet::{Drain, Fleet, FleetBuilder, FleetError, Member};
-pub use handle::{Closed, Handle};
+pub use handle::{CallError, Closed, Handle};
 pub use remote_join::RemoteJoinHandle;
 pub use runtime::{Builder, Dispatch, Runtime, block_on, sendable, shutdown_requested, spawn};
 pub use task::{JoinError, JoinHandle, yield_now};

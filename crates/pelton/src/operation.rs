@@ -133,9 +133,35 @@ impl<P: Payload> Stage<P> {
         let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
         // SAFETY: as the caller says.
         unsafe {
+            if reactor.driver.is_told_of(&flight) {
+                *self = Stage::ENDED;
+                // Whoever was told has seen to the token.
+                return Poll::Ready(reactor.driver.land(flight));
+            }
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.poll_untold(reactor, cx) }.map(|output| *output)
+    }
+
+    /// [`Stage::poll`] of what goes on, or has ended and nobody was told of it yet.
+    ///
+    /// # Safety
+    /// As for [`Stage::poll`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn poll_untold(
+        &mut self,
+        reactor: &Reactor,
+        cx: &mut Context<'_>,
+    ) -> Poll<Box<P::Output>> {
+        // SAFETY: as in `poll`.
+        let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
+        // SAFETY: as the caller says.
+        unsafe {
             if reactor.driver.has_landed(&flight) {
                 *self = Stage::ENDED;
-                return Poll::Ready(land(reactor, flight));
+                reactor.forget(reactor.driver.token_in(&flight));
+                return Poll::Ready(Box::new(reactor.driver.land(flight)));
             }
             reactor.wait_for_flight(&flight, cx.waker());
         }
@@ -168,6 +194,10 @@ impl<P: Payload> Stage<P> {
                 *self = Stage::flying(flight);
                 Poll::Pending
             }
+            Ok(Launched::Over(output)) => {
+                reactor.ended_at_once();
+                Poll::Ready(output)
+            }
             Ok(Launched::Landed(output)) => {
                 reactor.ended_at_once();
                 reactor.forget(token);
@@ -175,19 +205,6 @@ impl<P: Payload> Stage<P> {
             }
             Err(refused) => Poll::Ready(*refused_now(reactor, *refused, token)),
         }
-    }
-}
-
-/// Takes an outcome.
-///
-/// # Safety
-/// This reactor's driver has launched the flight, and it has landed.
-#[inline(always)]
-unsafe fn land<P: Payload>(reactor: &Reactor, flight: Flight<P>) -> P::Output {
-    // SAFETY: as the caller says.
-    unsafe {
-        reactor.forget(reactor.driver.token_in(&flight));
-        reactor.driver.land(flight)
     }
 }
 

@@ -174,15 +174,31 @@ where
             return Poll::Ready((Err(io::Error::new(io::ErrorKind::BrokenPipe, what)), memory));
         }
         let token = reactor.token_for(cx.waker());
+        let unused = Unused { reactor, token };
         let key = reactor.driver.prepare(Some(this.socket.fd), memory);
         match key.and_then(|prepared| start(prepared, token)) {
-            Ok(key) => this.pending = Pending::of(Some(key)),
+            Ok(key) => {
+                std::mem::forget(unused);
+                this.pending = Pending::of(Some(key));
+            }
             Err(refused) => {
-                reactor.forget(token);
+                drop(unused);
                 return Poll::Ready(refused.into_output());
             }
         }
         this.pending.poll(reactor, cx).unwrap_or(Poll::Pending)
+    }
+}
+
+/// A token that no operation has: user code has not begun one yet, and may panic instead.
+struct Unused<'a> {
+    reactor: &'a Reactor,
+    token: Token,
+}
+
+impl Drop for Unused<'_> {
+    fn drop(&mut self) {
+        self.reactor.forget(self.token);
     }
 }
 

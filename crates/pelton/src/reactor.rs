@@ -26,13 +26,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use pelton_driver::{Backend, Completion, Driver, Flight, Key, Kind, OnCompletion, Token};
+use pelton_driver::{Backend, Completion, Driver, Flight, Key, Kind, OnCompletion, OpId, Token};
 
 use crate::fault::Fault;
 use crate::handle::Shared;
 use crate::reads::Reads;
 use crate::runtime::{Dispatch, Settings};
-use crate::task::{self, Queued, Tasks};
+use crate::task::{self, Queued, Resuming, Tasks};
 
 /// Operations that end at once, without a wait, before a task has to give way.
 const BUDGET: i32 = 128;
@@ -195,7 +195,7 @@ impl Reactor {
             Dispatch::Queued => Queued::ALL,
             _ => Queued::NEEDED,
         };
-        let dispatcher = Dispatcher { reactor: self, queued };
+        let dispatcher = Dispatcher { reactor: self, resuming: self.tasks.resuming(queued) };
         let woken = match self.driver.tick_with(timeout, dispatcher) {
             Ok(tick) => tick.woken,
             Err(error) => {
@@ -218,21 +218,19 @@ impl Reactor {
         }
     }
 
-    #[inline(always)]
-    fn dispatch(&self, completion: Completion, queued: Queued) {
-        if let Some(Place(index)) = place_of(completion.token) {
-            return self.wakers.wake(index);
-        }
-        // SAFETY: whatever this reactor puts into its driver has the low bit set or is a token of these very
-        // tasks: it is from `token_for`, or `NOBODY`.
-        unsafe {
-            let token = task::Token::from_raw(completion.token.0).unwrap_unchecked();
-            self.tasks.resume(token, queued);
+    /// Wakes somebody else's. Its place is given up before, so that whoever takes the outcome of an operation that
+    /// was told of need not look for one.
+    #[cold]
+    fn dispatch_foreign(&self, id: OpId, place: Place) {
+        self.driver.set_token_of(id, NOBODY);
+        if let Some(waker) = self.wakers.take(place) {
+            // Anybody's code, in the middle of a tick.
+            task::contain(|| waker.wake());
         }
     }
 
     /// The token of whoever is being polled. It is to be [forgotten](Reactor::forget) by whoever finds it
-    /// in an operation that has ended.
+    /// in an operation that has ended and that nobody was told of.
     #[inline(always)]
     pub(crate) fn token_for(&self, waker: &Waker) -> Token {
         match self.tasks.token(waker) {
@@ -393,7 +391,13 @@ impl Reactor {
     #[inline]
     pub(crate) fn push_out(&self) {
         if self.left.get() {
-            let _ = self.driver.tick(Some(Duration::ZERO), |_| {});
+            let _ = self.driver.tick(Some(Duration::ZERO), |completion| {
+                // Nobody is woken any more.
+                if let Some(place) = place_of(completion.token) {
+                    self.driver.set_token_of(completion.id, NOBODY);
+                    self.wakers.remove(place);
+                }
+            });
         }
     }
 
@@ -443,13 +447,21 @@ fn place_of(token: Token) -> Option<Place> {
 /// Dispatches the completions of one tick.
 struct Dispatcher<'a> {
     reactor: &'a Reactor,
-    queued: Queued,
+    resuming: Resuming<'a>,
 }
 
 impl OnCompletion for Dispatcher<'_> {
     #[inline(always)]
     fn on_completion(&mut self, completion: Completion) {
-        self.reactor.dispatch(completion, self.queued);
+        if let Some(place) = place_of(completion.token) {
+            return self.reactor.dispatch_foreign(completion.id, place);
+        }
+        // SAFETY: whatever this reactor puts into its driver has the low bit set or is a token of these very
+        // tasks: it is from `token_for`, or `NOBODY`.
+        unsafe {
+            let token = task::Token::from_raw(completion.token.0).unwrap_unchecked();
+            self.resuming.resume(token);
+        }
     }
 }
 
@@ -498,29 +510,30 @@ impl Wakers {
         index
     }
 
-    #[cold]
-    fn wake(&self, index: usize) {
-        let waker = self.places.borrow_mut().get_mut(index).and_then(Option::take);
-        if let Some(waker) = waker {
-            // Anybody's code, in the middle of a tick.
-            task::contain(|| waker.wake());
-        }
-    }
-
+    /// Wakes all of them. They keep their places.
     fn wake_all(&self) {
         let places = self.places.borrow().len();
         for index in 0..places {
-            self.wake(index);
+            let waker = self.places.borrow_mut()[index].take();
+            if let Some(waker) = waker {
+                // Anybody's code, in the middle of a tick.
+                task::contain(|| waker.wake());
+            }
         }
     }
 
-    #[cold]
-    fn remove(&self, Place(index): Place) {
+    /// Takes a waker, and gives up its place.
+    fn take(&self, Place(index): Place) -> Option<Waker> {
         if index == 0 {
-            return;
+            return None;
         }
         let waker = self.places.borrow_mut()[index].take();
         self.free.borrow_mut().push(index);
-        drop(waker);
+        waker
+    }
+
+    #[cold]
+    fn remove(&self, place: Place) {
+        drop(self.take(place));
     }
 }

@@ -432,3 +432,39 @@ fn dropping_a_buffer_may_use_the_reactor_again() {
         quiet().await;
     });
 }
+
+#[cfg(unix)]
+#[test]
+fn a_first_poll_that_panics_keeps_no_foreign_waker() {
+    use std::panic::{AssertUnwindSafe, catch_unwind};
+    use std::pin::Pin;
+
+    use pelton::driver::{Interest, Seam};
+    inside_each_backend(|_| async {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let reader = pelton::own::Descriptor::new(std::os::fd::OwnedFd::from(reader)).unwrap();
+        let waker = CountingWaker::new();
+        let task_waker = Waker::from(waker.clone());
+        let base = Arc::strong_count(&waker);
+        for _ in 0..3 {
+            fn on_purpose<T>() -> T {
+                std::panic::resume_unwind(Box::new("on purpose"))
+            }
+            let mut call: Pin<Box<dyn Future<Output = _>>> = match pelton::own::seam().unwrap() {
+                // SAFETY: it is never submitted.
+                Seam::Ring => Box::pin(unsafe { reader.entry((), |(), _| on_purpose()) }),
+                _ => Box::pin(reader.when_ready(Interest::Readable, (), |(), _| on_purpose())),
+            };
+            let mut cx = Context::from_waker(&task_waker);
+            let poll = catch_unwind(AssertUnwindSafe(|| call.as_mut().poll(&mut cx).is_ready()));
+            assert!(poll.is_err(), "the first poll begins the call");
+            drop(call);
+        }
+        for _ in 0..3 {
+            pelton::yield_now().await;
+        }
+        assert_eq!(Arc::strong_count(&waker), base, "wakers of what never began are kept");
+        reader.close().await.unwrap();
+        quiet().await;
+    });
+}

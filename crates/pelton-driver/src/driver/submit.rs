@@ -68,7 +68,6 @@ impl Driver {
         submission: Submission<P>,
         token: impl FnOnce() -> Token,
     ) -> Result<Launched<P>, Box<Refused<P>>> {
-        let mut already = 0;
         if let Op::Send { fd, all } = submission.op
             && P::SENDS
             && self.room.tries_sends()
@@ -78,22 +77,51 @@ impl Driver {
             let entry = unsafe { self.core.fds.get_used(fd.index) };
             debug_assert_eq!(entry.generation.get(), fd.generation);
             match self.room.try_send(&self.core, entry, bytes, all) {
-                Try::Sent(n) => return Ok(Launched::Landed(submission.payload.sent(n))),
+                Try::Sent(n) => return Ok(Launched::Over(submission.payload.sent(n))),
                 Try::Failed(error) => {
                     let error = io::Error::from_raw_os_error(error);
-                    return Ok(Launched::Landed(submission.payload.refuse(error)));
+                    return Ok(Launched::Over(submission.payload.refuse(error)));
                 }
-                Try::Begun(n) => already = n,
+                // SAFETY: the caller says so.
+                Try::Begun(n) => {
+                    return match unsafe { self.launch_tried(submission, token(), n) } {
+                        Tried::Flying(flight) => Ok(Launched::Flying(flight)),
+                        Tried::Landed(output) => Ok(Launched::Landed(*output)),
+                        Tried::Refused(refused) => Err(refused),
+                    };
+                }
             }
         }
         // SAFETY: the caller says so.
-        let Begun { slot, done, .. } =
-            unsafe { self.start_on(submission, token(), already, true) }?;
+        let Begun { slot, done, .. } = unsafe { self.start_on(submission, token(), 0, true) }?;
         if done {
             // Where it has announced itself, as a close does: the notice finds another generation.
             return Ok(Launched::Landed(self.take_done::<P>(slot)));
         }
         Ok(Launched::Flying(Flight::new(slot)))
+    }
+
+    /// The rest of [`Driver::launch`], of a send that a try has not ended. By itself: whoever launches is spared all of
+    /// it, and with it the question which room this is, which has been answered before the try.
+    ///
+    /// # Safety
+    /// As for [`Driver::launch`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn launch_tried<P: Payload>(
+        &self,
+        submission: Submission<P>,
+        token: Token,
+        already: u32,
+    ) -> Tried<P> {
+        // SAFETY: the caller says so.
+        match unsafe { self.start_on(submission, token, already, true) } {
+            Ok(Begun { slot, done: true, .. }) => {
+                Tried::Landed(Box::new(self.take_done::<P>(slot)))
+            }
+            Ok(Begun { slot, .. }) => Tried::Flying(Flight::new(slot)),
+            Err(refused) => Tried::Refused(refused),
+        }
     }
 
     /// Submits a [timeout](Submission::timeout) for one who counts time as the driver does: in nanoseconds since
@@ -169,7 +197,7 @@ impl Driver {
             // By a try before this.
             slot.progress.set(sent);
         }
-        let memory = match memory {
+        let memory = match memory.and_then(P::enough) {
             Ok(memory) => memory,
             Err(no_room) => return Err(self.refuse(slot, no_room.error())),
         };
@@ -261,6 +289,13 @@ impl Driver {
         entry.begin_close(self.core.arena.index(slot));
         self.begin_close(fd.index, entry);
     }
+}
+
+/// What became of a send that a try has not ended: small enough to be returned in registers.
+enum Tried<P: Payload> {
+    Flying(Flight<P>),
+    Landed(Box<P::Output>),
+    Refused(Box<Refused<P>>),
 }
 
 /// An operation that was accepted.

@@ -75,6 +75,30 @@ fn a_callback_that_panics_loses_no_other_completion() {
 }
 
 #[test]
+fn a_callback_that_panics_at_the_last_item_leaves_no_operation_behind() {
+    let (driver, kernel) = driver();
+    let fd = attach(&driver);
+    let leases = driver.submit(Submission::recv_multi(fd), Token::NONE).unwrap();
+    let accepts = driver.submit(Submission::accept_multi(fd), Token::NONE).unwrap();
+    kernel.complete(leases.id().user_data(), 4);
+    let connection = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    kernel.connect(accepts.id().user_data(), connection.into(), false);
+    let mut ended = Vec::new();
+    for _ in 0..8 {
+        let _ = catch_unwind(AssertUnwindSafe(|| {
+            driver.tick(Some(Duration::ZERO), |completion| {
+                if !completion.more {
+                    ended.push(completion.id);
+                }
+                on_purpose();
+            })
+        }));
+    }
+    assert_eq!(ended.len(), 2, "{ended:?}");
+    assert!(driver.is_done(&leases) && driver.is_done(&accepts));
+}
+
+#[test]
 fn a_buffer_that_panics_when_it_is_dropped_loses_no_other_completion() {
     let (driver, kernel) = driver();
     let (fd, census) = (attach(&driver), Census::default());

@@ -28,6 +28,7 @@ mod disk;
 mod epoll;
 mod fault;
 mod file;
+pub(crate) mod local;
 mod message;
 mod pipe;
 mod ring;

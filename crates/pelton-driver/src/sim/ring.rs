@@ -33,7 +33,7 @@ use super::file::{File, FileId, Kind, Waiter};
 use super::seal::Seal;
 use super::state::{Event, MICRO, MILLI, ProcId, State};
 use super::words::{operation, time};
-use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part, socket_address};
+use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part};
 
 const SQ_HEAD: usize = 0;
 const SQ_TAIL: usize = 4;
@@ -802,6 +802,9 @@ impl State {
             {
                 // SAFETY: both are valid until the operation's last completion.
                 unsafe { *len = crate::sys::write_address(&peer, address) };
+            } else if !len.is_null() {
+                // SAFETY: as above.
+                unsafe { *len = 0 };
             }
             let ends = !multi
                 || self.fault_of(Fault::MultishotEnds, id, number, "had a multishot accept end");
@@ -813,12 +816,10 @@ impl State {
 
     fn attempt_connect(&mut self, id: FileId, key: OpKey, entry: Entry, file: FileId) {
         let address = std::ptr::with_exposed_provenance::<AddressStorage>(entry.addr as usize);
-        // SAFETY: valid until the operation's last completion, with this length.
-        let to = unsafe { socket_address(address, entry.off as AddressLength) };
-        let Some(to) = to else { return self.end(id, key, -libc::EAFNOSUPPORT, 0) };
         let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) else { return };
         let started = std::mem::replace(&mut op.started, true);
-        match -self.connect(file, to) {
+        // SAFETY: valid until the operation's last completion, with this length.
+        match -unsafe { self.connect_to(file, address, entry.off as AddressLength) } {
             libc::EINPROGRESS => self.arm(id, key, file, libc::POLLOUT),
             libc::EALREADY if started => self.arm(id, key, file, libc::POLLOUT),
             libc::EISCONN if started => self.end(id, key, 0, 0),

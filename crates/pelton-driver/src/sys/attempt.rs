@@ -60,7 +60,8 @@ pub(crate) fn attempt_of(
             if result == -errno::EINTR {
                 continue;
             }
-            if result == -errno::EAGAIN {
+            // No readiness ever tells of room at a Unix socket's listener: that goes to whoever connects.
+            if result == -errno::EAGAIN && kind != Kind::Connect {
                 return Attempt::Again;
             }
         }

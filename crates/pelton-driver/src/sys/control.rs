@@ -7,7 +7,7 @@ use super::system::messages as system;
 
 #[cfg(test)]
 pub(crate) use system::HEADER;
-pub(crate) use system::{DESCRIPTORS, first, space, write};
+pub(crate) use system::{DESCRIPTORS, PROCESS, SURVIVE_EXEC, first, space, write};
 
 /// Where a datagram was sent to, and the interface that it came by.
 pub(crate) fn packet_info(level: i32, kind: i32, data: &[u8]) -> Option<(IpAddr, u32)> {

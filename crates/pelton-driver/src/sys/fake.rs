@@ -340,14 +340,12 @@ impl Fake {
             }
             Kind::RecvMulti if result > 0 => {
                 let lease = self.receive(core, result as u32);
-                core.yielded(slot, Item::Lease(lease), on);
-                self.end(core, user_data, more, on);
+                self.yielded(core, slot, user_data, more, Item::Lease(lease), on);
             }
             Kind::AcceptMulti if descriptor.is_some() => {
                 if let Some(descriptor) = descriptor {
-                    core.yielded(slot, Item::Connection(descriptor), on);
+                    self.yielded(core, slot, user_data, more, Item::Connection(descriptor), on);
                 }
-                self.end(core, user_data, more, on);
             }
             Kind::RecvPooled if result > 0 => {
                 payload::put_lease(slot, self.receive(core, result as u32));
@@ -390,7 +388,19 @@ impl Fake {
         }
     }
 
-    fn end(&self, core: &Core, user_data: u64, more: bool, on: &mut impl OnCompletion) {
+    /// Tells of an item; without `more` it was the last, also where the callback panics.
+    fn yielded(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        user_data: u64,
+        more: bool,
+        item: Item,
+        on: &mut impl OnCompletion,
+    ) {
+        let unfinished = (!more).then(|| Unfinished { core, user_data });
+        core.yielded(slot, item, on);
+        std::mem::forget(unfinished);
         if !more && let Some(slot) = core.in_flight(user_data) {
             core.finish_now(slot, 0, on);
         }
@@ -403,5 +413,20 @@ impl Fake {
         // SAFETY: the unfilled rest of a buffer that is with this room.
         unsafe { ptr.write_bytes(0xAB, n as usize) };
         core.pool.commit(buffer, n)
+    }
+}
+
+/// A multishot operation that the kernel has let go of, while user code is told of its last item.
+struct Unfinished<'a> {
+    core: &'a Core,
+    user_data: u64,
+}
+
+impl Drop for Unfinished<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        if let Some(slot) = self.core.in_flight(self.user_data) {
+            self.core.finish_later(slot, 0);
+        }
     }
 }

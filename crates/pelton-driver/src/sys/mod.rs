@@ -80,13 +80,11 @@ pub(crate) use choice::BufferRing;
 pub(crate) use system::end_message;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use system::part_base;
-#[cfg(test)]
-pub(crate) use system::{AddressFamily, FAMILY_AT};
 pub(crate) use system::{
-    AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
-    WakeSource, borrow_descriptor, cure, message_end, message_header, name_message, own, part,
-    part_len, part_skip, read_cached, received_descriptors, recv_now, send_now, socket_address,
-    write_address,
+    AddressFamily, AddressLength, AddressStorage, FAMILY_AT, MessageEnd, MessageHeader,
+    NO_DESCRIPTOR, OfRoom, Part, WakeSource, borrow_descriptor, cure, keep_from_programs,
+    message_end, message_header, name_message, own, part, part_len, part_skip, read_cached,
+    received_descriptors, recv_now, send_now, socket_address, write_address,
 };
 pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 #[cfg(windows)]

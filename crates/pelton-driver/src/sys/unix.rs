@@ -107,11 +107,28 @@ pub(crate) fn end_message(header: &mut MessageHeader, end: &MessageEnd) {
         | if end.control_truncated { libc::MSG_CTRUNC } else { 0 };
 }
 
+/// The numbers of the descriptors in the messages that carry them. One that the system could not make is an error's.
+fn numbers_in(messages: &[&[u8]]) -> impl Iterator<Item = RawDescriptor> {
+    let numbers = messages.iter().flat_map(|data| data.chunks_exact(4));
+    numbers
+        .filter_map(|number| Some(i32::from_ne_bytes(*number.first_chunk()?)))
+        .filter(|number| *number >= 0)
+}
+
+/// Sees to it that programs which are started do not get the descriptors in these messages. One that is started
+/// between the receive and this does.
+pub(crate) fn keep_from_programs(messages: &[&[u8]]) {
+    for number in numbers_in(messages) {
+        // SAFETY: the system has just made it, for whoever received it, who has not been told yet.
+        let descriptor = unsafe { borrow(number) };
+        let _ = rustix::io::fcntl_setfd(descriptor, rustix::io::FdFlags::CLOEXEC);
+    }
+}
+
 /// The descriptors in the messages that carry them, which the system has just made for whoever received those. Each
 /// message is looked at once.
 pub(crate) fn received_descriptors(messages: &[&[u8]]) -> Vec<OwnedDescriptor> {
-    let numbers = messages.iter().flat_map(|data| data.chunks_exact(4));
-    let numbers = numbers.filter_map(|number| Some(i32::from_ne_bytes(*number.first_chunk()?)));
+    let numbers = numbers_in(messages);
     // SAFETY: they are nobody else's: the system made them with the message, and this is called once for it.
     numbers.map(|number| unsafe { own(number) }).collect()
 }

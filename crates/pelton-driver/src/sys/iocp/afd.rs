@@ -75,6 +75,15 @@ struct ObjectAttributes {
     quality: *const c_void,
 }
 
+/// As the system's own headers lay them out.
+const _: () = {
+    const WORD: usize = size_of::<usize>();
+    assert!(size_of::<StatusBlock>() == 2 * WORD && size_of::<UnicodeString>() == 2 * WORD);
+    assert!(size_of::<PollInfo>() == 32 && std::mem::offset_of!(PollInfo, handle) == 16);
+    assert!(std::mem::offset_of!(PollInfo, events) == 16 + WORD);
+    assert!(size_of::<ObjectAttributes>() == 6 * WORD);
+};
+
 type NtCreateFile = unsafe extern "system" fn(
     *mut HANDLE,
     u32,

@@ -74,7 +74,8 @@ impl Changes {
         number: impl Fn(Fd) -> Option<(RawDescriptor, u64)>,
         mut refused: impl FnMut(Refused),
     ) -> Result<bool, i32> {
-        // SAFETY: one thread, and nothing below comes back here.
+        // SAFETY: one thread, and what is called while these references live runs nobody's code: the queue's call
+        // and `number`, which only look. Whoever is refused may come back here, and is told when they are over.
         let (waiting, (asked, receipts)) =
             unsafe { (&mut *self.waiting.get(), &mut *self.told.get()) };
         waiting.retain(|change| match *change {
@@ -92,20 +93,22 @@ impl Changes {
                 Err(error) => return Err(error),
             }
         };
-        let mut any = false;
-        for (change, receipt) in waiting.drain(..).zip(&receipts[..told]) {
-            let receipt = receipt.told();
-            // A removed filter may have gone with its descriptor, or never have been there.
-            if let Change::Add { fd, direction } = change
-                && receipt.flags & flags::ERROR != 0
-                && receipt.data != 0
-            {
-                refused(Refused { fd, direction, errno: receipt.data as i32 });
-                any = true;
-            }
-        }
+        let answered = waiting.drain(..).zip(&receipts[..told]);
+        // Allocates only where there are some.
+        let refusals: Vec<Refused> = answered.filter_map(refusal).collect();
+        let any = !refusals.is_empty();
+        // An operation that is refused ends here, and what an orphan owns is user code to drop.
+        refusals.into_iter().for_each(&mut refused);
         Ok(any)
     }
+}
+
+/// What the kernel has refused of a change. A removed filter may have gone with its descriptor, or never have been
+/// there.
+fn refusal((change, receipt): (Change, &Kevent)) -> Option<Refused> {
+    let (receipt, Change::Add { fd, direction }) = (receipt.told(), change) else { return None };
+    let is_refused = receipt.flags & flags::ERROR != 0 && receipt.data != 0;
+    is_refused.then_some(Refused { fd, direction, errno: receipt.data as i32 })
 }
 
 impl Change {

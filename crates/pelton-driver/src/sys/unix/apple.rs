@@ -118,7 +118,7 @@ pub(crate) mod messages {
     pub(crate) const RECEIVE_SEGMENTS: (i32, i32) = NONE;
 
     /// How a message is received: descriptors that come with it do not survive an `exec`, where that can be said.
-    pub(crate) const RECEIVE: i32 = 0;
+    pub(crate) const RECEIVE: i32 = 0; // They are marked afterwards.
     /// How a datagram is received, so that the system tells how long it was, where it does.
     pub(crate) const WHOLE_LENGTH: i32 = 0;
 }

@@ -14,6 +14,13 @@ pub(crate) const HEADER: usize = unsafe { libc::CMSG_LEN(0) } as usize;
 /// The level and the type of messages that carry descriptors.
 pub(crate) const DESCRIPTORS: Option<(i32, i32)> = Some((libc::SOL_SOCKET, libc::SCM_RIGHTS));
 
+/// Of those that carry the descriptor of the process that has sent them (`SCM_PIDFD`).
+pub(crate) const PROCESS: Option<(i32, i32)> =
+    if cfg!(target_os = "linux") { Some((libc::SOL_SOCKET, 4)) } else { None };
+
+/// True where a receive cannot say that the descriptors which come are not for programs that are started.
+pub(crate) const SURVIVE_EXEC: bool = RECEIVE == 0;
+
 /// Bytes that a message with `len` bytes of data takes, with what fills it up to where the next one starts.
 pub(crate) const fn space(len: usize) -> usize {
     // SAFETY: arithmetic alone.

@@ -8,24 +8,30 @@
 //! closing.
 
 use super::entry;
-use super::ring::{Cqe, Ring};
+use super::ring::{Batch, Cqe, Ring};
 use super::{CANCEL, Uring, WAKE};
 use crate::core::{Core, OnCompletion};
-use crate::descriptor::flags;
+use crate::counters::Counters;
+use crate::descriptor::{self, flags};
 use crate::op::Kind;
 use crate::payload::{self, Item};
 use crate::seam;
-use crate::slot::{NIL, OpId, Slot, Standing, State, bits, plain};
+use crate::slot::{self, NIL, OpId, Slot, Standing, State, bits, plain};
 use crate::sys::descriptor::own;
 use crate::sys::unix::errno;
 
 impl Uring {
     #[inline(always)]
     pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
-        let reaping = Reaping::begin(&self.ring, core);
+        let mut reaping = Reaping { core, ring: &self.ring, batch: self.ring.batch() };
         // Bounded by what is there now, so that a tick ends.
-        while let Some(cqe) = self.ring.next_seen() {
-            if !self.dispatch_plain(core, cqe, on) {
+        let tables = Tables {
+            slots: core.arena.finder(),
+            entries: core.fds.finder(),
+            counters: core.counters(),
+        };
+        while let Some(cqe) = reaping.batch.next() {
+            if !self.dispatch_plain(core, tables, cqe, on) {
                 // As numbers: a reference to the whole would keep it out of registers.
                 self.dispatch(core, cqe.user_data, cqe.res, cqe.flags, on);
             }
@@ -40,25 +46,31 @@ impl Uring {
     /// What nearly all completions are: an end with success, of an operation with nothing special about it.
     /// False, with nothing done, for any other.
     #[inline(always)]
-    fn dispatch_plain(&self, core: &Core, cqe: Cqe, on: &mut impl OnCompletion) -> bool {
+    fn dispatch_plain(
+        &self,
+        core: &Core,
+        tables: Tables<'_>,
+        cqe: Cqe,
+        on: &mut impl OnCompletion,
+    ) -> bool {
         const RECV: Standing = plain(Kind::Recv, 0);
         const RECV_POOLED: Standing = plain(Kind::RecvPooled, 0);
         const SEND: Standing = plain(Kind::Send, 0);
         const SEND_ALL: Standing = plain(Kind::Send, bits::ALL);
         let id = OpId::from_user_data(cqe.user_data);
-        let Some(slot) = core.arena.find(id) else { return false };
+        let Some(slot) = tables.slots.find(id) else { return false };
         let mut result = cqe.res;
         if result < 0 {
             return false;
         }
         match slot.standing() {
-            RECV => core.counters().ended(Kind::Recv),
+            RECV => tables.counters.ended(Kind::Recv),
             SEND_ALL | SEND => {
                 if (result as u32) < slot.arg.get() {
                     return false;
                 }
                 result += slot.progress.get() as i32;
-                core.counters().ended(Kind::Send);
+                tables.counters.ended(Kind::Send);
             }
             RECV_POOLED => {
                 if let Some(buffer) = cqe.buffer()
@@ -67,7 +79,7 @@ impl Uring {
                 {
                     payload::put_lease(slot, lease);
                 }
-                core.counters().ended(Kind::RecvPooled);
+                tables.counters.ended(Kind::RecvPooled);
             }
             _ => return false,
         }
@@ -75,7 +87,7 @@ impl Uring {
             self.fail_sends(core, slot.fd.get());
         }
         // SAFETY: these kinds are operations on a descriptor, and are in flight since it was found.
-        let entry = unsafe { core.fds.get_used(slot.fd.get()) };
+        let entry = unsafe { tables.entries.get_used(slot.fd.get()) };
         core.finish_plain(slot, id, entry, result, on);
         true
     }
@@ -387,25 +399,27 @@ impl Drop for Unfinished<'_> {
     }
 }
 
+/// Where what a completion is about is found: looked up once, because nobody else knows that user code moves none of it.
+#[derive(Clone, Copy)]
+struct Tables<'a> {
+    slots: slot::Finder<'a>,
+    entries: descriptor::Finder<'a>,
+    counters: &'a Counters,
+}
+
 /// Counts what has been taken from the completion queue and gives it back to the kernel, also where a
 /// callback panics.
 struct Reaping<'a> {
-    ring: &'a Ring,
     core: &'a Core,
-    before: u32,
-}
-
-impl<'a> Reaping<'a> {
-    #[inline(always)]
-    fn begin(ring: &'a Ring, core: &'a Core) -> Reaping<'a> {
-        Reaping { ring, core, before: ring.look() }
-    }
+    ring: &'a Ring,
+    batch: Batch<'a>,
 }
 
 impl Drop for Reaping<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        let taken = self.ring.publish().wrapping_sub(self.before);
+        let taken = self.batch.leave();
+        self.ring.publish();
         self.core.counters().completions.add(u64::from(taken));
     }
 }

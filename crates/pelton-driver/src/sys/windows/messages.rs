@@ -32,6 +32,8 @@ pub(crate) const RECEIVE_SEGMENTS: (i32, i32) = (IPPROTO_UDP, UDP_RECV_MAX_COALE
 
 /// No message carries descriptors.
 pub(crate) const DESCRIPTORS: Option<(i32, i32)> = None;
+pub(crate) const PROCESS: Option<(i32, i32)> = None;
+pub(crate) const SURVIVE_EXEC: bool = false;
 
 const ALIGN: usize = align_of::<usize>();
 
@@ -120,6 +122,9 @@ pub(crate) fn end_message(header: &mut MessageHeader, end: &MessageEnd) {
     header.dwFlags = if end.truncated { MSG_TRUNC } else { 0 }
         | if end.control_truncated { MSG_CTRUNC } else { 0 };
 }
+
+/// Sees to it that programs which are started do not get descriptors that came with messages: none ever do.
+pub(crate) fn keep_from_programs(_: &[&[u8]]) {}
 
 /// The descriptors that came with messages: none ever do.
 pub(crate) fn received_descriptors(_: &[&[u8]]) -> Vec<OwnedDescriptor> {

@@ -28,7 +28,9 @@ pub use descriptor::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor};
 pub(crate) use descriptor::{borrow_descriptor, own};
 #[cfg(any(test, feature = "fake-kernel", feature = "sim"))]
 pub(crate) use messages::end_message;
-pub(crate) use messages::{MessageEnd, message_end, name_message, received_descriptors};
+pub(crate) use messages::{
+    MessageEnd, keep_from_programs, message_end, name_message, received_descriptors,
+};
 
 pub(crate) const NO_DESCRIPTOR: RawDescriptor =
     RawDescriptor::Socket(std::os::windows::io::RawSocket::MAX);

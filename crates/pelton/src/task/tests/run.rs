@@ -187,7 +187,7 @@ fn waking_by_token_only_queues() {
     run(&tasks);
     let token = token_of(&tasks, &gate);
     // SAFETY: a token of these tasks.
-    unsafe { tasks.resume(token, Queued::ALL) };
+    unsafe { tasks.resuming(Queued::ALL).resume(token) };
     assert_eq!((gate.polls.get(), tasks.counts().queued), (1, 1));
     run(&tasks);
     assert_eq!(gate.polls.get(), 2);

@@ -194,3 +194,20 @@ fn a_wake_is_a_trigger_that_carries_its_mark_and_a_system_without_one_says_so() 
     wake::watch_pipe(&old, 9).unwrap();
     assert_eq!(old.watched(), [(9, Filter::Read, WAKE)]);
 }
+
+#[test]
+fn whoever_is_refused_may_ask_for_more_and_that_is_kept() {
+    let (table, changes) = (Table::default(), Changes::default());
+    table.refused.borrow_mut().insert(10, errno::EBADF);
+    changes.add(fd(1, 3), Direction::In);
+    changes.add(fd(2, 5), Direction::In);
+    let any = changes.tell(&table, open, |refused| {
+        assert_eq!(refused.fd, fd(1, 3));
+        // As the drop of a buffer may, which an operation owned that nobody waits for.
+        changes.add(fd(3, 7), Direction::Out);
+    });
+    assert_eq!(any, Ok(true));
+    assert!(!changes.is_empty(), "it waits for the next tick");
+    assert_eq!(told(&changes, &table, open), Ok(vec![]));
+    assert_eq!(table.watched(), [(20, Filter::Read, 5), (30, Filter::Write, 7)]);
+}
