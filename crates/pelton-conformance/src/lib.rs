@@ -44,6 +44,8 @@ mod wakes;
 
 mod blocking;
 mod connections;
+mod directories;
+mod processes;
 mod shutdown;
 mod sleeping;
 mod tasks;
@@ -80,6 +82,8 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         sleeping::BEHAVIOURS,
         connections::BEHAVIOURS,
         blocking::BEHAVIOURS,
+        processes::BEHAVIOURS,
+        directories::BEHAVIOURS,
         shutdown::BEHAVIOURS,
     ];
     subjects.iter().flat_map(|subject| subject.iter()).collect()

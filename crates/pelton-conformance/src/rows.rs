@@ -250,7 +250,7 @@ rows! {
         "zero-length read",
         "pty both ways" not "no terminals",
         "queued writes",
-        "process wait" not "no processes",
+        "process wait",
         "async wait",
         "async notify first",
         "async batching",

@@ -11,6 +11,7 @@ mod sockets;
 mod submit;
 mod tick;
 mod unix_sockets;
+mod watch;
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
@@ -275,7 +276,7 @@ impl Driver {
         self.insert(descriptor, flags::STREAM)
     }
 
-    fn insert(&self, descriptor: OwnedDescriptor, known: u16) -> io::Result<Fd> {
+    pub(crate) fn insert(&self, descriptor: OwnedDescriptor, known: u16) -> io::Result<Fd> {
         let fd = self.core.fds.insert(descriptor.as_raw(), known).ok_or_else(table_is_full)?;
         let _ = descriptor.into_raw();
         Ok(fd)

@@ -54,6 +54,7 @@ mod config;
 mod core;
 mod counters;
 mod descriptor;
+mod directory;
 mod driver;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod fake_tests;
@@ -88,6 +89,7 @@ pub use config::{Backend, Config, ConfigError, Error};
 pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
+pub use directory::{Change, ChangeBuffer, Directory, DirectoryWatch};
 pub use driver::{
     DatagramOption, Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick,
 };

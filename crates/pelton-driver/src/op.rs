@@ -328,6 +328,10 @@ impl Submission<Plain> {
 
     /// Waits until a descriptor is ready. The level counts, not the edge: a descriptor that is ready
     /// already completes at once.
+    ///
+    /// On Windows a handle that is no socket is readable when it is signalled: a process that has ended, an event, a
+    /// timer. One that is reset by a wait is reset by this one. Files and pipes are refused, as being signalled says
+    /// nothing of them.
     pub fn poll(fd: Fd, interest: Interest) -> Submission<Plain> {
         Submission::plain(Op::Poll { fd, interest })
     }

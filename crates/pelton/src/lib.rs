@@ -59,6 +59,7 @@ pub mod net;
 mod operation;
 pub mod own;
 pub mod pipe;
+pub mod process;
 mod reactor;
 mod reads;
 mod remote_join;

@@ -82,8 +82,8 @@ impl Driver {
                     let error = io::Error::from_raw_os_error(error);
                     return Ok(Launched::Over(submission.payload.refuse(error)));
                 }
-                // SAFETY: the caller says so.
                 Try::Begun(n) => {
+                    // SAFETY: the caller says so.
                     return match unsafe { self.launch_tried(submission, token(), n) } {
                         Tried::Flying(flight) => Ok(Launched::Flying(flight)),
                         Tried::Landed(output) => Ok(Launched::Landed(*output)),

@@ -17,6 +17,7 @@
 //! | `reap` | dispatch what has completed |
 
 use std::ffi::c_void;
+use std::process::Child;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -80,6 +81,7 @@ pub(crate) use choice::BufferRing;
 pub(crate) use system::end_message;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use system::part_base;
+pub(crate) use system::watch as system_watch;
 pub(crate) use system::{
     AddressFamily, AddressLength, AddressStorage, FAMILY_AT, MessageEnd, MessageHeader,
     NO_DESCRIPTOR, OfRoom, Part, WakeSource, borrow_descriptor, cure, keep_from_programs,
@@ -306,6 +308,14 @@ impl Room {
             Room::Kqueue(kqueue) => kqueue.forget(core, entry),
             Room::Iocp(iocp) => iocp.forget(core, entry),
             _ => {}
+        }
+    }
+
+    /// Something that is readable when a child has ended; none where it has ended already.
+    pub(crate) fn watch_child(&self, child: &Child) -> std::io::Result<Option<OwnedDescriptor>> {
+        match self {
+            Room::Kqueue(kqueue) => kqueue.watch_child(child),
+            _ => system::watch::child(child),
         }
     }
 

@@ -8,7 +8,10 @@ pub(crate) use crate::sys::absent::Absent as Iocp;
 pub(crate) use crate::sys::absent::{Absent as Kqueue, Absent as Queue};
 pub(crate) use crate::sys::epoll::Epoll;
 #[cfg(any(pelton_kqueue_elsewhere, test))]
-pub(crate) use crate::sys::kqueue::{Kqueue, Queue};
+pub(crate) use crate::sys::kqueue::{Kqueue, Queue, single};
+/// Without a queue nobody asks for one.
+#[cfg(not(any(pelton_kqueue_elsewhere, test)))]
+pub(crate) use crate::sys::unix::watch::linux as single;
 pub(crate) use crate::sys::uring::bufring::BufRing as BufferRing;
 pub(crate) use crate::sys::uring::{Uring, setup};
 

@@ -29,6 +29,7 @@ mod readiness;
 mod region;
 mod sendfile;
 mod sharing;
+mod signals;
 mod stream;
 
 use std::cell::Cell;
@@ -80,6 +81,8 @@ pub(crate) struct Iocp {
     given_back: associating::GivenBack,
     /// The listeners that this driver shares with others.
     shared: sharing::Shared,
+    /// What waits for handles that are no sockets.
+    signals: signals::Signals,
 }
 
 /// How far a step of an operation has led.
@@ -119,6 +122,7 @@ impl Iocp {
             told: Cell::new(Vec::new()),
             given_back: associating::GivenBack::default(),
             shared: sharing::Shared::default(),
+            signals: signals::Signals::default(),
         })
     }
 
@@ -168,11 +172,15 @@ impl Iocp {
             Op::Write { .. } => self.begin_pipe(core, slot, home, entry, Some(memory)),
             Op::ConnectPipe { .. } => self.begin_pipe(core, slot, home, entry, None),
             Op::Poll { interest, .. } => {
+                let raw = entry.raw.get();
                 slot.progress.set(u32::from(interest == Interest::Writable));
-                if windows::pipe::is_pipe(entry.raw.get()) {
-                    return self.begin_pipe(core, slot, home, entry, None);
+                if windows::pipe::is_pipe(raw) {
+                    self.begin_pipe(core, slot, home, entry, None);
+                } else if raw.socket().is_none() {
+                    self.await_signal(core, slot, home, raw, interest);
+                } else {
+                    self.park(core, slot, entry);
                 }
-                self.park(core, slot, entry);
             }
             Op::ReadAt { offset, .. } => {
                 self.transfer(core, slot, home, entry, memory, (offset, false));
@@ -255,6 +263,9 @@ impl Iocp {
             return;
         }
         match home.stage.get() {
+            Stage::InKernel if awaits_signal(slot, entry) => {
+                self.cancel_signal(core, slot, home);
+            }
             Stage::InKernel => port::cancel(entry.raw.get().handle(), home.overlapped()),
             Stage::Listed if home.ahead.get() == 0 => {
                 home.take_back();
@@ -395,6 +406,10 @@ impl Iocp {
         }
         core.counters().completions.add(1);
         let (status, bytes) = home.ended();
+        if awaits_signal(slot, entry) {
+            self.signals.over(index);
+            return core.finish_now(slot, readiness::POLLIN, on);
+        }
         if sends(slot) {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
         }
@@ -877,6 +892,11 @@ fn is_receive(slot: &Slot) -> bool {
 
 fn sends(slot: &Slot) -> bool {
     matches!(slot.kind.get(), Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::SendFile)
+}
+
+/// Of one in the kernel: it waits for a handle to be signalled. A poll of a pipe is a read of nothing.
+fn awaits_signal(slot: &Slot, entry: &Entry) -> bool {
+    slot.kind.get() == Kind::Poll && !windows::pipe::is_pipe(entry.raw.get())
 }
 
 fn is_accept(slot: &Slot) -> bool {
