@@ -8,8 +8,6 @@
 //! more; until then its number cannot be reused.
 
 use std::cell::Cell;
-use std::marker::PhantomData;
-use std::ptr::NonNull;
 
 use crate::memory::Zeroed;
 use crate::parked::Parked;
@@ -274,14 +272,8 @@ impl Table {
     #[inline(always)]
     pub(crate) unsafe fn get_used(&self, index: u32) -> &Entry {
         debug_assert!(index < self.used.get());
-        // SAFETY: as the caller says.
-        unsafe { self.finder().get_used(index) }
-    }
-
-    /// For whoever [gets](Table::get_used) many, one after the other.
-    #[inline(always)]
-    pub(crate) fn finder(&self) -> Finder<'_> {
-        Finder { base: self.memory.start().cast(), table: PhantomData }
+        // SAFETY: the caller says that it is below `used`, and then as in `get`.
+        unsafe { &*self.memory.start().as_ptr().cast::<Entry>().add(index as usize) }
     }
 
     /// The entry that `fd` names, if it is open and not closing.
@@ -349,25 +341,6 @@ impl Table {
         }
         self.used.set(index + 1);
         self.free.set(index);
-    }
-}
-
-/// What it takes to get an entry.
-#[derive(Clone, Copy)]
-pub(crate) struct Finder<'a> {
-    base: NonNull<Entry>,
-    table: PhantomData<&'a Table>,
-}
-
-impl<'a> Finder<'a> {
-    /// [`Table::get_used`].
-    ///
-    /// # Safety
-    /// The entry exists: some descriptor has, or had, this number.
-    #[inline(always)]
-    pub(crate) unsafe fn get_used(self, index: u32) -> &'a Entry {
-        // SAFETY: the caller says that it is below `used`, as long as there is the table; and then as in `Table::get`.
-        unsafe { &*self.base.as_ptr().add(index as usize) }
     }
 }
 

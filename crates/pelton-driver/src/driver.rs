@@ -135,6 +135,31 @@ pub enum Launched<P: Payload> {
     Flying(Flight<P>),
 }
 
+/// Whom the completion of an operation is for that is [launched](Driver::launch).
+pub trait Recipient {
+    /// The token, where it is at hand.
+    fn known(&self) -> Option<Token>;
+
+    /// The token, which may have to be made.
+    fn token(&self) -> Token;
+
+    /// What was made for a token is not needed: the operation has ended, and nobody is told of it. Never called for
+    /// one that was at hand.
+    fn forget(&self, token: Token);
+}
+
+impl Recipient for Token {
+    fn known(&self) -> Option<Token> {
+        Some(*self)
+    }
+
+    fn token(&self) -> Token {
+        *self
+    }
+
+    fn forget(&self, _: Token) {}
+}
+
 /// What a tick did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Tick {

@@ -91,7 +91,8 @@ pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
 pub use directory::{Change, ChangeBuffer, Directory, DirectoryWatch};
 pub use driver::{
-    DatagramOption, Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick,
+    DatagramOption, Driver, Launched, ListenOptions, MOST_WAITING, Recipient, Refused, Started,
+    Tick,
 };
 pub use latch::{Raise, WakeLatch};
 pub use message::{Control, ControlMessage, Received};

@@ -266,6 +266,24 @@ impl Slot {
         unsafe { ptr::from_ref(self).cast_mut().cast::<u32>().add(2).write(standing.0) };
     }
 
+    /// Sets the number of the descriptor, and what is beside it, at once.
+    #[inline(always)]
+    pub(crate) fn set_fd_and_progress(&self, fd: u32, progress: u32) {
+        const _: () = {
+            assert!(std::mem::offset_of!(Slot, fd) == 16);
+            assert!(std::mem::offset_of!(Slot, progress) == 20);
+        };
+        let (first, second) = (u64::from(fd), u64::from(progress));
+        let both = if cfg!(target_endian = "little") {
+            first | second << 32
+        } else {
+            second | first << 32
+        };
+        // SAFETY: at offset 16 the slot has two cells of four bytes each, aligned to 8 together. A reference to a slot may
+        // write to what is in cells.
+        unsafe { ptr::from_ref(self).cast_mut().cast::<u64>().add(2).write(both) };
+    }
+
     #[inline(always)]
     pub(crate) fn has(&self, bit: u8) -> bool {
         self.bits.get() & bit != 0
@@ -366,13 +384,18 @@ impl Arena {
     /// The slot that `id` names, if the operation has not been released since.
     #[inline(always)]
     pub(crate) fn find(&self, id: OpId) -> Option<&Slot> {
-        self.finder().find(id)
+        let slot = self.place(id);
+        (slot.id() == id || mutant!("user-data-without-generation")).then_some(slot)
     }
 
-    /// For whoever [finds](Arena::find) many, one after the other.
+    /// The slot in the place of the one that `id` names, whatever that is: look at its name.
     #[inline(always)]
-    pub(crate) fn finder(&self) -> Finder<'_> {
-        Finder { base: self.base, mask: self.mask, arena: PhantomData }
+    pub(crate) fn place(&self, id: OpId) -> &Slot {
+        const _: () = assert!(State::Free as u8 == 0 && Kind::Nop as u8 == 0);
+        // SAFETY: masked, there is memory for a slot of this number. Where it has never been used it is zero, which is a
+        // slot too: free, without a payload, and with a generation that no operation has. Nothing ever makes a
+        // `&mut Slot`, and a reference to one that has never been used is gone before it is.
+        unsafe { &*self.base.as_ptr().add((id.index() & self.mask) as usize) }
     }
 
     /// The number of a slot of this arena.
@@ -389,16 +412,23 @@ impl Arena {
     /// Takes a free slot and makes it busy, with no payload. None when all are taken.
     #[inline(always)]
     pub(crate) fn claim(&self, kind: Kind, bits: u8, token: *mut ()) -> Option<&Slot> {
+        if self.free.get().is_null() {
+            self.free_fresh();
+        }
+        self.claim_again(kind, bits, token)
+    }
+
+    /// [`Arena::claim`] of a slot that has been used before. None when there is none.
+    #[inline(always)]
+    pub(crate) fn claim_again(&self, kind: Kind, bits: u8, token: *mut ()) -> Option<&Slot> {
         let free = self.free.get().cast::<Slot>();
-        let slot = if free.is_null() {
-            self.claim_fresh()?
-        } else {
-            // SAFETY: the free list holds only slots of this arena, put there by `release` with the
-            // arena's own provenance, and shared references to slots are always allowed.
-            let slot = unsafe { &*free };
-            self.free.set(slot.token.get());
-            slot
-        };
+        if free.is_null() {
+            return None;
+        }
+        // SAFETY: the free list holds only slots of this arena, put there by `release` and `free_fresh` with the
+        // arena's own provenance, and shared references to slots are always allowed.
+        let slot = unsafe { &*free };
+        self.free.set(slot.token.get());
         debug_assert_eq!(slot.state.get(), State::Free);
         slot.set_standing(plain(kind, bits));
         slot.fd.set(NIL);
@@ -408,16 +438,19 @@ impl Arena {
         Some(slot)
     }
 
+    /// Adds a slot that has never been used to the free ones, of which there are none.
     #[cold]
-    fn claim_fresh(&self) -> Option<&Slot> {
+    fn free_fresh(&self) {
+        debug_assert!(self.free.get().is_null());
         let index = self.used.get();
         if index == self.capacity {
-            return None;
+            return;
         }
         // SAFETY: `index < capacity`, so the place lies in the block, and nobody has a reference to it:
         // it is above `used`. The write makes it a valid slot before `used` lets anyone see it.
-        let slot = unsafe {
+        unsafe {
             let place = self.base.as_ptr().add(index as usize);
+            self.free.set(place.cast());
             place.write(Slot {
                 index,
                 generation: Cell::new(1),
@@ -432,10 +465,8 @@ impl Arena {
                 vtable: Cell::new(None),
                 payload: UnsafeCell::new(MaybeUninit::uninit()),
             });
-            &*place
-        };
+        }
         self.used.set(index + 1);
-        Some(slot)
     }
 
     /// Gives a slot back. Its payload must have been moved out, and it must be in no list.
@@ -450,28 +481,6 @@ impl Arena {
         slot.token.set(self.free.get());
         // The list is only ever read through shared references, which this one's provenance allows.
         self.free.set(std::ptr::from_ref(slot).cast_mut().cast());
-    }
-}
-
-/// What it takes to find a slot.
-#[derive(Clone, Copy)]
-pub(crate) struct Finder<'a> {
-    base: NonNull<Slot>,
-    mask: u32,
-    arena: PhantomData<&'a Arena>,
-}
-
-impl<'a> Finder<'a> {
-    /// The slot that `id` names, if the operation has not been released since.
-    #[inline(always)]
-    pub(crate) fn find(self, id: OpId) -> Option<&'a Slot> {
-        const _: () = assert!(State::Free as u8 == 0 && Kind::Nop as u8 == 0);
-        let any = mutant!("user-data-without-generation");
-        // SAFETY: masked, there is memory for a slot of this number, as long as there is the arena. Where it has never been
-        // used it is zero, which is a slot too: free, without a payload, and with a generation that no operation has.
-        // Nothing ever makes a `&mut Slot`, and a reference to one that has never been used is gone before it is.
-        let slot = unsafe { &*self.base.as_ptr().add((id.index() & self.mask) as usize) };
-        (slot.id() == id || any).then_some(slot)
     }
 }
 

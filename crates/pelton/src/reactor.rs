@@ -239,6 +239,12 @@ impl Reactor {
         }
     }
 
+    /// [`Reactor::token_for`], where that is a task of this reactor's.
+    #[inline(always)]
+    pub(crate) fn own_token(&self, waker: &Waker) -> Option<Token> {
+        self.tasks.token(waker).map(|token| Token(token.into_raw()))
+    }
+
     #[cold]
     fn foreign_token(&self, waker: &Waker, place: &mut Option<Place>) -> Token {
         token_of(self.wakers.keep(waker, place))
@@ -535,5 +541,26 @@ impl Wakers {
     #[cold]
     fn remove(&self, place: Place) {
         drop(self.take(place));
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_waker_that_is_taken_is_the_next_ones_and_nobody_has_one() {
+        let wakers = Wakers::default();
+        let mut place = None;
+        let first = wakers.keep(Waker::noop(), &mut place);
+        assert_eq!(token_of(first), Token::number(3));
+        assert!(wakers.take(place.unwrap()).is_some());
+        let mut place = place_of(NOBODY);
+        assert_eq!(wakers.keep(Waker::noop(), &mut place), first, "the same place again");
+        for _ in 0..2 {
+            assert!(wakers.take(place_of(NOBODY).unwrap()).is_none(), "it is not given up either");
+        }
+        assert_ne!(wakers.keep(Waker::noop(), &mut None), 0);
+        assert_eq!(wakers.places.borrow().len(), 3);
     }
 }

@@ -15,7 +15,7 @@ use std::task::{Context, Poll, ready};
 use pelton_driver::{Filling, IoBufMut, IoVectoredMut, Key, Lease, Leasing, Submission};
 
 use super::stream::Stream;
-use crate::operation::{self, Stage};
+use crate::operation::{self, Stage, by_words, ready_now};
 use crate::reactor::{MayGoOn, Reactor};
 
 /// What receives have left behind for the next one. Seldom anything, so that it is kept out of the way:
@@ -163,7 +163,7 @@ impl Future for Recv<'_> {
         let output = ready!(self.poll_stage(cx));
         // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
         unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
-        Poll::Ready(output)
+        ready_now(output)
     }
 }
 
@@ -226,7 +226,7 @@ struct LeftFirst<'a, B> {
 impl<'a, B: IoBufMut> Read<'a, B> {
     #[inline(always)]
     pub(super) fn new(stream: &'a Stream, buf: B) -> Read<'a, B> {
-        let rest = Rest { buf: ManuallyDrop::new(buf) };
+        let rest = Rest { buf: ManuallyDrop::new(by_words(buf)) };
         Read { stream, stage: Stage::STAGED, rest }
     }
 
@@ -302,7 +302,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
         let output = ready!(self.poll_stage(cx));
         // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
         unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
-        Poll::Ready(output)
+        ready_now(output)
     }
 }
 

@@ -11,6 +11,7 @@ use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Submissio
 
 use super::receive::{self, Left, Read, Recv};
 use crate::fs::File;
+use crate::operation::Operation;
 use crate::socket::Socket;
 
 /// How much of a file one operation sends.
@@ -52,12 +53,12 @@ impl Stream {
 
     #[inline]
     pub(crate) fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
-        self.socket.operation(buf, Submission::send_whole)
+        Operation::new(&self.socket, buf, Submission::send_whole)
     }
 
     #[inline]
     pub(crate) fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
-        self.socket.operation(buf, Submission::send_away)
+        Operation::new(&self.socket, buf, Submission::send_away)
     }
 
     pub(crate) async fn write_vectored<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
@@ -262,7 +263,7 @@ macro_rules! transfers {
             /// ```
             pub fn send_file(
                 &self,
-                file: &$crate::fs::File,
+                file: &File,
                 offset: u64,
                 len: u64,
             ) -> impl Future<Output = io::Result<u64>> {

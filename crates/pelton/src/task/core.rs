@@ -145,7 +145,9 @@ impl Core {
         if polled != Polled::Pending {
             return self.after_poll(header, polled);
         }
-        let left = header.state.get() & !RUNNING;
+        debug_assert!(header.has(RUNNING));
+        // Subtracted: the sign of what is left then comes with it.
+        let left = header.state.get().wrapping_sub(RUNNING);
         header.state.set(left);
         if left & ABORT != 0 {
             self.cancel_late(header);

@@ -42,11 +42,13 @@
 //! What makes this sound is the slab, and that a token is followed by its own reactor only.
 //!
 //! # Wakers
-//! The waker that a poll passes to the future is *lent*: it counts nothing, since the header stays for
-//! as long as the poll lasts and the reference cannot outlive it. It stands in the body, made once. A clone counts, in the word. A wake on
-//! the owner's thread looks at the state and queues. A wake on any other goes over the remote stack
-//! (`remote.rs` says why none is lost) and then notifies the driver. The drop of a waker ends in one
-//! decrement, after which it touches nothing: the header may be used again, or freed, that very moment.
+//! The waker that a poll passes to the future is *lent*: it counts nothing, since the header stays for as long as
+//! the poll lasts and the reference cannot outlive it. It stands in the body, made once. A clone counts, in the
+//! word. All of a reactor's wakers have one table, which no other's have while one of them exists: so the table's
+//! address alone says that a waker's header is one of ours. A wake on the owner's thread looks at the state and
+//! queues. A wake on any other goes over the remote stack (`remote.rs` says why none is lost) and then notifies the
+//! driver. The drop of a waker ends in one decrement, after which it touches nothing: the header may be used again,
+//! or freed, that very moment.
 //!
 //! # The end
 //! When the reactor ends, all futures are dropped on its thread. Wakers may live on in other threads, and

@@ -114,7 +114,12 @@ fn detail(args: &Args) -> String {
 fn echo_leased(stream: TcpStream) -> impl Future<Output = ()> {
     async move {
         loop {
-            let Some(chunk) = stream.recv().await.ok().flatten() else { return };
+            // Every part is taken, so that nothing of it is left to be dropped.
+            let chunk = match stream.recv().await {
+                Ok(Some(chunk)) => chunk,
+                Ok(None) => return,
+                Err(_error) => return,
+            };
             if stream.send_all(chunk).await.is_err() {
                 return;
             }

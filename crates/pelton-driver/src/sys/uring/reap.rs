@@ -11,12 +11,11 @@ use super::entry;
 use super::ring::{Batch, Cqe, Ring};
 use super::{CANCEL, Uring, WAKE};
 use crate::core::{Core, OnCompletion};
-use crate::counters::Counters;
-use crate::descriptor::{self, flags};
+use crate::descriptor::flags;
 use crate::op::Kind;
 use crate::payload::{self, Item};
 use crate::seam;
-use crate::slot::{self, NIL, OpId, Slot, Standing, State, bits, plain};
+use crate::slot::{NIL, OpId, Slot, Standing, State, bits, plain};
 use crate::sys::descriptor::own;
 use crate::sys::unix::errno;
 
@@ -25,13 +24,8 @@ impl Uring {
     pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
         let mut reaping = Reaping { core, ring: &self.ring, batch: self.ring.batch() };
         // Bounded by what is there now, so that a tick ends.
-        let tables = Tables {
-            slots: core.arena.finder(),
-            entries: core.fds.finder(),
-            counters: core.counters(),
-        };
         while let Some(cqe) = reaping.batch.next() {
-            if !self.dispatch_plain(core, tables, cqe, on) {
+            if !self.dispatch_plain(core, cqe, on) {
                 // As numbers: a reference to the whole would keep it out of registers.
                 self.dispatch(core, cqe.user_data, cqe.res, cqe.flags, on);
             }
@@ -46,31 +40,29 @@ impl Uring {
     /// What nearly all completions are: an end with success, of an operation with nothing special about it.
     /// False, with nothing done, for any other.
     #[inline(always)]
-    fn dispatch_plain(
-        &self,
-        core: &Core,
-        tables: Tables<'_>,
-        cqe: Cqe,
-        on: &mut impl OnCompletion,
-    ) -> bool {
+    fn dispatch_plain(&self, core: &Core, cqe: Cqe, on: &mut impl OnCompletion) -> bool {
         const RECV: Standing = plain(Kind::Recv, 0);
         const RECV_POOLED: Standing = plain(Kind::RecvPooled, 0);
         const SEND: Standing = plain(Kind::Send, 0);
         const SEND_ALL: Standing = plain(Kind::Send, bits::ALL);
         let id = OpId::from_user_data(cqe.user_data);
-        let Some(slot) = tables.slots.find(id) else { return false };
+        let slot = core.arena.place(id);
+        // The whole name: another one is that of an operation that has gone, or of none at all.
+        if slot.id() != id && !mutant!("user-data-without-generation") {
+            return false;
+        }
         let mut result = cqe.res;
         if result < 0 {
             return false;
         }
         match slot.standing() {
-            RECV => tables.counters.ended(Kind::Recv),
+            RECV => core.counters().ended(Kind::Recv),
             SEND_ALL | SEND => {
                 if (result as u32) < slot.arg.get() {
                     return false;
                 }
                 result += slot.progress.get() as i32;
-                tables.counters.ended(Kind::Send);
+                core.counters().ended(Kind::Send);
             }
             RECV_POOLED => {
                 if let Some(buffer) = cqe.buffer()
@@ -79,7 +71,7 @@ impl Uring {
                 {
                     payload::put_lease(slot, lease);
                 }
-                tables.counters.ended(Kind::RecvPooled);
+                core.counters().ended(Kind::RecvPooled);
             }
             _ => return false,
         }
@@ -87,7 +79,7 @@ impl Uring {
             self.fail_sends(core, slot.fd.get());
         }
         // SAFETY: these kinds are operations on a descriptor, and are in flight since it was found.
-        let entry = unsafe { tables.entries.get_used(slot.fd.get()) };
+        let entry = unsafe { core.fds.get_used(slot.fd.get()) };
         core.finish_plain(slot, id, entry, result, on);
         true
     }
@@ -397,14 +389,6 @@ impl Drop for Unfinished<'_> {
             core.finish_later(slot, -errno::ECANCELED);
         }
     }
-}
-
-/// Where what a completion is about is found: looked up once, because nobody else knows that user code moves none of it.
-#[derive(Clone, Copy)]
-struct Tables<'a> {
-    slots: slot::Finder<'a>,
-    entries: descriptor::Finder<'a>,
-    counters: &'a Counters,
 }
 
 /// Counts what has been taken from the completion queue and gives it back to the kernel, also where a

@@ -256,9 +256,22 @@ impl Ring {
     /// until the operation's last completion.
     #[inline]
     pub(crate) unsafe fn sqe(&self) -> Option<*mut io_uring_sqe> {
-        let mut place = self.sq_next.get();
+        if self.sq_next.get() == self.sq_stop.get() {
+            self.look_for_room();
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.sqe_seen() }
+    }
+
+    /// [`Ring::sqe`], without a look how far the kernel has come. `None` where that might help, too.
+    ///
+    /// # Safety
+    /// As for [`Ring::sqe`].
+    #[inline(always)]
+    pub(crate) unsafe fn sqe_seen(&self) -> Option<*mut io_uring_sqe> {
+        let place = self.sq_next.get();
         if place == self.sq_stop.get() {
-            place = self.look_for_room()?;
+            return None;
         }
         // SAFETY: before `sq_stop`, so there is an entry, which lies in the mapping that this ring holds.
         self.sq_next.set(unsafe { place.add(1) });
@@ -266,15 +279,14 @@ impl Ring {
     }
 
     /// Looks how far the kernel has come, and where the next entry is: behind the last one in memory comes the first.
-    /// None when the queue is full.
     #[cold]
     #[inline(never)]
-    fn look_for_room(&self) -> Option<*mut io_uring_sqe> {
+    fn look_for_room(&self) {
         let tail = self.sq_tail_here();
         let head = self.sq_head.load(Ordering::Acquire);
         let free = self.sq_entries - tail.wrapping_sub(head);
         if free == 0 {
-            return None;
+            return;
         }
         let index = tail & self.sq_mask;
         self.sq_lap.set(tail.wrapping_sub(index));
@@ -283,7 +295,6 @@ impl Ring {
             let place = self.sqes.as_ptr().add(index as usize);
             self.sq_next.set(place);
             self.sq_stop.set(place.add(free.min(self.sq_entries - index) as usize));
-            Some(place)
         }
     }
 

@@ -226,6 +226,28 @@ fn there_is_no_token_for_wakers_of_others() {
 }
 
 #[test]
+fn a_waker_that_outlives_its_reactor_is_none_of_the_next_one_which_may_have_its_table_later() {
+    let before = tasks();
+    let gate = Gate::new();
+    before.spawn(gate.pass());
+    run(&before);
+    let waker = gate.waker();
+    drop(before);
+    // As many as there are tables to be had, and one that has to be made.
+    let after: Vec<_> = (0..8).map(|_| tasks()).collect();
+    for tasks in &after {
+        let root = tasks.root();
+        assert!(tasks.token(&waker).is_none(), "its table is another's already");
+        assert!(!std::ptr::eq(waker.vtable(), root.waker().vtable()));
+        assert!(tasks.token(root.waker()).is_some());
+    }
+    waker.wake();
+    drop(after);
+    let again = tasks();
+    assert!(again.token(again.root().waker()).is_some());
+}
+
+#[test]
 fn a_wake_between_two_reactors_of_one_thread_stays_local() {
     let bell = Bell::default();
     let (first, second) = (Tasks::new(bell.clone()), tasks());
