@@ -26,6 +26,7 @@ pub(crate) const MIRI_SIMULATED: &[&[&str]] = &[
     &["-p", "pelton-driver", "--features", "sim", "--test", "scripts"],
     &["-p", "pelton-driver", "--features", "sim", "--test", "sim_datagrams"],
     &["-p", "pelton-driver", "--features", "sim", "--test", "sim_own"],
+    &["-p", "pelton-driver", "--features", "sim", "--test", "sim_pipes"],
     &["-p", "pelton-driver", "--features", "sim", "--test", "sim_multishot"],
     &["-p", "pelton-driver", "--features", "sim", "--test", "sim_lifetimes"],
     &["-p", "pelton", "--features", "sim", "--test", "sim_memory"],

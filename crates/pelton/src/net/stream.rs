@@ -235,14 +235,16 @@ macro_rules! transfers {
                 self.stream.write_vectored_all(bufs)
             }
 
-            /// Sends `len` bytes of a file, from `offset` bytes on, and says how many: fewer only where the file ends before.
-            /// The bytes pass no buffer of the caller's; on Linux with epoll, and on Windows, none of this process at all.
+            /// Sends `len` bytes of a file, from `offset` bytes on, and says how many: fewer only where the file ends
+            /// before. The bytes pass no buffer of the caller's; on Linux with epoll, and on Windows, none of this
+            /// process at all.
             ///
             /// Cancelled: an unknown part has been sent.
             ///
             /// # Errors
-            /// What the connection failed with, or what the file could not be read with; an unknown part has been sent then.
-            /// `EBADF`: the file is one of another reactor's.
+            /// What the connection failed with, or what the file could not be read with; an unknown part has been
+            /// sent then. `EBADF`: the file is one of another reactor's. `InvalidInput`: it is no file, but a pipe or
+            /// the like.
             ///
             /// ```
             /// # pelton::block_on(async {
@@ -261,7 +263,7 @@ macro_rules! transfers {
             /// ```
             pub fn send_file(
                 &self,
-                file: &File,
+                file: &$crate::fs::File,
                 offset: u64,
                 len: u64,
             ) -> impl Future<Output = io::Result<u64>> {

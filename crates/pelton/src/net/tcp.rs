@@ -10,7 +10,6 @@ use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Submissio
 use super::address::ToSocketAddrs;
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::stream::{Stream, transfers};
-use crate::fs::File;
 use crate::reactor::Reactor;
 use crate::socket::Socket;
 

@@ -11,7 +11,6 @@ use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Submissio
 use super::accepting::Accepting;
 use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
 use super::stream::{Stream, transfers};
-use crate::fs::File;
 use crate::reactor::Reactor;
 use crate::socket::Socket;
 
