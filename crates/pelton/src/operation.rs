@@ -237,7 +237,6 @@ impl Recipient for Polling<'_> {
         self.reactor.own_token(self.waker)
     }
 
-    // In place, so that no reference is made to what is then kept in memory.
     #[inline(always)]
     fn token(&self) -> Token {
         self.reactor.token_for(self.waker)

@@ -101,18 +101,11 @@ impl Driver {
             }
             return Ok(Launched::Flying(Flight::new(slot)));
         };
-        let token = whom.token();
         // SAFETY: the caller says so.
-        match unsafe { self.launch_aside(submission, token, sent) } {
+        match unsafe { self.launch_aside(submission, whom, sent) } {
             Aside::Flying(flight) => Ok(Launched::Flying(flight)),
-            Aside::Landed(output) => {
-                whom.forget(token);
-                Ok(Launched::Landed(*output))
-            }
-            Aside::Refused(refused) => {
-                whom.forget(token);
-                Err(refused)
-            }
+            Aside::Landed(output) => Ok(Launched::Landed(*output)),
+            Aside::Refused(refused) => Err(refused),
         }
     }
 
@@ -125,17 +118,18 @@ impl Driver {
     unsafe fn launch_aside<P: Payload>(
         &self,
         submission: Submission<P>,
-        token: Token,
+        whom: impl Recipient,
         sent: u32,
     ) -> Aside<P> {
+        let token = whom.token();
         // SAFETY: the caller says so.
-        match unsafe { self.start_on(submission, token, sent, true) } {
-            Ok(Begun { slot, done: true, .. }) => {
-                Aside::Landed(Box::new(self.take_done::<P>(slot)))
-            }
-            Ok(Begun { slot, .. }) => Aside::Flying(Flight::new(slot)),
+        let aside = match unsafe { self.start_on(submission, token, sent, true) } {
+            Ok(Begun { slot, done: false, .. }) => return Aside::Flying(Flight::new(slot)),
+            Ok(Begun { slot, .. }) => Aside::Landed(Box::new(self.take_done::<P>(slot))),
             Err(refused) => Aside::Refused(refused),
-        }
+        };
+        whom.forget(token);
+        aside
     }
 
     /// Submits a [timeout](Submission::timeout) for one who counts time as the driver does: in nanoseconds since

@@ -89,7 +89,11 @@ fn a_token_is_changed_by_name_as_long_as_the_outcome_is_there() {
         let next = launch(&driver, Submission::recv(fd, [0; 8]), 8);
         driver.set_token_of(name, Token::number(6));
         assert_eq!(driver.token_in(&next), Token::number(8));
-        driver.abandon(driver.key_of(next));
+        let (next, id) = user_data(&driver, next);
+        tick(&driver);
+        kernel.fill(id, b"next");
+        assert_eq!(tick(&driver)[0].token, Token::number(8));
+        driver.land(next).0.unwrap();
     }
 }
 
