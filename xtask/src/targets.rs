@@ -31,12 +31,15 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
     let wanted = wanted(only.as_deref())?;
     let mut fetched = fetched();
     if install && wanted.iter().any(|target| !fetched.contains(target)) {
-        if kit::can_install() {
-            kit::install(&[])?;
+        let installed = if kit::can_install() {
+            kit::install(&[])
         } else {
-            run(Command::new("rustup").args(["target", "add"]).args(LINTED))?;
-            fetched = self::fetched();
+            run(Command::new("rustup").args(["target", "add"]).args(LINTED))
+        };
+        if require {
+            installed?;
         }
+        fetched = self::fetched();
     }
     let (mut kit, mut done, mut skipped) = (None, Vec::new(), Vec::new());
     for target in wanted {

@@ -29,7 +29,9 @@ mod closing;
 mod datagrams;
 mod files;
 mod listening;
+mod local;
 mod messages;
+mod pipes;
 mod polls;
 mod pooled;
 mod seam;
@@ -41,6 +43,8 @@ mod wakes;
 
 mod blocking;
 mod connections;
+mod directories;
+mod processes;
 mod shutdown;
 mod sleeping;
 mod tasks;
@@ -65,6 +69,8 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         pooled::BEHAVIOURS,
         datagrams::BEHAVIOURS,
         messages::BEHAVIOURS,
+        local::BEHAVIOURS,
+        pipes::BEHAVIOURS,
         files::BEHAVIOURS,
         cancelling::BEHAVIOURS,
         closing::BEHAVIOURS,
@@ -74,6 +80,8 @@ pub fn behaviours() -> Vec<&'static Behaviour> {
         sleeping::BEHAVIOURS,
         connections::BEHAVIOURS,
         blocking::BEHAVIOURS,
+        processes::BEHAVIOURS,
+        directories::BEHAVIOURS,
         shutdown::BEHAVIOURS,
     ];
     subjects.iter().flat_map(|subject| subject.iter()).collect()

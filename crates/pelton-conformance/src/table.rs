@@ -33,6 +33,7 @@ const NOT_ON_WINE: &[(&str, &str)] = &[
     ("hops_and_class_are_told", "Wine sends no control messages"),
     ("the_source_can_be_chosen", "Wine sends no control messages"),
     ("one_send_can_be_many", "Wine sends no control messages"),
+    ("a_directory_is_removed", "Wine tells nobody of it"),
 ];
 
 /// Runs everything on one backend and gives back its cells, a line for each: the behaviour's name, a tabulator and

@@ -131,7 +131,7 @@ impl Core {
             self.closable.push(slot.fd.get());
         }
         slot.arg.set(result as u32);
-        slot.state.set(State::Done);
+        slot.state.set(State::Told);
         on.on_completion(Completion { id, token: Token(slot.token.get()), more: false });
     }
 
@@ -171,6 +171,7 @@ impl Core {
         if self.finish(slot, result) {
             // A notice of an item may be on its way: it must not tell of the end a second time.
             slot.unset(bits::ANNOUNCED);
+            slot.state.set(State::Told);
             on.on_completion(Completion { id, token: Token(slot.token.get()), more: false });
         }
     }
@@ -244,7 +245,7 @@ impl Core {
     /// What an operation that is cancelled ends with: what it has done already, or `ECANCELED`.
     pub(crate) fn cancelled(&self, slot: &Slot) -> i32 {
         let done = match slot.kind.get() {
-            Kind::Send => slot.progress.get() as i32,
+            Kind::Send | Kind::Write => slot.progress.get() as i32,
             Kind::SendVectored => self.scratch.get(slot.progress.get()).skipped() as i32,
             _ => 0,
         };

@@ -5,10 +5,13 @@ mod datagrams;
 mod end;
 mod flight;
 mod own;
+mod pipes;
 mod shutdown;
 mod sockets;
 mod submit;
 mod tick;
+mod unix_sockets;
+mod watch;
 
 use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
@@ -34,7 +37,7 @@ use crate::op::Kind;
 use crate::payload::{Memory, Multishot, Payload};
 use crate::pool::Pool;
 use crate::scratch::Scratch;
-use crate::slot::{Arena, Flight, Key, Slot, SlotList, State, Token, bits};
+use crate::slot::{Arena, Flight, Key, OpId, Slot, SlotList, State, Token, bits};
 use crate::sys::{BorrowedDescriptor, OwnedDescriptor, Room, borrow_descriptor, calls, errno, own};
 use crate::timer::Wheel;
 
@@ -124,10 +127,37 @@ pub enum Started<P: Payload> {
 
 /// How an operation of a runtime's began.
 pub enum Launched<P: Payload> {
+    /// It was over before it had a token.
+    Over(P::Output),
     /// It is over.
     Landed(P::Output),
     /// It has begun.
     Flying(Flight<P>),
+}
+
+/// Whom the completion of an operation is for that is [launched](Driver::launch).
+pub trait Recipient {
+    /// The token, where it is at hand.
+    fn known(&self) -> Option<Token>;
+
+    /// The token, which may have to be made.
+    fn token(&self) -> Token;
+
+    /// What was made for a token is not needed: the operation has ended, and nobody is told of it. Never called for
+    /// one that was at hand.
+    fn forget(&self, token: Token);
+}
+
+impl Recipient for Token {
+    fn known(&self) -> Option<Token> {
+        Some(*self)
+    }
+
+    fn token(&self) -> Token {
+        *self
+    }
+
+    fn forget(&self, _: Token) {}
 }
 
 /// What a tick did.
@@ -271,7 +301,7 @@ impl Driver {
         self.insert(descriptor, flags::STREAM)
     }
 
-    fn insert(&self, descriptor: OwnedDescriptor, known: u16) -> io::Result<Fd> {
+    pub(crate) fn insert(&self, descriptor: OwnedDescriptor, known: u16) -> io::Result<Fd> {
         let fd = self.core.fds.insert(descriptor.as_raw(), known).ok_or_else(table_is_full)?;
         let _ = descriptor.into_raw();
         Ok(fd)
@@ -384,7 +414,7 @@ impl Driver {
     #[inline(always)]
     pub fn take<P: Payload>(&self, key: Key<P>) -> Result<P::Output, Key<P>> {
         match self.slot_of(&key) {
-            Some(slot) if slot.state.get() == State::Done => Ok(self.take_done::<P>(slot)),
+            Some(slot) if slot.has_ended() => Ok(self.take_done::<P>(slot)),
             _ => Err(key),
         }
     }
@@ -393,7 +423,7 @@ impl Driver {
     #[inline(always)]
     pub fn take_if_done<P: Payload>(&self, key: &mut Option<Key<P>>) -> Option<P::Output> {
         let slot = self.slot_of(key.as_ref()?)?;
-        if slot.state.get() != State::Done {
+        if !slot.has_ended() {
             return None;
         }
         *key = None;
@@ -410,7 +440,7 @@ impl Driver {
     /// True when the operation has ended and its outcome can be taken.
     #[inline(always)]
     pub fn is_done<P>(&self, key: &Key<P>) -> bool {
-        self.slot_of(key).is_some_and(|slot| slot.state.get() == State::Done)
+        self.slot_of(key).is_some_and(Slot::has_ended)
     }
 
     /// The next thing that a multishot operation has yielded, if there is one. When there is none and
@@ -440,6 +470,14 @@ impl Driver {
     #[inline(always)]
     pub fn set_token<P>(&self, key: &Key<P>, token: Token) {
         if let Some(slot) = self.slot_of(key) {
+            slot.token.set(token.0);
+        }
+    }
+
+    /// [`Driver::set_token`] by an operation's name, for one who is told of it and has no key. Does nothing where
+    /// the operation's outcome has been taken.
+    pub fn set_token_of(&self, id: OpId, token: Token) {
+        if let Some(slot) = self.core.arena.find(id) {
             slot.token.set(token.0);
         }
     }

@@ -23,6 +23,33 @@ pub fn address(bytes: &[u8]) {
     assert_eq!(again, Some(first));
 }
 
+/// Bytes in which a system tells of changes in a directory, in each of the ways: reading them ends, and no name reaches
+/// beyond what is there.
+///
+/// # Panics
+/// Something that must hold does not.
+pub fn changes(bytes: &[u8]) {
+    use crate::directory::notes::{self, Told};
+    let mut count = 0;
+    let mut hear = |told: Told<'_>| {
+        count += 1;
+        if let Told::Created(name)
+        | Told::Removed(name)
+        | Told::Modified(name)
+        | Told::OldName(name, _)
+        | Told::NewName(name, _) = told
+        {
+            let (all, name) = (bytes.as_ptr_range(), name.as_ptr_range());
+            assert!(all.start < name.start && name.start < name.end && name.end <= all.end);
+        }
+    };
+    notes::inotify(bytes, &mut hear);
+    notes::records(bytes, &mut hear);
+    notes::word(bytes, &mut hear);
+    // A record is no shorter than its head.
+    assert!(count <= bytes.len() / 16 + bytes.len() / 12 + 2);
+}
+
 /// The text by which a failed simulation is played again: it is refused with words, or it is one.
 ///
 /// # Panics

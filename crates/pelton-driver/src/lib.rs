@@ -54,6 +54,7 @@ mod config;
 mod core;
 mod counters;
 mod descriptor;
+mod directory;
 mod driver;
 #[cfg(all(test, not(any(loom, shuttle))))]
 mod fake_tests;
@@ -64,6 +65,8 @@ mod items;
 mod latch;
 mod memory;
 mod message;
+#[cfg(windows)]
+mod named_pipe;
 mod notify;
 mod op;
 mod parked;
@@ -79,23 +82,28 @@ mod sync;
 mod sys;
 pub mod system;
 mod timer;
+mod unix_address;
 
 pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 pub use config::{Backend, Config, ConfigError, Error};
 pub use core::{Completion, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
+pub use directory::{Change, ChangeBuffer, Directory, DirectoryWatch};
 pub use driver::{
-    DatagramOption, Driver, Launched, ListenOptions, MOST_WAITING, Refused, Started, Tick,
+    DatagramOption, Driver, Launched, ListenOptions, MOST_WAITING, Recipient, Refused, Started,
+    Tick,
 };
 pub use latch::{Raise, WakeLatch};
 pub use message::{Control, ControlMessage, Received};
+#[cfg(windows)]
+pub use named_pipe::{PipeClientOptions, PipeServerOptions};
 pub use notify::Notifier;
 pub use op::{Form, Interest, KINDS, Kind, Op, Submission};
 pub use payload::{
-    Accepted, Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases,
-    Multishot, Own, Payload, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
-    SendingAway, SendingMessage, SendingTo, SendingWhole,
+    Accepted, Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
+    ManyAccepts, ManyLeases, MessagePart, Multishot, Own, Payload, Plain, ReceivingFrom,
+    ReceivingMessage, Sending, SendingAll, SendingAway, SendingMessage, SendingTo, SendingWhole,
 };
 pub use pool::Lease;
 pub use scratch::MAX_PARTS;
@@ -105,3 +113,4 @@ pub use slot::{Flight, Key, OpId, Token};
 pub use sys::fake::{FakeKernel, Held};
 pub use sys::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 pub use system::{OpenOptions, lookup};
+pub use unix_address::UnixAddr;

@@ -14,11 +14,12 @@ use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::descriptor::Fd;
 use crate::message::Control;
 use crate::payload::{
-    Accepting, Connecting, Filling, FillingAll, Leasing, ManyAccepts, ManyLeases, Plain,
-    ReceivingFrom, ReceivingMessage, Sending, SendingAll, SendingAway, SendingMessage, SendingTo,
-    SendingWhole,
+    Accepting, Connecting, ConnectingUnix, Filling, FillingAll, FillingMessage, Leasing,
+    ManyAccepts, ManyLeases, Plain, ReceivingFrom, ReceivingMessage, Sending, SendingAll,
+    SendingAway, SendingMessage, SendingTo, SendingWhole,
 };
 use crate::slot::OpId;
+use crate::unix_address::UnixAddr;
 
 /// One operation as plain data, without its buffer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +52,12 @@ pub enum Op {
     /// Sends one datagram from buffers that the operation owns, to an address and with control messages
     /// where it owns those.
     SendMsg { fd: Fd },
+    /// Reads from a pipe into a buffer that the operation owns; with `message`, telling where messages end.
+    Read { fd: Fd, message: bool },
+    /// Writes to a pipe from a buffer that the operation owns; with `all`, all of it.
+    Write { fd: Fd, all: bool },
+    /// Waits until a client has opened a named pipe.
+    ConnectPipe { fd: Fd },
     /// Reads from a file at an offset in bytes.
     ReadAt { fd: Fd, offset: u64 },
     /// Writes to a file at an offset in bytes.
@@ -105,6 +112,9 @@ pub enum Kind {
     SendVectored,
     RecvMsg,
     SendMsg,
+    Read,
+    Write,
+    ConnectPipe,
     ReadAt,
     WriteAt,
     Sync,
@@ -123,7 +133,7 @@ pub const KINDS: usize = Kind::ALL.len();
 
 impl Kind {
     /// Every kind, in the order of their numbers.
-    pub const ALL: [Kind; 23] = [
+    pub const ALL: [Kind; 26] = [
         Kind::Nop,
         Kind::Accept,
         Kind::AcceptMulti,
@@ -136,6 +146,9 @@ impl Kind {
         Kind::SendVectored,
         Kind::RecvMsg,
         Kind::SendMsg,
+        Kind::Read,
+        Kind::Write,
+        Kind::ConnectPipe,
         Kind::ReadAt,
         Kind::WriteAt,
         Kind::Sync,
@@ -164,6 +177,9 @@ impl Kind {
             Kind::SendVectored => "send_vectored",
             Kind::RecvMsg => "recv_msg",
             Kind::SendMsg => "send_msg",
+            Kind::Read => "read",
+            Kind::Write => "write",
+            Kind::ConnectPipe => "connect_pipe",
             Kind::ReadAt => "read_at",
             Kind::WriteAt => "write_at",
             Kind::Sync => "sync",
@@ -201,6 +217,9 @@ impl Op {
             Op::SendVectored { .. } => Kind::SendVectored,
             Op::RecvMsg { .. } => Kind::RecvMsg,
             Op::SendMsg { .. } => Kind::SendMsg,
+            Op::Read { .. } => Kind::Read,
+            Op::Write { .. } => Kind::Write,
+            Op::ConnectPipe { .. } => Kind::ConnectPipe,
             Op::ReadAt { .. } => Kind::ReadAt,
             Op::WriteAt { .. } => Kind::WriteAt,
             Op::Sync { .. } => Kind::Sync,
@@ -232,6 +251,9 @@ impl Op {
             | Op::SendVectored { fd, .. }
             | Op::RecvMsg { fd }
             | Op::SendMsg { fd }
+            | Op::Read { fd, .. }
+            | Op::Write { fd, .. }
+            | Op::ConnectPipe { fd }
             | Op::ReadAt { fd, .. }
             | Op::WriteAt { fd, .. }
             | Op::Sync { fd, .. }
@@ -299,6 +321,10 @@ impl Submission<Plain> {
 
     /// Waits until a descriptor is ready. The level counts, not the edge: a descriptor that is ready
     /// already completes at once.
+    ///
+    /// On Windows a handle that is no socket is readable when it is signalled: a process that has ended, an event, a
+    /// timer. One that is reset by a wait is reset by this one. Files and pipes are refused, as being signalled says
+    /// nothing of them.
     pub fn poll(fd: Fd, interest: Interest) -> Submission<Plain> {
         Submission::plain(Op::Poll { fd, interest })
     }
@@ -309,6 +335,15 @@ impl Submission<Plain> {
     /// Cancelled: it may go on, and completes when it has ended.
     pub fn sync(fd: Fd, data_only: bool) -> Submission<Plain> {
         Submission::plain(Op::Sync { fd, data_only })
+    }
+
+    /// Waits until a client has opened a named pipe, of which this is a server's end (`PipeServerOptions`). One that has done so
+    /// already, even if it has gone again, ends it at once: reads bring what it wrote.
+    ///
+    /// Cancelled: no client is lost, the next one of these finds it. On systems other than Windows it fails with
+    /// `EOPNOTSUPP`: there are no named pipes like that.
+    pub fn connect_pipe(fd: Fd) -> Submission<Plain> {
+        Submission::plain(Op::ConnectPipe { fd })
     }
 
     /// Shuts a connection down, one way or both.
@@ -351,6 +386,18 @@ impl Submission<Connecting> {
     /// Cancelled: the attempt is given up; close the socket then, its state is undefined on some systems.
     pub fn connect(fd: Fd, addr: SocketAddr) -> Submission<Connecting> {
         Submission { op: Op::Connect { fd }, payload: Connecting(addr) }
+    }
+}
+
+impl Submission<ConnectingUnix> {
+    /// Connects a [Unix socket](crate::Driver::unix_socket).
+    ///
+    /// Where the listener has no room for another connection, io_uring waits for it; epoll and kqueue, which
+    /// no system tells when there is some, and the simulator answer `WouldBlock`: try again a little later.
+    ///
+    /// Cancelled: as [`Submission::connect`].
+    pub fn connect_unix(fd: Fd, addr: UnixAddr) -> Submission<ConnectingUnix> {
+        Submission { op: Op::Connect { fd }, payload: ConnectingUnix(addr) }
     }
 }
 
@@ -400,6 +447,20 @@ impl<B: IoBufMut> Submission<Filling<B>> {
         Submission { op: Op::Recv { fd }, payload: Filling(buf) }
     }
 
+    /// Reads once from a pipe into `buf`. 0 bytes are the end: nobody has it open to write any more. Of a pipe of
+    /// messages (Windows) this brings the bytes one message after another, and none of a message that has none:
+    /// [`Submission::read_message`] tells where they end.
+    ///
+    /// Cancelled: nothing is lost, unless something had been read already, which the outcome then tells.
+    /// Abandoned: what is read all the same is lost with the buffer. [Wait](Submission::poll) for the pipe to be
+    /// readable first where that matters.
+    ///
+    /// For pipes; files are read [at an offset](Submission::read_at). On Windows a pipe that was not opened for
+    /// overlapped calls is refused with `InvalidInput`, and what is no pipe with `Unsupported`.
+    pub fn read(fd: Fd, buf: B) -> Submission<Filling<B>> {
+        Submission { op: Op::Read { fd, message: false }, payload: Filling(buf) }
+    }
+
     /// Reads once from a file at `offset` bytes. 0 bytes are the end of the file. Through the ring on io_uring
     /// and on the blocking pool on epoll, wherever the bytes are: ask
     /// [`Driver::read_cached`](crate::Driver::read_cached) first for what may be in the page cache.
@@ -408,7 +469,33 @@ impl<B: IoBufMut> Submission<Filling<B>> {
     }
 }
 
+impl<B: IoBufMut> Submission<FillingMessage<B>> {
+    /// Reads from a pipe of messages into `buf`: one message, or as much of it as there is room for, and then the
+    /// next read goes on with it. None is the end. On a pipe of bytes each read is told of as a whole message.
+    ///
+    /// Cancelled and abandoned as [`Submission::read`].
+    pub fn read_message(fd: Fd, buf: B) -> Submission<FillingMessage<B>> {
+        Submission { op: Op::Read { fd, message: true }, payload: FillingMessage(buf) }
+    }
+}
+
 impl<B: IoBuf> Submission<Sending<B>> {
+    /// Writes some of `buf` to a pipe, once. To a pipe of messages (Windows) all of it, as one message.
+    ///
+    /// Nobody who reads any more is a broken pipe. A program of Unix that does not ignore `SIGPIPE`, as those in
+    /// Rust do, is ended by that.
+    pub fn write(fd: Fd, buf: B) -> Submission<Sending<B>> {
+        Submission { op: Op::Write { fd, all: false }, payload: Sending(buf) }
+    }
+
+    /// Writes all of `buf` to a pipe: fewer bytes are reported only after a cancel, and then on Windows those of
+    /// the part that was under way may be missing in the count. More than 2 GiB (less 4 KiB) at once are refused.
+    ///
+    /// Writes in flight on one pipe at the same time may mix their bytes: have one at a time.
+    pub fn write_all(fd: Fd, buf: B) -> Submission<Sending<B>> {
+        Submission { op: Op::Write { fd, all: true }, payload: Sending(buf) }
+    }
+
     /// Sends some of `buf`, once.
     pub fn send(fd: Fd, buf: B) -> Submission<Sending<B>> {
         Submission { op: Op::Send { fd, all: false }, payload: Sending(buf) }

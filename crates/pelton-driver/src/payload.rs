@@ -13,6 +13,7 @@ use crate::core::Core;
 use crate::pool::Lease;
 use crate::slot::Slot;
 use crate::sys::OwnedDescriptor;
+use crate::unix_address::UnixAddr;
 
 mod held;
 
@@ -21,6 +22,9 @@ pub(crate) use held::{Leftover, VTable, memory_again};
 pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
 pub use own::Own;
 pub(crate) use own::{OwnBody, OwnHead};
+#[cfg(any(windows, pelton_iocp_elsewhere))]
+pub(crate) use pipe::{EMPTY, MORE, WANTS_MESSAGE};
+pub use pipe::{FillingMessage, MessagePart};
 
 /// A range of memory for the kernel.
 #[derive(Clone, Copy, Debug)]
@@ -64,6 +68,13 @@ mod sealed {
         /// Moves what the operation owns into its slot and says which memory the kernel may use.
         /// Runs user code, which may panic: whatever is in the slot then is owned by the slot.
         fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom>;
+
+        /// Whether an operation can do with the memory that `place` has said, and with how much of it. By itself, so
+        /// that the slot is described in between: what branches in the midst of that is written twice.
+        #[inline(always)]
+        fn enough(memory: Memory) -> Result<Memory, NoRoom> {
+            Ok(memory)
+        }
 
         /// The outcome of a submission that was refused.
         fn refuse(self, error: io::Error) -> Self::Outcome;
@@ -129,6 +140,7 @@ macro_rules! payload {
 // Behind the macro.
 mod message;
 mod own;
+mod pipe;
 
 /// An operation that owns nothing and yields a number.
 #[derive(Debug)]
@@ -186,7 +198,11 @@ impl<B: IoBufMut> Sealed for Filling<B> {
     fn place(self, _: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
         Held::put(slot, self.0, FillingTable::<B>::TABLE);
         // SAFETY: a `B` has just been put there.
-        let memory = unsafe { FillingTable::<B>::memory(slot.payload()) };
+        Ok(unsafe { FillingTable::<B>::memory(slot.payload()) })
+    }
+
+    #[inline(always)]
+    fn enough(memory: Memory) -> Result<Memory, NoRoom> {
         // Neither empty nor too much.
         if memory.len.wrapping_sub(1) < MAX_TRANSFER {
             return Ok(memory);
@@ -462,6 +478,38 @@ impl Sealed for Connecting {
     fn unplace(core: &Core, slot: &Slot) -> Connecting {
         let address = core.scratch.get(slot.progress.get()).peer();
         Connecting(address.expect("the address that `place` has written"))
+    }
+
+    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
+        outcome(slot)
+    }
+}
+
+/// Connecting a Unix socket to an address, which is copied to where the kernel can read it.
+#[derive(Debug)]
+pub struct ConnectingUnix(pub UnixAddr);
+
+payload!([] ConnectingUnix => io::Result<usize>);
+
+#[allow(private_interfaces)]
+impl Sealed for ConnectingUnix {
+    type Outcome = io::Result<usize>;
+
+    const SCRATCH: bool = true;
+
+    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
+        slot.progress.set(core.scratch.claim());
+        core.scratch.get(slot.progress.get()).set_unix_address(&self.0);
+        Ok(Memory::NONE)
+    }
+
+    fn refuse(self, error: io::Error) -> Self::Outcome {
+        Err(error)
+    }
+
+    fn unplace(core: &Core, slot: &Slot) -> ConnectingUnix {
+        let address = core.scratch.get(slot.progress.get()).unix_address();
+        ConnectingUnix(address.expect("the address that `place` has written"))
     }
 
     fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {

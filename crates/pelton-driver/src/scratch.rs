@@ -12,6 +12,7 @@ use crate::sys::{
     AddressLength, AddressStorage, MessageEnd, MessageHeader, Part, message_end, message_header,
     name_message, socket_address,
 };
+use crate::unix_address::UnixAddr;
 
 /// The most buffers that one vectored operation takes at once.
 pub const MAX_PARTS: usize = 64;
@@ -187,6 +188,27 @@ impl Block {
             let len = crate::sys::write_address(addr, (*self.address.get()).as_mut_ptr());
             *self.address_len.get() = len;
             ((*self.address.get()).as_ptr(), len)
+        }
+    }
+
+    /// Writes the address of a Unix socket to connect to.
+    pub(crate) fn set_unix_address(&self, addr: &UnixAddr) {
+        // SAFETY: the operation is being submitted: no kernel looks at the block yet. The reference is to
+        // bytes that were just written, and ends with the call.
+        unsafe {
+            let storage = (*self.address.get()).as_mut_ptr();
+            storage.write_bytes(0, 1);
+            *self.address_len.get() = addr.write(&mut *storage.cast());
+        }
+    }
+
+    /// The address of a Unix socket that the block was given.
+    pub(crate) fn unix_address(&self) -> Option<UnixAddr> {
+        // SAFETY: `set_unix_address` wrote the whole storage, and no kernel writes to what is connected to.
+        unsafe {
+            let len = *self.address_len.get() as usize;
+            let bytes = (*self.address.get()).as_ptr().cast();
+            UnixAddr::read(std::slice::from_raw_parts(bytes, len.min(size_of::<AddressStorage>())))
         }
     }
 

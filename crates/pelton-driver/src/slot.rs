@@ -3,9 +3,9 @@
 //! # Who may touch what, and when
 //!
 //! ```text
-//! free ──submit──▶ busy ──last completion──▶ done ──taken──▶ free
-//!                   │                                          ▲
-//!                   └──abandoned──▶ orphan ──last completion───┘
+//! free ──submit──▶ busy ──last completion──▶ done, told ──taken──▶ free
+//!                   │                                              ▲
+//!                   └──abandoned──▶ orphan ──last completion───────┘
 //! ```
 //!
 //! - A slot is 64 bytes at an address that never changes while the driver lives. Its number and its
@@ -19,8 +19,9 @@
 //! - **orphan**: as busy, but the key is gone. Nobody is told of the completion; it drops the payload,
 //!   which closes a descriptor and returns a lease, and releases the slot.
 //! - **done**: the last completion has come. The kernel has let go; the payload waits for the key.
+//! - **told**: as done, and a tick has told of it, or is about to: whoever is told has whatever the token stood for.
 //! - Only the *last* completion of an operation moves it out of busy or orphan. Cancelling moves nothing.
-//!   A completion for a slot that is free, done, or of another generation is counted as stale and
+//!   A completion for a slot that is free, done, told, or of another generation is counted as stale and
 //!   dropped: states are matched exactly, because "not busy" would free a done slot twice.
 //! - A busy slot is in at most one list at a time (parked, stalled, timer bucket), by one link.
 //! - Payloads are user code: their drop may submit, cancel or drop other things. So a payload is first
@@ -171,6 +172,7 @@ pub(crate) enum State {
     Busy,
     Orphan,
     Done,
+    Told,
 }
 
 /// Facts about a busy operation, beside its state.
@@ -237,6 +239,12 @@ impl Slot {
         self.arg.get() == self.index
     }
 
+    /// The operation has ended, and its outcome waits for the key.
+    #[inline(always)]
+    pub(crate) fn has_ended(&self) -> bool {
+        matches!(self.state.get(), State::Done | State::Told)
+    }
+
     /// The name of its operation.
     #[inline(always)]
     pub(crate) fn id(&self) -> OpId {
@@ -254,6 +262,24 @@ impl Slot {
         // SAFETY: the four cells of `standing`, with values that are valid for them, because whatever made the
         // standing had them. A reference to a slot may write to what is in cells.
         unsafe { ptr::from_ref(self).cast_mut().cast::<u32>().add(2).write(standing.0) };
+    }
+
+    /// Sets the number of the descriptor, and what is beside it, at once.
+    #[inline(always)]
+    pub(crate) fn set_fd_and_progress(&self, fd: u32, progress: u32) {
+        const _: () = {
+            assert!(std::mem::offset_of!(Slot, fd) == 16);
+            assert!(std::mem::offset_of!(Slot, progress) == 20);
+        };
+        let (first, second) = (u64::from(fd), u64::from(progress));
+        let both = if cfg!(target_endian = "little") {
+            first | second << 32
+        } else {
+            second | first << 32
+        };
+        // SAFETY: at offset 16 the slot has two cells of four bytes each, aligned to 8 together. A reference to a slot may
+        // write to what is in cells.
+        unsafe { ptr::from_ref(self).cast_mut().cast::<u64>().add(2).write(both) };
     }
 
     #[inline(always)]
@@ -306,6 +332,8 @@ pub(crate) struct Arena {
     _memory: Zeroed,
     base: NonNull<Slot>,
     capacity: u32,
+    /// One less than the power of two of slots for which there is memory.
+    mask: u32,
     /// Slots that have been used at least once; those above are zeroed memory.
     used: Cell<u32>,
     free: Cell<*mut ()>,
@@ -314,12 +342,14 @@ pub(crate) struct Arena {
 impl Arena {
     /// Reserves room for `capacity` operations.
     pub(crate) fn new(capacity: u32) -> Option<Arena> {
-        let memory = Zeroed::new(capacity as usize * size_of::<Slot>(), align_of::<Slot>())?;
+        let places = capacity.checked_next_power_of_two()?;
+        let memory = Zeroed::new(places as usize * size_of::<Slot>(), align_of::<Slot>())?;
         let base = memory.start().cast();
         Some(Arena {
             _memory: memory,
             base,
             capacity,
+            mask: places - 1,
             used: Cell::new(0),
             free: Cell::new(std::ptr::null_mut()),
         })
@@ -352,8 +382,18 @@ impl Arena {
     /// The slot that `id` names, if the operation has not been released since.
     #[inline(always)]
     pub(crate) fn find(&self, id: OpId) -> Option<&Slot> {
-        let any = mutant!("user-data-without-generation");
-        self.get(id.index()).filter(|slot| slot.id() == id || any)
+        let slot = self.place(id);
+        (slot.id() == id || mutant!("user-data-without-generation")).then_some(slot)
+    }
+
+    /// The slot in the place of the one that `id` names, whatever that is: look at its name.
+    #[inline(always)]
+    pub(crate) fn place(&self, id: OpId) -> &Slot {
+        const _: () = assert!(State::Free as u8 == 0 && Kind::Nop as u8 == 0);
+        // SAFETY: masked, there is memory for a slot of this number. Where it has never been used it is zero, which is a
+        // slot too: free, without a payload, and with a generation that no operation has. Nothing ever makes a
+        // `&mut Slot`, and a reference to one that has never been used is gone before it is.
+        unsafe { &*self.base.as_ptr().add((id.index() & self.mask) as usize) }
     }
 
     /// The number of a slot of this arena.
@@ -370,16 +410,23 @@ impl Arena {
     /// Takes a free slot and makes it busy, with no payload. None when all are taken.
     #[inline(always)]
     pub(crate) fn claim(&self, kind: Kind, bits: u8, token: *mut ()) -> Option<&Slot> {
+        if self.free.get().is_null() {
+            self.free_fresh();
+        }
+        self.claim_again(kind, bits, token)
+    }
+
+    /// [`Arena::claim`] of a slot that has been used before. None when there is none.
+    #[inline(always)]
+    pub(crate) fn claim_again(&self, kind: Kind, bits: u8, token: *mut ()) -> Option<&Slot> {
         let free = self.free.get().cast::<Slot>();
-        let slot = if free.is_null() {
-            self.claim_fresh()?
-        } else {
-            // SAFETY: the free list holds only slots of this arena, put there by `release` with the
-            // arena's own provenance, and shared references to slots are always allowed.
-            let slot = unsafe { &*free };
-            self.free.set(slot.token.get());
-            slot
-        };
+        if free.is_null() {
+            return None;
+        }
+        // SAFETY: the free list holds only slots of this arena, put there by `release` and `free_fresh` with the
+        // arena's own provenance, and shared references to slots are always allowed.
+        let slot = unsafe { &*free };
+        self.free.set(slot.token.get());
         debug_assert_eq!(slot.state.get(), State::Free);
         slot.set_standing(plain(kind, bits));
         slot.fd.set(NIL);
@@ -389,16 +436,19 @@ impl Arena {
         Some(slot)
     }
 
+    /// Adds a slot that has never been used to the free ones, of which there are none.
     #[cold]
-    fn claim_fresh(&self) -> Option<&Slot> {
+    fn free_fresh(&self) {
+        debug_assert!(self.free.get().is_null());
         let index = self.used.get();
         if index == self.capacity {
-            return None;
+            return;
         }
         // SAFETY: `index < capacity`, so the place lies in the block, and nobody has a reference to it:
         // it is above `used`. The write makes it a valid slot before `used` lets anyone see it.
-        let slot = unsafe {
+        unsafe {
             let place = self.base.as_ptr().add(index as usize);
+            self.free.set(place.cast());
             place.write(Slot {
                 index,
                 generation: Cell::new(1),
@@ -413,10 +463,8 @@ impl Arena {
                 vtable: Cell::new(None),
                 payload: UnsafeCell::new(MaybeUninit::uninit()),
             });
-            &*place
-        };
+        }
         self.used.set(index + 1);
-        Some(slot)
     }
 
     /// Gives a slot back. Its payload must have been moved out, and it must be in no list.

@@ -84,7 +84,7 @@ where
                 | Kind::ReadAt
                 | Kind::WriteAt
                 | Kind::Sync
-        ),
+        ) || (cfg!(unix) && kind == Kind::ConnectPipe),
         id,
         abandon: Box::new(move |driver| driver.abandon(key.take().unwrap())),
         take: Box::new(move |driver| {
@@ -103,6 +103,24 @@ fn hanging_address() -> (std::net::SocketAddr, Keep) {
     (address, Box::new((socket, first)))
 }
 
+/// A pipe that holds no more.
+fn full_pipe(driver: &Driver) -> Fd {
+    let (_from, to) = driver.pipe().unwrap();
+    let fills = driver.go(Submission::write_all(to, vec![1; 1_000_000]));
+    driver.settle();
+    assert!(driver.cancel(fills.id()), "no pipe holds that much");
+    assert_ne!(driver.end(fills).0.unwrap(), 0);
+    to
+}
+
+/// A server's end that no client has opened; where there are none, something that is none.
+fn pipe_without_client(driver: &Driver) -> Fd {
+    #[cfg(windows)]
+    return attach(driver, PipeServerOptions::new().create_unique().unwrap().1);
+    #[cfg(unix)]
+    driver.pipe().unwrap().0
+}
+
 /// One of each kind.
 fn every_kind(driver: &Driver) -> Vec<Waiting> {
     let readable = || -> (Fd, Keep) {
@@ -117,6 +135,8 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     let none = || -> Keep { Box::new(()) };
     let file = || attach(driver, file());
     let far = Instant::now() + Duration::from_secs(3600);
+    // What takes ticks, before there is something to be told of.
+    let full_pipe = full_pipe(driver);
     let mut all = Vec::new();
     all.push(waiting(driver, Submission::nop(), none()));
     all.push(waiting(driver, Submission::accept(listening()), none()));
@@ -143,6 +163,10 @@ fn every_kind(driver: &Driver) -> Vec<Waiting> {
     let (fd, keep) = writable();
     let send = Submission::send_msg(fd, vec![vec![1; 1000]; 2], None, Control::none());
     all.push(waiting(driver, send, keep));
+    let (from, _to) = driver.pipe().unwrap();
+    all.push(waiting(driver, Submission::read(from, [0; 8]), none()));
+    all.push(waiting(driver, Submission::write_all(full_pipe, vec![1; 1000]), none()));
+    all.push(waiting(driver, Submission::connect_pipe(pipe_without_client(driver)), none()));
     all.push(waiting(driver, Submission::read_at(file(), [0; 8], 0), none()));
     all.push(waiting(driver, Submission::write_at(file(), [0; 8], 0), none()));
     all.push(waiting(driver, Submission::sync(file(), false), none()));
@@ -217,6 +241,8 @@ fn cancel_each(on: &On, in_the_kernel: bool) {
         match waiting.kind {
             // It found the nop over.
             Kind::Cancel => assert_eq!(error, errno::ENOENT),
+            // There are no such pipes here.
+            Kind::ConnectPipe if waiting.at_once => assert_eq!(error, errno::EOPNOTSUPP),
             _ if waiting.at_once || waiting.kind == Kind::Close => {
                 assert!(error == 0 || error == errno::ECANCELED, "{:?}: {error}", waiting.kind);
             }

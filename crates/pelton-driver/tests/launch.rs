@@ -23,8 +23,8 @@ on_every_backend! {
 /// Launches, and takes the outcome when it is there.
 fn launch<P: Payload>(driver: &Driver, submission: Submission<P>) -> P::Output {
     // SAFETY: the tests close nothing that they have launched on, and have one driver.
-    match unsafe { driver.launch(submission, || Token::number(1)) } {
-        Ok(Launched::Landed(output)) => output,
+    match unsafe { driver.launch(submission, Token::number(1)) } {
+        Ok(Launched::Over(output) | Launched::Landed(output)) => output,
         Ok(Launched::Flying(flight)) => {
             // SAFETY: as above, and only what has landed is taken.
             driver.until(|| unsafe { driver.has_landed(&flight) });
@@ -40,11 +40,10 @@ fn a_send_that_is_over_at_once_is_counted_and_leaves_nothing(on: &On) {
     let (fd, mut peer) = unix(&driver);
     let before = driver.snapshot();
     // SAFETY: as in `launch`.
-    let launched = unsafe {
-        driver.launch(Submission::send_whole(fd, b"hello".to_vec()), || Token::number(1))
-    };
+    let launched =
+        unsafe { driver.launch(Submission::send_whole(fd, b"hello".to_vec()), Token::number(1)) };
     match launched {
-        Ok(Launched::Landed((sent, buf))) => {
+        Ok(Launched::Over((sent, buf)) | Launched::Landed((sent, buf))) => {
             assert!(!on.is_uring());
             sent.unwrap();
             assert_eq!((buf, driver.operations()), (b"hello".to_vec(), 0));
@@ -132,9 +131,9 @@ fn a_close_that_has_landed_at_once_is_told_of_by_no_tick(on: &On) {
     let driver = on.driver();
     let (fd, _peer) = unix(&driver);
     // SAFETY: nothing else is in flight on it.
-    let launched = unsafe { driver.launch(Submission::close(fd), || Token::number(7)) };
+    let launched = unsafe { driver.launch(Submission::close(fd), Token::number(7)) };
     match launched {
-        Ok(Launched::Landed(closed)) => {
+        Ok(Launched::Over(closed) | Launched::Landed(closed)) => {
             assert!(!on.is_uring(), "on the ring it goes with the next entry");
             closed.unwrap();
             let mut told = 0;

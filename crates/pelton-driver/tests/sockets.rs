@@ -139,6 +139,12 @@ fn a_connect_that_hangs_can_be_cancelled(on: &On) {
     let fd = tcp_socket(&driver);
     let key = driver.go(Submission::connect(fd, address));
     assert!(driver.settle().is_empty(), "it hangs");
+    // And nothing hangs with it.
+    for _ in 0..20 {
+        let soon = std::time::Instant::now() + std::time::Duration::from_millis(1);
+        driver.run(Submission::timeout(soon)).unwrap();
+    }
+    assert!(!driver.is_done(&key), "it still hangs");
     assert!(driver.cancel(key.id()));
     assert_eq!(errno(driver.end(key)), errno::ECANCELED);
     driver.close(fd);

@@ -1,4 +1,4 @@
-//! Files: reading and writing at an offset.
+//! Files: reading and writing at an offset. Directories: being told of changes.
 //!
 //! What the page cache has is read at once, by a system call that does not wait. On io_uring several tasks that
 //! read at a time have their reads go through the ring instead, with one entry into the kernel for all, which
@@ -17,6 +17,11 @@ use pelton_driver::{IoBuf, IoBufMut, OpenOptions, Submission};
 
 use crate::reactor::{MayGoOn, Reactor};
 use crate::socket::Socket;
+
+mod watch;
+
+pub use pelton_driver::Change;
+pub use watch::{Watcher, watch};
 
 /// An open file of this thread's reactor.
 ///

@@ -6,7 +6,9 @@
 
 use std::fmt;
 use std::io;
-use std::sync::Arc;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
+use std::sync::{Arc, mpsc};
+use std::thread::ThreadId;
 
 use pelton_driver::{Backend, Counters, Notifier, Snapshot};
 
@@ -19,12 +21,15 @@ pub(crate) struct Shared {
     pub(crate) inbox: Inbox,
     backend: Backend,
     fallback: Option<String>,
+    home: ThreadId,
 }
 
 impl Shared {
+    /// On the reactor's thread.
     pub(crate) fn new(notifier: Notifier, backend: Backend, fallback: Option<&str>) -> Shared {
         let (inbox, fallback) = (Inbox::default(), fallback.map(str::to_owned));
-        Shared { notifier, inbox, backend, fallback }
+        let home = std::thread::current().id();
+        Shared { notifier, inbox, backend, fallback, home }
     }
 
     fn post(&self, post: Post) -> Result<(), Closed> {
@@ -71,6 +76,44 @@ impl From<Closed> for io::Error {
     }
 }
 
+/// Why a [`Handle::call`] was not made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum CallError {
+    /// The reactor has ended, or did before it came to the call.
+    Closed,
+    /// Another reactor runs on this thread, and waiting would stop it.
+    OnAnotherReactor,
+    /// This is the reactor's own thread, and it does not run: waiting would have no end.
+    NotRunning,
+}
+
+impl fmt::Display for CallError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            CallError::Closed => "the reactor has ended",
+            CallError::OnAnotherReactor => {
+                "a reactor's thread cannot wait for another one: use `spawn_with` and await it"
+            }
+            CallError::NotRunning => {
+                "the reactor's thread cannot wait for it while it does not run: call it inside `run`"
+            }
+        })
+    }
+}
+
+impl std::error::Error for CallError {}
+
+impl From<CallError> for io::Error {
+    fn from(error: CallError) -> io::Error {
+        let kind = match error {
+            CallError::Closed => io::ErrorKind::BrokenPipe,
+            CallError::OnAnotherReactor | CallError::NotRunning => io::ErrorKind::Deadlock,
+        };
+        io::Error::new(kind, error)
+    }
+}
+
 impl Handle {
     /// The handle of this thread's reactor.
     ///
@@ -94,6 +137,57 @@ impl Handle {
     /// The reactor has ended; the closure is dropped.
     pub fn post(&self, f: impl FnOnce() + Send + 'static) -> Result<(), Closed> {
         self.shared.post(Box::new(f))
+    }
+
+    /// Runs a closure on the reactor's thread and waits for what it returns: at once where this is that
+    /// thread, and otherwise as a posted closure, while this thread sleeps. What the closure panics with,
+    /// the caller panics with.
+    ///
+    /// ```
+    /// let runtime = pelton::Runtime::new()?;
+    /// let handle = runtime.handle();
+    /// let thread = std::thread::spawn(move || {
+    ///     let home = handle.call(|| std::thread::current().id()).unwrap();
+    ///     assert_ne!(home, std::thread::current().id());
+    ///     handle.shutdown();
+    /// });
+    /// runtime.run();
+    /// thread.join().unwrap();
+    /// # Ok::<(), pelton::driver::Error>(())
+    /// ```
+    ///
+    /// # Errors
+    /// [`CallError::Closed`]: the reactor has ended, and the closure was dropped.
+    /// [`CallError::OnAnotherReactor`], [`CallError::NotRunning`]: waiting on this thread would stop another
+    /// reactor, or have no end. In a simulation every reactor is on the one thread: await
+    /// [`Handle::spawn_with`] there.
+    pub fn call<R: Send + 'static>(
+        &self,
+        f: impl FnOnce() -> R + Send + 'static,
+    ) -> Result<R, CallError> {
+        match Reactor::try_current() {
+            Some(here) if Arc::ptr_eq(&here.shared, &self.shared) => return Ok(f()),
+            Some(_) => return Err(CallError::OnAnotherReactor),
+            None if self.is_closed() => return Err(CallError::Closed),
+            None if std::thread::current().id() == self.shared.home => {
+                return Err(CallError::NotRunning);
+            }
+            None => {}
+        }
+        let (tell, told) = mpsc::channel();
+        let call = move || {
+            // Nobody sees what the closure left half done but through what it shares with its caller, who
+            // panics too.
+            let outcome = catch_unwind(AssertUnwindSafe(f));
+            let _ = tell.send(outcome);
+        };
+        self.shared.post(Box::new(call)).map_err(|_| CallError::Closed)?;
+        match told.recv() {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(panic)) => resume_unwind(panic),
+            // Dropped with the reactor's inbox.
+            Err(mpsc::RecvError) => Err(CallError::Closed),
+        }
     }
 
     /// Spawns a future onto the reactor. It is polled on the reactor's thread, and resumes there whatever

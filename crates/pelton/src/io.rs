@@ -12,9 +12,10 @@ use std::time::Duration;
 
 use pelton_driver::{Lease, Leasing, Plain, Sending, Submission};
 
-use crate::net::TcpStream;
+use crate::net::{Connected, TcpStream};
 use crate::operation::Pending;
 use crate::reactor::MayGoOn;
+use crate::socket::Socket;
 
 pub use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 
@@ -92,8 +93,8 @@ pub trait AsyncWrite {
 /// assert_eq!(&*server.recv().await?.unwrap(), b"hello");
 /// # std::io::Result::Ok(()) }).unwrap();
 /// ```
-pub struct PollStream {
-    stream: Option<TcpStream>,
+pub struct PollStream<S: Connected = TcpStream> {
+    stream: Option<S>,
     recv: Pending<Leasing>,
     /// What was received and has not been read yet.
     lease: Option<Lease>,
@@ -105,10 +106,10 @@ pub struct PollStream {
     is_shut_down: bool,
 }
 
-impl PollStream {
+impl<S: Connected> PollStream<S> {
     /// Wraps a connection.
-    pub fn new(stream: TcpStream) -> PollStream {
-        let (recv, lease) = stream.left.take();
+    pub fn new(stream: S) -> PollStream<S> {
+        let (recv, lease) = stream.stream().left.take();
         PollStream {
             stream: Some(stream),
             recv: Pending::of(recv),
@@ -122,7 +123,7 @@ impl PollStream {
     }
 
     /// The connection, for its options and addresses.
-    pub fn stream(&self) -> &TcpStream {
+    pub fn stream(&self) -> &S {
         self.stream.as_ref().expect("there until the drop")
     }
 
@@ -130,9 +131,9 @@ impl PollStream {
     ///
     /// # Errors
     /// The send failed.
-    pub async fn into_inner(mut self) -> io::Result<(TcpStream, Option<Lease>)> {
+    pub async fn into_inner(mut self) -> io::Result<(S, Option<Lease>)> {
         std::future::poll_fn(|cx| self.poll_flush(cx)).await?;
-        let reactor = self.stream().socket.reactor.clone();
+        let reactor = socket_of(&self.stream).reactor.clone();
         // A receive that is in flight may have brought something already.
         if let Some(key) = self.recv.key() {
             reactor.driver.cancel(key.id());
@@ -152,7 +153,7 @@ impl PollStream {
         if let Some(error) = self.failed.take() {
             return Poll::Ready(Err(error));
         }
-        let reactor = &self.stream.as_ref().expect("there until the drop").socket.reactor;
+        let reactor = &socket_of(&self.stream).reactor;
         match self.send.poll(reactor, cx) {
             None => Poll::Ready(Ok(())),
             Some(poll) => {
@@ -171,7 +172,7 @@ impl PollStream {
     }
 }
 
-impl AsyncRead for PollStream {
+impl<S: Connected> AsyncRead for PollStream<S> {
     fn poll_read(&mut self, cx: &mut Context<'_>, mut into: Spare<'_>) -> Poll<io::Result<usize>> {
         if into.is_empty() {
             return Poll::Ready(Ok(0));
@@ -189,7 +190,7 @@ impl AsyncRead for PollStream {
         if let Some(lease) = self.lease.take() {
             return Poll::Ready(Ok(Some(lease)));
         }
-        let socket = &self.stream.as_ref().expect("there until the drop").socket;
+        let socket = socket_of(&self.stream);
         if let Some(poll) = self.recv.poll(&socket.reactor, cx) {
             return poll;
         }
@@ -205,7 +206,7 @@ impl AsyncRead for PollStream {
     }
 }
 
-impl AsyncWrite for PollStream {
+impl<S: Connected> AsyncWrite for PollStream<S> {
     fn poll_write_vectored(
         &mut self,
         cx: &mut Context<'_>,
@@ -222,7 +223,7 @@ impl AsyncWrite for PollStream {
             self.buffer = buffer;
             return Poll::Ready(Ok(0));
         }
-        let socket = &self.stream.as_ref().expect("there until the drop").socket;
+        let socket = socket_of(&self.stream);
         // Nobody needs to be told when it has been sent, unless somebody waits to write more or to flush.
         match self.send.start(&socket.reactor, Submission::send_all(socket.fd, buffer), None) {
             Poll::Ready((sent, buffer)) => {
@@ -242,7 +243,7 @@ impl AsyncWrite for PollStream {
         if self.is_shut_down {
             return Poll::Ready(Ok(()));
         }
-        let socket = &self.stream.as_ref().expect("there until the drop").socket;
+        let socket = socket_of(&self.stream);
         let poll = match self.shutdown.poll(&socket.reactor, cx) {
             Some(poll) => poll,
             None => {
@@ -260,10 +261,10 @@ impl AsyncWrite for PollStream {
     }
 }
 
-impl Drop for PollStream {
+impl<S: Connected> Drop for PollStream<S> {
     fn drop(&mut self) {
         let Some(stream) = self.stream.take() else { return };
-        let reactor = stream.socket.reactor.clone();
+        let reactor = stream.stream().socket.reactor.clone();
         self.recv.abandon(&reactor);
         self.shutdown.abandon(&reactor);
         let under_way = self.send.key().is_some_and(|key| !reactor.driver.is_done(key));
@@ -273,7 +274,7 @@ impl Drop for PollStream {
         }
         let mut lingering = Lingering { send: self.send.take(&reactor), stream };
         let linger = async move {
-            let reactor = lingering.stream.socket.reactor.clone();
+            let reactor = lingering.stream.stream().socket.reactor.clone();
             let sent = std::future::poll_fn(|cx| {
                 lingering.send.poll(&reactor, cx).unwrap_or(Poll::Ready((Ok(0), Vec::new())))
             });
@@ -283,19 +284,24 @@ impl Drop for PollStream {
     }
 }
 
-/// A send that goes on without its stream's owner.
-struct Lingering {
-    send: Pending<Sending<Vec<u8>>>,
-    stream: TcpStream,
+/// Of the one field, because the others are borrowed beside it.
+fn socket_of<S: Connected>(stream: &Option<S>) -> &Socket {
+    &stream.as_ref().expect("there until the drop").stream().socket
 }
 
-impl Drop for Lingering {
+/// A send that goes on without its stream's owner.
+struct Lingering<S: Connected> {
+    send: Pending<Sending<Vec<u8>>>,
+    stream: S,
+}
+
+impl<S: Connected> Drop for Lingering<S> {
     fn drop(&mut self) {
-        self.send.abandon(&self.stream.socket.reactor);
+        self.send.abandon(&self.stream.stream().socket.reactor);
     }
 }
 
-impl fmt::Debug for PollStream {
+impl<S: Connected> fmt::Debug for PollStream<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("PollStream").field("stream", &self.stream).finish_non_exhaustive()
     }

@@ -1,12 +1,14 @@
 //! The future of one operation.
 
 use std::marker::PhantomData;
-use std::mem::ManuallyDrop;
+use std::mem::{ManuallyDrop, MaybeUninit};
 use std::pin::Pin;
 use std::ptr::NonNull;
-use std::task::{Context, Poll, ready};
+use std::task::{Context, Poll, Waker, ready};
 
-use pelton_driver::{Fd, Flight, Key, Launched, Payload, Refused, Started, Submission, Token};
+use pelton_driver::{
+    Fd, Flight, Key, Launched, Payload, Recipient, Refused, Started, Submission, Token,
+};
 
 use crate::reactor::{MayGoOn, NOBODY, Reactor};
 use crate::socket::Socket;
@@ -32,7 +34,7 @@ union Argument<A> {
 impl<'a, A, P: Payload, F> Operation<'a, A, P, F> {
     #[inline(always)]
     pub(crate) fn new(socket: &'a Socket, argument: A, make: F) -> Operation<'a, A, P, F> {
-        let argument = Argument { there: ManuallyDrop::new(argument) };
+        let argument = Argument { there: ManuallyDrop::new(by_words(argument)) };
         Operation { argument, socket, stage: Stage::STAGED, make }
     }
 
@@ -66,6 +68,31 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Operation<'_, A, P, F> {
         // SAFETY: whoever polls has put it back, and waking the task has not changed it.
         let argument = unsafe { self.take_argument() };
         Poll::Ready(Box::new(refuse((self.make)(self.socket.fd, argument))))
+    }
+}
+
+/// Moves a value as words, where it consists of at most three: those stay in registers until they are wanted, but what is
+/// moved as a whole, as into a union, is copied by way of the stack.
+#[inline(always)]
+pub(crate) fn by_words<T>(value: T) -> T {
+    type Word = MaybeUninit<usize>;
+    let count = size_of::<T>() / size_of::<Word>();
+    if align_of::<T>() != align_of::<Word>() || !matches!(count, 1..=3) {
+        return value;
+    }
+    let (from, mut to) = (ManuallyDrop::new(value), MaybeUninit::<T>::uninit());
+    let (from, place) = ((&raw const from).cast::<Word>(), to.as_mut_ptr().cast::<Word>());
+    // SAFETY: both are values of as many words, which are moved as they are, initialised or not; and the one that they came
+    // from is neither used nor dropped again.
+    unsafe {
+        place.write(from.read());
+        if count > 1 {
+            place.add(1).write(from.add(1).read());
+        }
+        if count > 2 {
+            place.add(2).write(from.add(2).read());
+        }
+        to.assume_init()
     }
 }
 
@@ -133,9 +160,35 @@ impl<P: Payload> Stage<P> {
         let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
         // SAFETY: as the caller says.
         unsafe {
+            if reactor.driver.is_told_of(&flight) {
+                *self = Stage::ENDED;
+                // Whoever was told has seen to the token.
+                return ready_now(reactor.driver.land(flight));
+            }
+        }
+        // SAFETY: as the caller says.
+        unsafe { self.poll_untold(reactor, cx) }.map(|output| *output)
+    }
+
+    /// [`Stage::poll`] of what goes on, or has ended and nobody was told of it yet.
+    ///
+    /// # Safety
+    /// As for [`Stage::poll`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn poll_untold(
+        &mut self,
+        reactor: &Reactor,
+        cx: &mut Context<'_>,
+    ) -> Poll<Box<P::Output>> {
+        // SAFETY: as in `poll`.
+        let flight: Flight<P> = unsafe { Flight::from_raw(NonNull::new_unchecked(self.0)) };
+        // SAFETY: as the caller says.
+        unsafe {
             if reactor.driver.has_landed(&flight) {
                 *self = Stage::ENDED;
-                return Poll::Ready(land(reactor, flight));
+                reactor.forget(reactor.driver.token_in(&flight));
+                return Poll::Ready(Box::new(reactor.driver.land(flight)));
             }
             reactor.wait_for_flight(&flight, cx.waker());
         }
@@ -156,39 +209,54 @@ impl<P: Payload> Stage<P> {
         cx: &mut Context<'_>,
     ) -> Poll<P::Output> {
         debug_assert!(self.has_ended());
-        let mut token = Token::NONE;
-        let token_for = || {
-            token = reactor.token_for(cx.waker());
-            token
-        };
+        let whom = Polling { reactor, waker: cx.waker() };
         // SAFETY: as the caller says.
-        let launched = unsafe { reactor.driver.launch(submission, token_for) };
-        match launched {
+        match unsafe { reactor.driver.launch(submission, whom) } {
             Ok(Launched::Flying(flight)) => {
                 *self = Stage::flying(flight);
                 Poll::Pending
             }
-            Ok(Launched::Landed(output)) => {
+            Ok(Launched::Over(output) | Launched::Landed(output)) => {
                 reactor.ended_at_once();
-                reactor.forget(token);
                 Poll::Ready(output)
             }
-            Err(refused) => Poll::Ready(*refused_now(reactor, *refused, token)),
+            Err(refused) => Poll::Ready(*refused_now(reactor, *refused, NOBODY)),
         }
     }
 }
 
-/// Takes an outcome.
-///
-/// # Safety
-/// This reactor's driver has launched the flight, and it has landed.
-#[inline(always)]
-unsafe fn land<P: Payload>(reactor: &Reactor, flight: Flight<P>) -> P::Output {
-    // SAFETY: as the caller says.
-    unsafe {
-        reactor.forget(reactor.driver.token_in(&flight));
-        reactor.driver.land(flight)
+/// Whoever polls, as the recipient of what is launched.
+struct Polling<'a> {
+    reactor: &'a Reactor,
+    waker: &'a Waker,
+}
+
+impl Recipient for Polling<'_> {
+    #[inline(always)]
+    fn known(&self) -> Option<Token> {
+        self.reactor.own_token(self.waker)
     }
+
+    // In place, so that no reference is made to what is then kept in memory.
+    #[inline(always)]
+    fn token(&self) -> Token {
+        self.reactor.token_for(self.waker)
+    }
+
+    #[inline(always)]
+    fn forget(&self, token: Token) {
+        self.reactor.forget(token);
+    }
+}
+
+/// Says that a poll is ready so that the compiler knows it: that is written in a niche of the output, which nobody has to
+/// look at again.
+#[inline(always)]
+pub(crate) fn ready_now<T>(output: T) -> Poll<T> {
+    let poll = Poll::Ready(output);
+    // SAFETY: it says so above.
+    unsafe { std::hint::assert_unchecked(poll.is_ready()) };
+    poll
 }
 
 #[cold]
@@ -234,9 +302,11 @@ impl<A, P: Payload, F: Fn(Fd, A) -> Submission<P>> Future for Operation<'_, A, P
     #[inline(always)]
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<P::Output> {
         let output = ready!(self.poll_stage(cx));
-        // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
-        unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
-        Poll::Ready(output)
+        debug_assert!(self.stage.has_ended());
+        // Each of its ways to be ready has ended it, but some run code of the payload's after that: said once more, the
+        // drop that comes next need not look.
+        self.stage = Stage::ENDED;
+        ready_now(output)
     }
 }
 

@@ -26,13 +26,13 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use pelton_driver::{Backend, Completion, Driver, Flight, Key, Kind, OnCompletion, Token};
+use pelton_driver::{Backend, Completion, Driver, Flight, Key, Kind, OnCompletion, OpId, Token};
 
 use crate::fault::Fault;
 use crate::handle::Shared;
 use crate::reads::Reads;
 use crate::runtime::{Dispatch, Settings};
-use crate::task::{self, Queued, Tasks};
+use crate::task::{self, Queued, Resuming, Tasks};
 
 /// Operations that end at once, without a wait, before a task has to give way.
 const BUDGET: i32 = 128;
@@ -195,7 +195,7 @@ impl Reactor {
             Dispatch::Queued => Queued::ALL,
             _ => Queued::NEEDED,
         };
-        let dispatcher = Dispatcher { reactor: self, queued };
+        let dispatcher = Dispatcher { reactor: self, resuming: self.tasks.resuming(queued) };
         let woken = match self.driver.tick_with(timeout, dispatcher) {
             Ok(tick) => tick.woken,
             Err(error) => {
@@ -218,27 +218,31 @@ impl Reactor {
         }
     }
 
-    #[inline(always)]
-    fn dispatch(&self, completion: Completion, queued: Queued) {
-        if let Some(Place(index)) = place_of(completion.token) {
-            return self.wakers.wake(index);
-        }
-        // SAFETY: whatever this reactor puts into its driver has the low bit set or is a token of these very
-        // tasks: it is from `token_for`, or `NOBODY`.
-        unsafe {
-            let token = task::Token::from_raw(completion.token.0).unwrap_unchecked();
-            self.tasks.resume(token, queued);
+    /// Wakes somebody else's. Its place is given up before, so that whoever takes the outcome of an operation that
+    /// was told of need not look for one.
+    #[cold]
+    fn dispatch_foreign(&self, id: OpId, place: Place) {
+        self.driver.set_token_of(id, NOBODY);
+        if let Some(waker) = self.wakers.take(place) {
+            // Anybody's code, in the middle of a tick.
+            task::contain(|| waker.wake());
         }
     }
 
     /// The token of whoever is being polled. It is to be [forgotten](Reactor::forget) by whoever finds it
-    /// in an operation that has ended.
+    /// in an operation that has ended and that nobody was told of.
     #[inline(always)]
     pub(crate) fn token_for(&self, waker: &Waker) -> Token {
         match self.tasks.token(waker) {
             Some(token) => Token(token.into_raw()),
             None => self.foreign_token(waker, &mut None),
         }
+    }
+
+    /// [`Reactor::token_for`], where that is a task of this reactor's.
+    #[inline(always)]
+    pub(crate) fn own_token(&self, waker: &Waker) -> Option<Token> {
+        self.tasks.token(waker).map(|token| Token(token.into_raw()))
     }
 
     #[cold]
@@ -393,7 +397,13 @@ impl Reactor {
     #[inline]
     pub(crate) fn push_out(&self) {
         if self.left.get() {
-            let _ = self.driver.tick(Some(Duration::ZERO), |_| {});
+            let _ = self.driver.tick(Some(Duration::ZERO), |completion| {
+                // Nobody is woken any more.
+                if let Some(place) = place_of(completion.token) {
+                    self.driver.set_token_of(completion.id, NOBODY);
+                    self.wakers.remove(place);
+                }
+            });
         }
     }
 
@@ -443,13 +453,21 @@ fn place_of(token: Token) -> Option<Place> {
 /// Dispatches the completions of one tick.
 struct Dispatcher<'a> {
     reactor: &'a Reactor,
-    queued: Queued,
+    resuming: Resuming<'a>,
 }
 
 impl OnCompletion for Dispatcher<'_> {
     #[inline(always)]
     fn on_completion(&mut self, completion: Completion) {
-        self.reactor.dispatch(completion, self.queued);
+        if let Some(place) = place_of(completion.token) {
+            return self.reactor.dispatch_foreign(completion.id, place);
+        }
+        // SAFETY: whatever this reactor puts into its driver has the low bit set or is a token of these very
+        // tasks: it is from `token_for`, or `NOBODY`.
+        unsafe {
+            let token = task::Token::from_raw(completion.token.0).unwrap_unchecked();
+            self.resuming.resume(token);
+        }
     }
 }
 
@@ -498,29 +516,51 @@ impl Wakers {
         index
     }
 
-    #[cold]
-    fn wake(&self, index: usize) {
-        let waker = self.places.borrow_mut().get_mut(index).and_then(Option::take);
-        if let Some(waker) = waker {
-            // Anybody's code, in the middle of a tick.
-            task::contain(|| waker.wake());
-        }
-    }
-
+    /// Wakes all of them. They keep their places.
     fn wake_all(&self) {
         let places = self.places.borrow().len();
         for index in 0..places {
-            self.wake(index);
+            let waker = self.places.borrow_mut()[index].take();
+            if let Some(waker) = waker {
+                // Anybody's code, in the middle of a tick.
+                task::contain(|| waker.wake());
+            }
         }
     }
 
-    #[cold]
-    fn remove(&self, Place(index): Place) {
+    /// Takes a waker, and gives up its place.
+    fn take(&self, Place(index): Place) -> Option<Waker> {
         if index == 0 {
-            return;
+            return None;
         }
         let waker = self.places.borrow_mut()[index].take();
         self.free.borrow_mut().push(index);
-        drop(waker);
+        waker
+    }
+
+    #[cold]
+    fn remove(&self, place: Place) {
+        drop(self.take(place));
+    }
+}
+
+#[cfg(all(test, not(any(loom, shuttle))))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_place_of_a_waker_that_is_taken_is_the_next_ones_and_nobody_has_one() {
+        let wakers = Wakers::default();
+        let mut place = None;
+        let first = wakers.keep(Waker::noop(), &mut place);
+        assert_eq!(token_of(first), Token::number(3));
+        assert!(wakers.take(place.unwrap()).is_some());
+        let mut place = place_of(NOBODY);
+        assert_eq!(wakers.keep(Waker::noop(), &mut place), first, "the same place again");
+        for _ in 0..2 {
+            assert!(wakers.take(place_of(NOBODY).unwrap()).is_none(), "it is not given up either");
+        }
+        assert_ne!(wakers.keep(Waker::noop(), &mut None), 0);
+        assert_eq!(wakers.places.borrow().len(), 3);
     }
 }

@@ -31,6 +31,23 @@ pub enum SignalKind {
     User2,
 }
 
+/// Which event of the console of Windows. [`SignalKind`] has names for them that other systems share, some of them for
+/// two.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[non_exhaustive]
+pub enum ConsoleEvent {
+    /// Somebody pressed Ctrl-C.
+    CtrlC,
+    /// Somebody pressed Ctrl-Break, or a process asks those of its group to end.
+    CtrlBreak,
+    /// The console is being closed. The system ends the process some seconds later, whatever it does.
+    Close,
+    /// The user logs off. Told to services alone.
+    Logoff,
+    /// The system shuts down. Told to services alone.
+    Shutdown,
+}
+
 /// Arrivals of one signal. From its making to its drop the signal does nothing else to the process.
 #[derive(Debug)]
 pub struct Signal(Arrivals);
@@ -51,6 +68,29 @@ pub struct Signal(Arrivals);
 /// ```
 pub fn signal(kind: SignalKind) -> io::Result<Signal> {
     Arrivals::new(kind).map(Signal)
+}
+
+/// Starts to listen for an event of the console of Windows.
+///
+/// The console tells of its events on a thread of its own, which marks them for whoever listens. Where nobody does any
+/// more the event goes on to what else the process has for it, at the end of which the system ends the process. With
+/// somebody listening [`ConsoleEvent::CtrlC`] and [`ConsoleEvent::CtrlBreak`] are over with that, and the other three
+/// end the process after some seconds in any case: the time is the program's to come to its own end.
+///
+/// # Errors
+/// As for [`signal`]. `Unsupported`: this is not Windows.
+///
+/// ```
+/// # pelton::block_on(async {
+/// use pelton::signal::{ConsoleEvent, console};
+/// match console(ConsoleEvent::Close) {
+///     Ok(mut closed) => drop(closed.recv()),
+///     Err(error) => assert_eq!(error.kind(), std::io::ErrorKind::Unsupported),
+/// }
+/// # });
+/// ```
+pub fn console(event: ConsoleEvent) -> io::Result<Signal> {
+    Arrivals::of_console(event).map(Signal)
 }
 
 /// Waits for `SIGINT`, that is for Ctrl-C, once.

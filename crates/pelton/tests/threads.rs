@@ -15,7 +15,7 @@ use common::{
     CountingWaker, Event, Oneshot, eventually, inside_each_backend, join, on_each_backend, park_on,
     runtime,
 };
-use pelton::{Builder, Fault, Handle};
+use pelton::{Builder, CallError, Fault, Handle};
 
 fn here() -> ThreadId {
     std::thread::current().id()
@@ -324,6 +324,87 @@ fn a_post_from_the_reactors_own_thread_does_not_run_inside_the_call() {
         assert!(!ran.load(Ordering::Relaxed), "it ran inside the call");
         eventually("it runs later", || ran.load(Ordering::Relaxed)).await;
         assert_eq!(handle.snapshot().post_panics, 0);
+    });
+}
+
+#[test]
+fn a_call_is_made_at_home_and_its_caller_waits_and_panics_with_it() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let (handle, home) = (runtime.handle(), here());
+        assert_eq!(handle.call(|| 1), Err(CallError::NotRunning), "this thread would run it");
+        let thread = std::thread::spawn(move || {
+            // What is posted before the call has run when it returns.
+            let order = Arc::new(Mutex::new(Vec::new()));
+            for n in 0..3 {
+                let order = order.clone();
+                handle.post(move || order.lock().unwrap().push(n)).unwrap();
+            }
+            let inside = order.clone();
+            let called = handle.call(move || {
+                inside.lock().unwrap().push(3);
+                (here(), pelton::Handle::try_current().is_some())
+            });
+            assert_eq!(called, Ok((home, true)));
+            assert_eq!(*order.lock().unwrap(), [0, 1, 2, 3]);
+
+            // At home it is made at once, inside whatever calls.
+            let nested = handle.clone();
+            let nested = handle.call(move || nested.call(here));
+            assert_eq!(nested, Ok(Ok(home)));
+
+            let again = handle.clone();
+            let panic = std::panic::catch_unwind(move || again.call(|| panic!("over there")));
+            let said = panic.unwrap_err();
+            assert_eq!(said.downcast_ref(), Some(&"over there"), "the caller panics with it");
+            assert_eq!(handle.call(|| 5), Ok(5), "and the reactor goes on");
+
+            let other = pelton::Runtime::new().unwrap();
+            let here = handle.clone();
+            let refused = other.block_on(async move { here.call(|| 6) });
+            assert_eq!(refused, Err(CallError::OnAnotherReactor));
+            drop(other);
+            handle.shutdown();
+            handle
+        });
+        runtime.run();
+        drop(runtime);
+        let handle = join(thread);
+        assert_eq!(handle.snapshot().post_panics, 0);
+        assert_eq!(handle.call(|| 7), Err(CallError::Closed));
+        let elsewhere = std::thread::spawn(move || handle.call(|| 8));
+        assert_eq!(join(elsewhere), Err(CallError::Closed));
+    });
+}
+
+#[test]
+fn a_call_that_the_reactor_never_comes_to_is_an_error() {
+    on_each_backend(|backend| {
+        let runtime = runtime(backend);
+        let handle = runtime.handle();
+        let (tell, told) = mpsc::channel();
+        struct Dropped(mpsc::Sender<()>);
+        impl Drop for Dropped {
+            fn drop(&mut self) {
+                let _ = self.0.send(());
+            }
+        }
+        let dropped = Dropped(tell);
+        let wakes = |handle: &Handle| {
+            let counted = handle.snapshot();
+            counted.wakes_sent + counted.wakes_coalesced
+        };
+        let before = wakes(&handle);
+        let waits = handle.clone();
+        let thread = std::thread::spawn(move || waits.call(move || drop(dropped)));
+        // Queued: the latch is raised behind it, and nobody has run the reactor.
+        while wakes(&handle) == before {
+            std::thread::yield_now();
+        }
+        assert!(told.try_recv().is_err(), "it waits");
+        drop(runtime);
+        assert_eq!(join(thread), Err(CallError::Closed));
+        assert_eq!(told.try_recv(), Ok(()), "the closure was dropped");
     });
 }
 

@@ -51,6 +51,10 @@ mod linux {
             "a file in memory cannot be tried without waiting there",
         ),
         (
+            "what_is_cached_enters_no_kernel_wait",
+            "a file in memory cannot be tried without waiting there",
+        ),
+        (
             "that_end_at_once_do_not_starve",
             "a file in memory cannot be tried without waiting there",
         ),

@@ -26,8 +26,12 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
     let (require, install) = (args.flag("--require"), args.flag("--install"));
     let (check, only) = (args.flag("--check"), args.value("--only")?);
     let rest = args.rest()?;
-    if install {
-        kit::install()?;
+    if install && let Err(error) = kit::install() {
+        if require {
+            return Err(error);
+        }
+        println!("skipped: windows: what it needs could not be installed: {error}");
+        return Ok(());
     }
     if let Some(lacking) = kit::lacks() {
         if require {

@@ -160,7 +160,7 @@ impl Driver {
     /// given back.
     pub fn abandon<P: Payload>(&self, key: Key<P>) {
         let Some(slot) = self.slot_of(&key) else { return };
-        if mutant!("done-becomes-orphan") && slot.state.get() == State::Done {
+        if mutant!("done-becomes-orphan") && slot.has_ended() {
             // Whatever is not busy must be an orphan: nothing will ever complete it.
             slot.state.set(State::Busy);
         }
@@ -181,7 +181,7 @@ impl Driver {
                 self.core.counters().orphans.add(1);
                 self.cancel_slot(slot);
             }
-            State::Done => self.core.discard(slot),
+            State::Done | State::Told => self.core.discard(slot),
             State::Free | State::Orphan => {}
         }
     }

@@ -16,7 +16,18 @@ impl Driver {
     #[inline(always)]
     pub unsafe fn has_landed<P>(&self, flight: &Flight<P>) -> bool {
         // SAFETY: as the caller says.
-        unsafe { self.slot_in(flight) }.state.get() == State::Done
+        unsafe { self.slot_in(flight) }.has_ended()
+    }
+
+    /// True when the operation has landed and a tick has told of it: who that was has the token, and its outcome can
+    /// be taken without a look at that.
+    ///
+    /// # Safety
+    /// This driver has launched the flight.
+    #[inline(always)]
+    pub unsafe fn is_told_of<P>(&self, flight: &Flight<P>) -> bool {
+        // SAFETY: as the caller says.
+        unsafe { self.slot_in(flight) }.state.get() == State::Told
     }
 
     /// Takes the outcome of an operation that [has landed](Driver::has_landed).
@@ -27,7 +38,7 @@ impl Driver {
     pub unsafe fn land<P: Payload>(&self, flight: Flight<P>) -> P::Output {
         // SAFETY: as the caller says.
         let slot = unsafe { self.slot_in(&flight) };
-        debug_assert_eq!(slot.state.get(), State::Done);
+        debug_assert!(slot.has_ended());
         self.take_done::<P>(slot)
     }
 

@@ -107,7 +107,7 @@ impl Drop for Driver {
         // Outcomes that nobody has taken.
         for index in 0..core.arena.used() {
             if let Some(slot) = core.arena.get(index)
-                && slot.state.get() == State::Done
+                && slot.has_ended()
                 && !mutant!("compio-769")
             {
                 core.discard(slot);

@@ -282,7 +282,7 @@ impl Driver {
         calls::now()
     }
 
-    fn wants(&self) -> socket::Wants {
+    pub(super) fn wants(&self) -> socket::Wants {
         socket::Wants { nonblocking: self.wants_nonblocking(), simulated: self.is_simulated() }
     }
 

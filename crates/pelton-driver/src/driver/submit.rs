@@ -4,7 +4,7 @@
 use std::io;
 use std::marker::PhantomData;
 
-use super::{Driver, Launched, Refused, Started, bad_descriptor};
+use super::{Driver, Launched, Recipient, Refused, Started, bad_descriptor};
 use crate::core::Core;
 use crate::descriptor::Fd;
 use crate::op::{Kind, Op, Submission};
@@ -53,8 +53,8 @@ impl Driver {
     }
 
     /// [`Driver::submit`] for a runtime, which says at once if the operation has ended already: then no tick
-    /// tells of it. A send on a descriptor that is ready may be over before it has a slot, and then `token` is
-    /// not asked for.
+    /// tells of it. A send on a descriptor that is ready may be over before it has a slot, and then `whom` is not
+    /// asked for a token.
     ///
     /// # Errors
     /// As for [`Driver::submit`].
@@ -66,34 +66,76 @@ impl Driver {
     pub unsafe fn launch<P: Payload>(
         &self,
         submission: Submission<P>,
-        token: impl FnOnce() -> Token,
+        whom: impl Recipient,
     ) -> Result<Launched<P>, Box<Refused<P>>> {
-        let mut already = 0;
-        if let Op::Send { fd, all } = submission.op
-            && P::SENDS
-            && self.room.tries_sends()
-        {
-            let bytes = submission.payload.bytes();
-            // SAFETY: the caller says that it is open.
-            let entry = unsafe { self.core.fds.get_used(fd.index) };
-            debug_assert_eq!(entry.generation.get(), fd.generation);
-            match self.room.try_send(&self.core, entry, bytes, all) {
-                Try::Sent(n) => return Ok(Launched::Landed(submission.payload.sent(n))),
-                Try::Failed(error) => {
-                    let error = io::Error::from_raw_os_error(error);
-                    return Ok(Launched::Landed(submission.payload.refuse(error)));
+        // What nearly all do is compiled into whoever launches, and calls nothing after which it would have to go on:
+        // that keeps what it works on in registers.
+        let sent = 'seldom: {
+            if let Op::Send { fd, all } = submission.op
+                && P::SENDS
+                && self.room.tries_sends()
+            {
+                let bytes = submission.payload.bytes();
+                // SAFETY: the caller says that it is open.
+                let entry = unsafe { self.core.fds.get_used(fd.index) };
+                debug_assert_eq!(entry.generation.get(), fd.generation);
+                match self.room.try_send(&self.core, entry, bytes, all) {
+                    Try::Sent(n) => return Ok(Launched::Over(submission.payload.sent(n))),
+                    Try::Failed(error) => {
+                        let error = io::Error::from_raw_os_error(error);
+                        return Ok(Launched::Over(submission.payload.refuse(error)));
+                    }
+                    Try::Begun(sent) => break 'seldom sent,
                 }
-                Try::Begun(n) => already = n,
+            }
+            let Some(token) = whom.known() else { break 'seldom 0 };
+            let (kind, bits) = (submission.op.kind(), bits_of(submission.op));
+            let Some(slot) = self.core.arena.claim_again(kind, bits, token.0) else {
+                break 'seldom 0;
+            };
+            // SAFETY: the caller says so.
+            let Begun { slot, done, .. } = unsafe { self.start_in(slot, submission, 0, true) }?;
+            if done {
+                // Where it has announced itself, as a close does: the notice finds another generation.
+                return Ok(Launched::Landed(self.take_done::<P>(slot)));
+            }
+            return Ok(Launched::Flying(Flight::new(slot)));
+        };
+        let token = whom.token();
+        // SAFETY: the caller says so.
+        match unsafe { self.launch_aside(submission, token, sent) } {
+            Aside::Flying(flight) => Ok(Launched::Flying(flight)),
+            Aside::Landed(output) => {
+                whom.forget(token);
+                Ok(Launched::Landed(*output))
+            }
+            Aside::Refused(refused) => {
+                whom.forget(token);
+                Err(refused)
             }
         }
+    }
+
+    /// [`Driver::launch`], for what goes on as few do, with `sent` bytes sent.
+    ///
+    /// # Safety
+    /// As for [`Driver::launch`].
+    #[cold]
+    #[inline(never)]
+    unsafe fn launch_aside<P: Payload>(
+        &self,
+        submission: Submission<P>,
+        token: Token,
+        sent: u32,
+    ) -> Aside<P> {
         // SAFETY: the caller says so.
-        let Begun { slot, done, .. } =
-            unsafe { self.start_on(submission, token(), already, true) }?;
-        if done {
-            // Where it has announced itself, as a close does: the notice finds another generation.
-            return Ok(Launched::Landed(self.take_done::<P>(slot)));
+        match unsafe { self.start_on(submission, token, sent, true) } {
+            Ok(Begun { slot, done: true, .. }) => {
+                Aside::Landed(Box::new(self.take_done::<P>(slot)))
+            }
+            Ok(Begun { slot, .. }) => Aside::Flying(Flight::new(slot)),
+            Err(refused) => Aside::Refused(refused),
         }
-        Ok(Launched::Flying(Flight::new(slot)))
     }
 
     /// Submits a [timeout](Submission::timeout) for one who counts time as the driver does: in nanoseconds since
@@ -140,18 +182,30 @@ impl Driver {
         sent: u32,
         is_open: bool,
     ) -> Result<Begun<'_>, Box<Refused<P>>> {
-        let core = &*self.core;
-        let Submission { op, payload } = submission;
-        if let Op::ReadAt { offset, .. } | Op::WriteAt { offset, .. } = op
-            && i64::try_from(offset).is_err()
-        {
-            return Err(Box::new(Refused { error: no_such_offset(), payload }));
-        }
-        let all = matches!(op, Op::Send { all: true, .. } | Op::SendVectored { all: true, .. });
-        let bits = if all { bits::ALL } else { 0 };
-        let Some(slot) = core.arena.claim(op.kind(), bits, token.0) else {
+        let (kind, bits) = (submission.op.kind(), bits_of(submission.op));
+        let Some(slot) = self.core.arena.claim(kind, bits, token.0) else {
+            let payload = submission.payload;
             return Err(Box::new(Refused { error: too_many_operations(), payload }));
         };
+        // SAFETY: the caller says so.
+        unsafe { self.start_in(slot, submission, sent, is_open) }
+    }
+
+    /// [`Driver::start_on`], in a slot that has been claimed for it.
+    ///
+    /// # Safety
+    /// As there.
+    #[inline(always)]
+    unsafe fn start_in<'a, P: Payload>(
+        &'a self,
+        slot: &'a Slot,
+        submission: Submission<P>,
+        sent: u32,
+        is_open: bool,
+    ) -> Result<Begun<'a>, Box<Refused<P>>> {
+        let core = &*self.core;
+        let Submission { op, payload } = submission;
+        let bits = bits_of(op);
         let id = core.arena.id(slot);
         // The payload is user code: it may panic, and it may run the driver.
         let unplaced = Unplaced { core, slot };
@@ -159,17 +213,24 @@ impl Driver {
         std::mem::forget(unplaced);
         // Whatever its owner did while it was asked for its memory: the operation begins now.
         slot.set_standing(plain(op.kind(), bits));
-        slot.fd.set(op.fd().map_or(NIL, |fd| fd.index));
-        if let Op::Send { .. } = op {
-            // By a try before this.
-            slot.progress.set(sent);
+        let fd = op.fd().map_or(NIL, |fd| fd.index);
+        if P::SCRATCH {
+            slot.fd.set(fd);
+        } else {
+            // What has been sent is so by a try before this.
+            slot.set_fd_and_progress(fd, sent);
         }
-        let memory = match memory {
+        let memory = match memory.and_then(P::enough) {
             Ok(memory) => memory,
             Err(no_room) => return Err(self.refuse(slot, no_room.error())),
         };
+        if let Op::ReadAt { offset, .. } | Op::WriteAt { offset, .. } = op
+            && i64::try_from(offset).is_err()
+        {
+            return Err(self.refuse(slot, no_such_offset()));
+        }
         let too_much = match op {
-            Op::Send { all: true, .. } => memory.len > MAX_TRANSFER,
+            Op::Send { all: true, .. } | Op::Write { all: true, .. } => memory.len > MAX_TRANSFER,
             Op::SendVectored { all: true, .. } => {
                 core.scratch.get(slot.progress.get()).bytes() > MAX_TRANSFER
             }
@@ -249,6 +310,25 @@ impl Driver {
         entry.begin_close(self.core.arena.index(slot));
         self.begin_close(fd.index, entry);
     }
+}
+
+/// What became of what was launched aside: small enough to be returned in registers.
+enum Aside<P: Payload> {
+    Flying(Flight<P>),
+    Landed(Box<P::Output>),
+    Refused(Box<Refused<P>>),
+}
+
+/// The facts about an operation that its submission says.
+#[inline(always)]
+fn bits_of(op: Op) -> u8 {
+    let all = matches!(
+        op,
+        Op::Send { all: true, .. }
+            | Op::SendVectored { all: true, .. }
+            | Op::Write { all: true, .. }
+    );
+    if all { bits::ALL } else { 0 }
 }
 
 /// An operation that was accepted.

@@ -118,6 +118,9 @@ impl Driver {
             }
             slot.unset(bits::ANNOUNCED);
             let more = slot.state.get() == State::Busy;
+            if slot.state.get() == State::Done {
+                slot.state.set(State::Told);
+            }
             if slot.state.get() != State::Orphan {
                 on.on_completion(Completion { id, token: Token(slot.token.get()), more });
             }

@@ -1,13 +1,15 @@
 //! Flights: the keys of a runtime's operations, by address.
 
+use std::time::Instant;
+
 use super::*;
 
 #[track_caller]
 fn launch<P: Payload>(driver: &Driver, submission: Submission<P>, token: usize) -> Flight<P> {
     // SAFETY: nothing in these tests closes a descriptor while it is launched on.
-    match unsafe { driver.launch(submission, || Token::number(token)) } {
+    match unsafe { driver.launch(submission, Token::number(token)) } {
         Ok(Launched::Flying(flight)) => flight,
-        Ok(Launched::Landed(_)) => panic!("the fake kernel tries nothing"),
+        Ok(Launched::Over(_) | Launched::Landed(_)) => panic!("the fake kernel tries nothing"),
         Err(refused) => panic!("refused: {}", refused.error),
     }
 }
@@ -39,6 +41,56 @@ fn a_flight_lands_with_what_it_owned_and_for_whom_it_was_said_last() {
         assert_eq!((n.unwrap(), &buf.bytes[..4]), (4, &b"four"[..]));
     }
     assert_eq!((census.alive(), driver.operations()), (0, 0));
+}
+
+#[test]
+fn a_flight_is_told_of_when_its_tick_tells_and_not_when_it_ends_before() {
+    let (driver, kernel) = driver();
+    let fd = attach(&driver);
+    let (first, id) = user_data(&driver, launch(&driver, Submission::recv(fd, [0; 8]), 2));
+    tick(&driver);
+    // SAFETY: this driver has launched both, and each is taken when it has landed.
+    unsafe {
+        assert!(!driver.has_landed(&first) && !driver.is_told_of(&first));
+        kernel.fill(id, b"told");
+        assert!(!driver.has_landed(&first) && !driver.is_told_of(&first));
+        assert_eq!(tick(&driver).len(), 1);
+        assert!(driver.has_landed(&first) && driver.is_told_of(&first));
+        driver.land(first).0.unwrap();
+        // A timer that is cancelled has ended when the call returns, and the next tick tells of it.
+        let far = Instant::now() + Duration::from_secs(1000);
+        let timer = launch(&driver, Submission::timeout(far), 2);
+        let timer = driver.key_of(timer);
+        assert!(driver.cancel(timer.id()));
+        let timer = driver.flight_of(timer).expect("its own");
+        assert!(driver.has_landed(&timer) && !driver.is_told_of(&timer));
+        assert_eq!(tick(&driver).len(), 1);
+        assert!(driver.is_told_of(&timer));
+        driver.land(timer).unwrap_err();
+    }
+    assert_eq!(driver.operations(), 0);
+}
+
+#[test]
+fn a_token_is_changed_by_name_as_long_as_the_outcome_is_there() {
+    let (driver, kernel) = driver();
+    let fd = attach(&driver);
+    let (flight, id) = user_data(&driver, launch(&driver, Submission::recv(fd, [0; 8]), 2));
+    tick(&driver);
+    // SAFETY: this driver has launched it, and takes it when it has landed.
+    unsafe {
+        let key = driver.key_of(flight);
+        let name = key.id();
+        driver.set_token_of(name, Token::number(6));
+        kernel.fill(id, b"name");
+        assert_eq!(tick(&driver)[0].token, Token::number(6));
+        driver.take(key).expect("it has ended").0.unwrap();
+        // Whoever has the slot now is another.
+        let next = launch(&driver, Submission::recv(fd, [0; 8]), 8);
+        driver.set_token_of(name, Token::number(6));
+        assert_eq!(driver.token_in(&next), Token::number(8));
+        driver.abandon(driver.key_of(next));
+    }
 }
 
 #[test]
@@ -79,7 +131,7 @@ fn a_launch_that_is_refused_gives_back_what_it_owned() {
     let (driver, _kernel) = driver();
     let (fd, census) = (attach(&driver), Census::default());
     // SAFETY: as in `launch`.
-    let refused = unsafe { driver.launch(Submission::recv(fd, census.plain(0)), || Token::NONE) };
+    let refused = unsafe { driver.launch(Submission::recv(fd, census.plain(0)), Token::NONE) };
     let Err(refused) = refused else { panic!("a buffer without room is refused") };
     let (result, buf) = refused.into_output();
     assert_eq!(result.unwrap_err().kind(), std::io::ErrorKind::InvalidInput);

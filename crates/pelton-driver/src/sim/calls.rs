@@ -52,6 +52,7 @@ pub(crate) enum SocketOption {
 pub(crate) enum RawFile {
     Socket,
     Disk,
+    Pipe,
     Other,
 }
 
@@ -75,7 +76,7 @@ pub(super) fn here<R>(f: impl FnOnce(&mut State) -> R) -> Option<R> {
     World::current().map(|world| world.with(f))
 }
 
-fn call(f: impl FnOnce(&mut State) -> i32) -> i32 {
+pub(super) fn call(f: impl FnOnce(&mut State) -> i32) -> i32 {
     here(f).unwrap_or(-libc::EBADF)
 }
 
@@ -172,6 +173,7 @@ pub(crate) fn resolve(name: &str, port: u16) -> Option<std::io::Result<Vec<Socke
 // Sockets.
 
 pub(crate) use super::message::{Wants, datagram_wants, receive_message, set_datagram_option};
+pub(crate) use super::pipe::{pipe, read, write};
 
 pub(crate) fn socket(v6: bool, kind: SocketKind, nonblocking: bool) -> i32 {
     call(|state| {
@@ -281,6 +283,7 @@ pub(crate) fn local_addr(fd: RawDescriptor) -> Result<SocketAddr, i32> {
     addresses(fd, |kind| match kind {
         Kind::Stream(stream) if stream.unix => Err(-libc::EAFNOSUPPORT),
         Kind::Stream(stream) => Ok(stream.local),
+        Kind::Listener(listener) if listener.name.is_some() => Err(-libc::EAFNOSUPPORT),
         Kind::Listener(listener) => Ok(Some(listener.address)),
         Kind::Datagram(datagram) => Ok(datagram.local),
         _ => Err(-libc::ENOTSOCK),
@@ -458,6 +461,9 @@ pub(crate) unsafe fn accept(
             {
                 // SAFETY: by the caller.
                 unsafe { *len = crate::sys::write_address(&peer, address) };
+            } else if !len.is_null() {
+                // SAFETY: by the caller.
+                unsafe { *len = 0 };
             }
             fd
         }
@@ -473,9 +479,7 @@ pub(crate) unsafe fn connect(
     len: AddressLength,
 ) -> i32 {
     // SAFETY: by the caller.
-    let to = unsafe { crate::sys::socket_address(address, len) };
-    let Some(to) = to else { return -libc::EAFNOSUPPORT };
-    on_file(fd, |state, file| state.connect(file, to))
+    on_file(fd, |state, file| unsafe { state.connect_to(file, address, len) })
 }
 
 pub(crate) fn shutdown(fd: RawDescriptor, how: i32) -> i32 {

@@ -9,6 +9,7 @@ use super::datagram::Datagram;
 use super::disk::DiskFile;
 use super::epoll::Epoll;
 use super::fault::Fault;
+use super::pipe::Pipe;
 use super::port::{Bound, Port};
 use super::ring::{OpKey, Ring};
 use super::state::{HostId, ProcId, State};
@@ -46,6 +47,7 @@ pub(super) enum Kind {
     Listener(Listener),
     Datagram(Datagram),
     Disk(DiskFile),
+    Pipe(Pipe),
     /// An event descriptor: its count, and the reactor that it wakes.
     Event {
         count: u64,
@@ -202,6 +204,7 @@ impl State {
             Kind::Ring(ring) => self.ring_closed(*ring),
             Kind::Epoll(epoll) => self.epoll_closed(id, &epoll),
             Kind::Port(port) => self.port_closed(*port),
+            Kind::Pipe(pipe) => self.pipe_closed(&pipe),
             Kind::Device | Kind::Disk(_) | Kind::Event { .. } => {}
         }
     }
@@ -213,6 +216,7 @@ impl State {
             Some(Kind::Listener(listener)) if listener.queue.is_empty() => 0,
             Some(Kind::Listener(_)) => libc::POLLIN,
             Some(Kind::Datagram(datagram)) => datagram.ready(),
+            Some(Kind::Pipe(pipe)) => self.pipe_ready(pipe),
             Some(Kind::Disk(_)) => libc::POLLIN | libc::POLLOUT,
             Some(Kind::Event { count: 0, .. }) => libc::POLLOUT,
             Some(Kind::Event { .. }) => libc::POLLIN | libc::POLLOUT,

@@ -28,7 +28,9 @@ mod disk;
 mod epoll;
 mod fault;
 mod file;
+pub(crate) mod local;
 mod message;
+mod pipe;
 #[cfg_attr(
     not(pelton_iocp_elsewhere),
     allow(dead_code, reason = "its room runs in builds for tests")

@@ -35,6 +35,8 @@ pub(crate) const KEY_WAKE: usize = 1;
 
 const STATUS_PENDING: usize = 0x103;
 const CANCELLED: u32 = 0xC000_0120;
+const BROKEN_PIPE: u32 = 0xC000_014B;
+const PIPE_CLOSING: u32 = 0xC000_00B1;
 
 /// Where the system keeps its word of a call, as Windows lays it out.
 #[repr(C)]
@@ -121,7 +123,6 @@ pub(super) struct Bound {
 pub(crate) struct Packet {
     pub(crate) key: usize,
     pub(crate) overlapped: *mut Overlapped,
-    pub(crate) bytes: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -424,6 +425,19 @@ impl State {
                     _ => Ok(0),
                 }
             }
+            // Neither here, and that a pipe has come to its end is an error.
+            Call::Receive if self.is_pipe(file) => {
+                let there = self.ready(file);
+                if most == 0 && there & libc::POLLIN != 0 {
+                    Ok(0)
+                } else {
+                    match self.pipe_read(file, most) {
+                        Ok(bytes) if bytes.is_empty() => return Some((BROKEN_PIPE, 0)),
+                        Ok(bytes) => Ok(self.fill_request(id, key, &bytes)),
+                        Err(error) => Err(error),
+                    }
+                }
+            }
             Call::Receive => {
                 self.receive(file, most).map(|bytes| self.fill_request(id, key, &bytes))
             }
@@ -485,10 +499,20 @@ impl State {
     ) -> Option<(u32, usize)> {
         loop {
             let done = self.request(id, key)?.done;
-            match self.may_send(file, all - done) {
+            let pipe = self.is_pipe(file);
+            let may = if pipe {
+                self.may_write_pipe(file, all - done)
+            } else {
+                self.may_send(file, all - done)
+            };
+            match may {
                 Ok(n) => {
                     let bytes = self.taken_request(id, key, done, n);
-                    self.send_taken(file, bytes);
+                    if pipe {
+                        self.pipe_written(file, &bytes);
+                    } else {
+                        self.send_taken(file, bytes);
+                    }
                     let request = self.request(id, key)?;
                     request.done += n;
                     if request.done == all || n == 0 {
@@ -496,6 +520,7 @@ impl State {
                     }
                 }
                 Err(error) if error == -libc::EAGAIN => return None,
+                Err(error) if pipe && error == -libc::EPIPE => return Some((PIPE_CLOSING, done)),
                 Err(error) => return Some((status_of(-error), done)),
             }
         }
@@ -689,7 +714,7 @@ impl State {
         {
             let key = match queued {
                 Queued::Posted { key, overlapped } => {
-                    taken.push(Packet { key, overlapped, bytes: 0 });
+                    taken.push(Packet { key, overlapped });
                     continue;
                 }
                 Queued::Of(key) => key,
@@ -706,7 +731,7 @@ impl State {
             }
             self.choices.note(u64::from(status) << 32 | bytes as u64);
             let (key, overlapped) = (request.key, request.overlapped);
-            taken.push(Packet { key, overlapped, bytes: bytes as u32 });
+            taken.push(Packet { key, overlapped });
         }
         taken
     }

@@ -160,6 +160,7 @@ pub(crate) fn kind_of(fd: RawDescriptor) -> RawFile {
     here(|state| match state.of_fd(fd).and_then(|file| state.file(file)).map(|file| &file.kind) {
         Some(Kind::Stream(_) | Kind::Listener(_) | Kind::Datagram(_)) => RawFile::Socket,
         Some(Kind::Disk(_)) => RawFile::Disk,
+        Some(Kind::Pipe(_)) => RawFile::Pipe,
         _ => RawFile::Other,
     })
     .unwrap_or(RawFile::Other)

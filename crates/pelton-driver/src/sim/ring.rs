@@ -33,7 +33,7 @@ use super::file::{File, FileId, Kind, Waiter};
 use super::seal::Seal;
 use super::state::{Event, MICRO, MILLI, ProcId, State};
 use super::words::{operation, time};
-use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part, socket_address};
+use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part};
 
 const SQ_HEAD: usize = 0;
 const SQ_TAIL: usize = 4;
@@ -508,7 +508,7 @@ impl State {
         let Some(ring) = self.ring(id) else { return };
         let number = ring.number;
         let key = ring.add(op);
-        if is_file_op(entry.opcode) {
+        if is_file_op(entry.opcode) && !self.is_pipe(file) {
             // A worker does it.
             let more = self.choose("worker takes", number, 256) * MICRO;
             if more > 0 {
@@ -600,11 +600,16 @@ impl State {
         } else if code == IoringOp::Read as u8 {
             let most =
                 self.ring(id).and_then(|ring| ring.op(key)).map_or(0, |op| len_of(&op.parts));
+            if self.is_pipe(file) {
+                return self.attempt_pipe_read(id, key, file, most);
+            }
             let result = match self.read_file(file, most, entry.off) {
                 Ok(bytes) => self.fill(id, key, &bytes),
                 Err(error) => error,
             };
             self.end(id, key, result, 0);
+        } else if code == IoringOp::Write as u8 && self.is_pipe(file) {
+            self.attempt_pipe_write(id, key, file);
         } else if code == IoringOp::Write as u8 {
             let bytes = self.taken(id, key, 0, usize::MAX);
             let result = self.write_file(file, &bytes, entry.off);
@@ -618,7 +623,7 @@ impl State {
     }
 
     /// Waits until the file says one of these, or ends where it is not to wait.
-    fn block(&mut self, id: FileId, key: OpKey, file: FileId, events: i16) {
+    pub(super) fn block(&mut self, id: FileId, key: OpKey, file: FileId, events: i16) {
         if self.file(file).is_some_and(|file| file.nonblocking) {
             let done = self.ring(id).and_then(|ring| ring.op(key)).map_or(0, |op| op.done);
             let result = if done > 0 { done as i32 } else { -libc::EAGAIN };
@@ -797,6 +802,9 @@ impl State {
             {
                 // SAFETY: both are valid until the operation's last completion.
                 unsafe { *len = crate::sys::write_address(&peer, address) };
+            } else if !len.is_null() {
+                // SAFETY: as above.
+                unsafe { *len = 0 };
             }
             let ends = !multi
                 || self.fault_of(Fault::MultishotEnds, id, number, "had a multishot accept end");
@@ -808,12 +816,10 @@ impl State {
 
     fn attempt_connect(&mut self, id: FileId, key: OpKey, entry: Entry, file: FileId) {
         let address = std::ptr::with_exposed_provenance::<AddressStorage>(entry.addr as usize);
-        // SAFETY: valid until the operation's last completion, with this length.
-        let to = unsafe { socket_address(address, entry.off as AddressLength) };
-        let Some(to) = to else { return self.end(id, key, -libc::EAFNOSUPPORT, 0) };
         let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) else { return };
         let started = std::mem::replace(&mut op.started, true);
-        match -self.connect(file, to) {
+        // SAFETY: valid until the operation's last completion, with this length.
+        match -unsafe { self.connect_to(file, address, entry.off as AddressLength) } {
             libc::EINPROGRESS => self.arm(id, key, file, libc::POLLOUT),
             libc::EALREADY if started => self.arm(id, key, file, libc::POLLOUT),
             libc::EISCONN if started => self.end(id, key, 0, 0),
@@ -950,7 +956,7 @@ impl State {
     }
 
     /// The last completion.
-    fn end(&mut self, id: FileId, key: OpKey, result: i32, flags: u32) {
+    pub(super) fn end(&mut self, id: FileId, key: OpKey, result: i32, flags: u32) {
         let Some(op) = self.ring(id).and_then(|ring| ring.remove(key)) else { return };
         let written = if fills(op.entry.opcode) { result.max(0) as usize } else { 0 };
         // SAFETY: until this completion nobody but the kernel touches the memory.
@@ -983,7 +989,7 @@ impl State {
     }
 
     /// Writes into an operation's memory, as far as it fits.
-    fn fill(&mut self, id: FileId, key: OpKey, bytes: &[u8]) -> i32 {
+    pub(super) fn fill(&mut self, id: FileId, key: OpKey, bytes: &[u8]) -> i32 {
         let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) else { return 0 };
         // SAFETY: until its last completion nobody but the kernel touches the memory.
         if let Err(what) = unsafe { op.seal.check(&op.parts, 0) } {
@@ -1003,7 +1009,13 @@ impl State {
     }
 
     /// Reads from an operation's memory: at most `n` bytes, behind the first `skip`.
-    fn taken(&mut self, id: FileId, key: OpKey, mut skip: usize, mut n: usize) -> Vec<u8> {
+    pub(super) fn taken(
+        &mut self,
+        id: FileId,
+        key: OpKey,
+        mut skip: usize,
+        mut n: usize,
+    ) -> Vec<u8> {
         let mut bytes = Vec::new();
         let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) else { return bytes };
         for (ptr, len) in &op.parts {

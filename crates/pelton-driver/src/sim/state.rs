@@ -15,6 +15,7 @@ use super::stream::Segment;
 use super::words::time;
 use super::world::{Rooms, WorldOptions};
 use crate::sys::RawDescriptor;
+use crate::unix_address::UnixAddr;
 
 pub(super) type Nanos = u64;
 pub(super) type Job = Box<dyn FnOnce() + Send>;
@@ -142,6 +143,8 @@ pub(super) struct State {
     pub(super) routes: HashMap<IpAddr, HostId>,
     /// Bound streams that listen, by host and port.
     pub(super) listeners: HashMap<(HostId, u16), Vec<FileId>>,
+    /// Unix sockets that listen, by host and name.
+    pub(super) local_listeners: HashMap<(HostId, UnixAddr), FileId>,
     pub(super) datagrams: HashMap<(HostId, u16), FileId>,
     /// Pairs of hosts that cannot reach each other, and what waits for them to.
     pub(super) cuts: BTreeMap<(HostId, HostId), Cut>,
@@ -188,6 +191,7 @@ impl State {
             names: BTreeMap::new(),
             routes: HashMap::new(),
             listeners: HashMap::new(),
+            local_listeners: HashMap::new(),
             datagrams: HashMap::new(),
             cuts: BTreeMap::new(),
             connections: Vec::new(),

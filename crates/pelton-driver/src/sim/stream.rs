@@ -22,6 +22,7 @@ use super::fault::Fault;
 use super::file::{File, FileId, Kind};
 use super::message::Asked;
 use super::state::{Event, HostId, MICRO, Nanos, SECOND, State};
+use crate::unix_address::UnixAddr;
 
 /// Bytes that may be on their way or unread, in one direction.
 const WINDOW: usize = 64 * 1024;
@@ -69,7 +70,9 @@ pub(super) struct Stream {
     pub(super) options: Options,
     pub(super) unix: bool,
     pub(super) context: Context,
-    peer: Option<FileId>,
+    /// What a Unix socket was bound to.
+    pub(super) name: UnixAddr,
+    pub(super) peer: Option<FileId>,
     peer_host: HostId,
     inbox: VecDeque<u8>,
     /// The peer will send no more.
@@ -105,6 +108,21 @@ pub(super) struct Listener {
     pub(super) backlog: usize,
     pub(super) options: Options,
     pub(super) queue: VecDeque<FileId>,
+    /// That of a Unix socket; it has no other address then.
+    pub(super) name: Option<UnixAddr>,
+}
+
+impl Listener {
+    /// A Unix socket's.
+    pub(super) fn local(name: UnixAddr, backlog: i32) -> Listener {
+        Listener {
+            address: SocketAddr::from((Ipv4Addr::UNSPECIFIED, 0)),
+            backlog: backlog.clamp(0, 4096) as usize,
+            options: Options::default(),
+            queue: VecDeque::new(),
+            name: Some(name),
+        }
+    }
 }
 
 impl Stream {
@@ -117,6 +135,7 @@ impl Stream {
             options: Options::default(),
             unix,
             context: Context::None,
+            name: UnixAddr::default(),
             peer: None,
             peer_host: host,
             inbox: VecDeque::new(),
@@ -290,13 +309,17 @@ impl State {
         let backlog = backlog.clamp(1, 4096) as usize;
         if let Some(file) = self.file_mut(id) {
             let queue = VecDeque::new();
-            file.kind = Kind::Listener(Listener { address, backlog, options, queue });
+            let listener = Listener { address, backlog, options, queue, name: None };
+            file.kind = Kind::Listener(listener);
         }
         self.listeners.entry((host, address.port())).or_default().push(id);
         0
     }
 
     pub(super) fn listener_closed(&mut self, id: FileId, host: HostId, listener: Listener) {
+        if let Some(name) = listener.name {
+            self.local_listeners.remove(&(host, name));
+        }
         let key = (host, listener.address.port());
         if let Some(group) = self.listeners.get_mut(&key) {
             group.retain(|other| *other != id);

@@ -45,13 +45,15 @@ impl State {
         let host = self.host_name(file.host);
         match &file.kind {
             Kind::Stream(stream) => self.connection_name(stream.connection),
-            Kind::Listener(listener) => {
-                format!("the listener {host}:{}", listener.address.port())
-            }
+            Kind::Listener(listener) => match &listener.name {
+                Some(name) => format!("the listener {host}:{name:?}"),
+                None => format!("the listener {host}:{}", listener.address.port()),
+            },
             Kind::Datagram(datagram) => match datagram.local {
                 Some(local) => format!("the datagram socket {host}:{}", local.port()),
                 None => format!("a datagram socket of {host}"),
             },
+            Kind::Pipe(_) => format!("a pipe of {host}"),
             Kind::Disk(disk) => self.disk_name(file.host, disk.inode()),
             Kind::Event { .. } => format!("a wake source of {host} (a `Handle` that outlives it?)"),
             Kind::Epoll(_) => format!("an epoll of {host}"),

@@ -311,6 +311,7 @@ impl World {
                 }
             }
             state.listeners.retain(|(of, _), _| *of != host);
+            state.local_listeners.retain(|(of, _), _| *of != host);
             state.datagrams.retain(|(of, _), _| *of != host);
             state.crash_disk(host);
         });

@@ -5,9 +5,10 @@
 #![allow(dead_code, reason = "no system lacks all of them")]
 
 use std::io;
+use std::process::Child;
 use std::time::Duration;
 
-use super::{RawDescriptor, Try, WakeSource};
+use super::{OwnedDescriptor, RawDescriptor, Try, WakeSource};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -33,6 +34,10 @@ impl Absent {
 
     /// As a queue that other threads wake.
     pub(crate) fn wake(&self) -> Result<(), i32> {
+        match *self {}
+    }
+
+    pub(crate) fn watch_child(&self, _: &Child) -> io::Result<Option<OwnedDescriptor>> {
         match *self {}
     }
 

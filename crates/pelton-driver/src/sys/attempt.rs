@@ -58,7 +58,8 @@ pub(crate) fn attempt_of(
             if result == -errno::EINTR {
                 continue;
             }
-            if result == -errno::EAGAIN {
+            // No readiness ever tells of room at a Unix socket's listener: that goes to whoever connects.
+            if result == -errno::EAGAIN && kind != Kind::Connect {
                 return Attempt::Again;
             }
         }
@@ -82,7 +83,7 @@ fn attempt_once(
             received(recv(raw, memory.ptr, memory.len), memory.len)
         }
         Kind::RecvPooled | Kind::RecvMulti => recv_pooled(core, slot, raw, kind == Kind::RecvMulti),
-        Kind::Send => send_some(core, slot, raw, memory),
+        Kind::Send => send_some(core, slot, raw, memory, send),
         Kind::RecvVectored => {
             let message = core.scratch.get(slot.progress.get()).message();
             // SAFETY: the header and its parts stand in the slot's scratch block, and the parts name
@@ -90,6 +91,15 @@ fn attempt_once(
             Attempt::Done(unsafe { calls::recvmsg(raw, message) })
         }
         Kind::SendVectored => send_vectored(core, slot, raw),
+        Kind::Read => {
+            let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
+                return Attempt::Done(core.cancelled(slot));
+            };
+            // SAFETY: as in `recv`. Not drained where it is less than there is room for: only the try that finds
+            // nothing is sure to be followed by an edge.
+            Attempt::Done(unsafe { calls::read(raw, memory.ptr, memory.len) })
+        }
+        Kind::Write => send_some(core, slot, raw, memory, write),
         Kind::RecvMsg => Attempt::Done(receive_message(core, slot, raw)),
         Kind::SendMsg => Attempt::Done(send_message(core, slot, raw)),
         Kind::Accept => {
@@ -116,6 +126,7 @@ fn attempt_once(
         Kind::Own => Attempt::Done(seam::attempt(core, slot, raw)),
         // Not waited for by readiness.
         Kind::Nop
+        | Kind::ConnectPipe
         | Kind::ReadAt
         | Kind::WriteAt
         | Kind::Sync
@@ -203,8 +214,20 @@ pub(crate) fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
     unsafe { calls::send(raw, bytes) }
 }
 
+/// Writes once, on a descriptor that is open, as for [`send`].
+fn write(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    // SAFETY: as for `send`.
+    unsafe { calls::write(raw, bytes) }
+}
+
 #[inline]
-fn send_some(core: &Core, slot: &Slot, raw: RawDescriptor, memory: Option<Memory>) -> Attempt {
+fn send_some(
+    core: &Core,
+    slot: &Slot,
+    raw: RawDescriptor,
+    memory: Option<Memory>,
+    send: impl Fn(RawDescriptor, &[u8]) -> i32,
+) -> Attempt {
     let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
         return Attempt::Done(core.cancelled(slot));
     };

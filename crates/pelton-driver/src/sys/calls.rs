@@ -214,6 +214,34 @@ pub(super) unsafe fn send(raw: RawDescriptor, bytes: &[u8]) -> i32 {
     }
 }
 
+/// `read`, of a descriptor that does not block.
+///
+/// # Safety
+/// `raw` is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
+pub(super) unsafe fn read(raw: RawDescriptor, ptr: *mut u8, len: usize) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: by the caller.
+        return unsafe { sim::read(raw, ptr, len) };
+    }
+    // SAFETY: by the caller.
+    check(unsafe { libc::read(raw, ptr.cast(), len) })
+}
+
+/// `write`, on a descriptor that does not block.
+///
+/// # Safety
+/// `raw` is open.
+pub(super) unsafe fn write(raw: RawDescriptor, bytes: &[u8]) -> i32 {
+    #[cfg(feature = "sim")]
+    if sim::owns(raw) {
+        // SAFETY: a slice is valid for reads.
+        return unsafe { sim::write(raw, bytes.as_ptr(), bytes.len()) };
+    }
+    // SAFETY: by the caller; a slice is valid for reads.
+    check(unsafe { libc::write(raw, bytes.as_ptr().cast(), bytes.len()) })
+}
+
 /// `recvmsg`, which does not wait.
 ///
 /// # Safety

@@ -47,7 +47,10 @@ impl Held {
     }
 
     fn fills(&self) -> bool {
-        matches!(self.kind, Kind::Recv | Kind::ReadAt | Kind::RecvVectored | Kind::RecvMsg)
+        matches!(
+            self.kind,
+            Kind::Recv | Kind::Read | Kind::ReadAt | Kind::RecvVectored | Kind::RecvMsg
+        )
     }
 }
 

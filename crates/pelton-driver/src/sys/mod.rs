@@ -17,6 +17,7 @@
 //! | `reap` | dispatch what has completed |
 
 use std::ffi::c_void;
+use std::process::Child;
 use std::ptr::NonNull;
 use std::time::Duration;
 
@@ -54,12 +55,17 @@ mod kqueue;
 #[allow(dead_code, unreachable_pub, unused_imports, reason = "not all are compared everywhere")]
 mod numbers;
 #[cfg(unix)]
+pub(crate) mod pipe;
+#[cfg(unix)]
 mod readiness;
 #[cfg(unix)]
 pub(crate) mod socket;
 #[cfg(any(windows, test, pelton_iocp_elsewhere))]
 #[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
 mod status;
+#[cfg(any(windows, test))]
+#[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
+mod unique;
 #[cfg(unix)]
 mod unix;
 #[cfg(target_os = "linux")]
@@ -80,19 +86,18 @@ pub(crate) use choice::BufferRing;
 pub(crate) use system::end_message;
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) use system::part_base;
-#[cfg(test)]
-pub(crate) use system::{AddressFamily, FAMILY_AT};
+pub(crate) use system::watch as system_watch;
 pub(crate) use system::{
-    AddressLength, AddressStorage, MessageEnd, MessageHeader, NO_DESCRIPTOR, OfRoom, Part,
-    WakeSource, borrow_descriptor, cure, keep_from_programs, message_end, message_header,
-    name_message, own, part, part_len, part_skip, read_cached, received_descriptors, recv_now,
-    send_now, socket_address, write_address,
+    AddressFamily, AddressLength, AddressStorage, FAMILY_AT, MessageEnd, MessageHeader,
+    NO_DESCRIPTOR, OfRoom, Part, WakeSource, borrow_descriptor, cure, keep_from_programs,
+    message_end, message_header, name_message, own, part, part_len, part_skip, read_cached,
+    received_descriptors, recv_now, send_now, socket_address, write_address,
 };
 pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
 #[cfg(windows)]
 use windows::errno as numbers;
 #[cfg(windows)]
-pub(crate) use windows::{calls, file, socket};
+pub(crate) use windows::{calls, file, pipe, socket};
 
 /// The kernel that a driver runs on. Those that this system has not got cannot be made.
 // One per driver, never moved after construction: the size of the largest does not matter.
@@ -297,6 +302,14 @@ impl Room {
             Room::Kqueue(kqueue) => kqueue.forget(core, entry),
             Room::Iocp(iocp) => iocp.forget(core, entry),
             _ => {}
+        }
+    }
+
+    /// Something that is readable when a child has ended; none where it has ended already.
+    pub(crate) fn watch_child(&self, child: &Child) -> std::io::Result<Option<OwnedDescriptor>> {
+        match self {
+            Room::Kqueue(kqueue) => kqueue.watch_child(child),
+            _ => system::watch::child(child),
         }
     }
 

@@ -21,7 +21,7 @@ use std::time::Duration;
 
 use super::attempt::{Attempt, attempt, attempt_of, interest_arg, shutdown_arg};
 use super::calls;
-use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno};
+use super::unix::{NO_DESCRIPTOR, errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
 use crate::core::{Core, Fifo, OnCompletion};
@@ -123,24 +123,25 @@ impl<P: Poller> Readiness<P> {
         memory: Memory,
     ) -> bool {
         match op {
-            // The kinds that nearly all are, compiled into whoever submits them.
+            // What most receives do when they are made is to wait for an answer: that alone is compiled into whoever
+            // submits them.
+            Op::Recv { .. } | Op::RecvPooled { .. }
+                if !entry.has(flags::READABLE) || !entry.readers.is_empty() =>
+            {
+                return self.park(core, slot, entry, Direction::In);
+            }
             Op::Recv { .. } | Op::RecvPooled { .. } => {
-                return self.begin(core, slot, entry, Direction::In, |core, slot, raw| {
-                    attempt_of(op.kind(), core, slot, raw, Some(memory))
-                });
+                self.begin_any(core, slot, entry, Direction::In, Some(memory));
             }
-            Op::Send { .. } => {
-                return self.begin(core, slot, entry, Direction::Out, |core, slot, raw| {
-                    attempt_of(Kind::Send, core, slot, raw, Some(memory))
-                });
-            }
+            Op::Send { .. } => self.begin_any(core, slot, entry, Direction::Out, Some(memory)),
             Op::RecvVectored { .. } | Op::RecvMsg { .. } | Op::Accept { .. } => {
                 self.begin_any(core, slot, entry, Direction::In, Some(memory));
             }
             Op::AcceptMulti { .. } | Op::RecvMulti { .. } => {
                 self.begin_any(core, slot, entry, Direction::In, None);
             }
-            Op::SendVectored { .. } | Op::SendMsg { .. } => {
+            Op::Read { .. } => self.begin_any(core, slot, entry, Direction::In, Some(memory)),
+            Op::SendVectored { .. } | Op::SendMsg { .. } | Op::Write { .. } => {
                 self.begin_any(core, slot, entry, Direction::Out, Some(memory));
             }
             Op::Connect { .. } => self.connect(core, slot, entry),
@@ -155,6 +156,9 @@ impl<P: Poller> Readiness<P> {
                     direction,
                     attempt(core, slot, entry.raw.get(), None),
                 );
+            }
+            Op::ConnectPipe { .. } => {
+                let _ = core.finish(slot, -errno::EOPNOTSUPP);
             }
             Op::ReadAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, false),
             Op::WriteAt { offset, .. } => self.file_job(core, slot, entry, memory, offset, true),
@@ -364,30 +368,6 @@ impl<P: Poller> Readiness<P> {
         }
     }
 
-    /// True where it has ended.
-    #[inline(always)]
-    fn begin(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        entry: &Entry,
-        direction: Direction,
-        attempt: impl FnOnce(&Core, &Slot, RawDescriptor) -> Attempt,
-    ) -> bool {
-        if !entry.has(direction.ready()) || !direction.queue(entry).is_empty() {
-            // Nothing has been tried, so nothing but this can have ended it.
-            return self.park(core, slot, entry, direction);
-        }
-        match attempt(core, slot, entry.raw.get()) {
-            Attempt::Done(result) if result >= 0 => {
-                core.counters().completions.add(1);
-                let _ = core.finish(slot, result);
-            }
-            attempt => self.tried(core, slot, entry, direction, attempt),
-        }
-        slot.state.get() == State::Done
-    }
-
     /// Begins an operation of any kind.
     #[inline(never)]
     fn begin_any(
@@ -398,9 +378,12 @@ impl<P: Poller> Readiness<P> {
         direction: Direction,
         memory: Option<Memory>,
     ) {
-        self.begin(core, slot, entry, direction, |core, slot, raw| {
-            attempt(core, slot, raw, memory)
-        });
+        if !entry.has(direction.ready()) || !direction.queue(entry).is_empty() {
+            let _ = self.park(core, slot, entry, direction);
+            return;
+        }
+        let first = attempt(core, slot, entry.raw.get(), memory);
+        self.tried(core, slot, entry, direction, first);
     }
 
     #[inline(never)]
@@ -569,7 +552,9 @@ pub(crate) enum Direction {
 impl Direction {
     fn of(slot: &Slot) -> Direction {
         match slot.kind.get() {
-            Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect => Direction::Out,
+            Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Write | Kind::Connect => {
+                Direction::Out
+            }
             Kind::Poll | Kind::Own if slot.progress.get() != 0 => Direction::Out,
             _ => Direction::In,
         }

@@ -16,6 +16,9 @@ use super::{descriptor::own, unix::error_of};
 use crate::driver::{DatagramOption, ListenOptions};
 #[cfg(feature = "sim")]
 use crate::sim::calls::{self as sim, SocketKind, SocketOption};
+#[cfg(feature = "sim")]
+use crate::sim::local;
+use crate::unix_address::UnixAddr;
 
 /// What a driver wants of its sockets.
 #[derive(Clone, Copy, Debug)]
@@ -77,6 +80,62 @@ pub(crate) fn datagram(address: SocketAddr, wants: Wants) -> io::Result<OwnedDes
     Ok(socket.into())
 }
 
+/// A Unix stream socket.
+pub(crate) fn unix_stream(wants: Wants) -> io::Result<OwnedDescriptor> {
+    #[cfg(feature = "sim")]
+    if wants.simulated {
+        let raw = local::unix_socket(wants.nonblocking);
+        done(raw)?;
+        // SAFETY: the simulated system has just made it for us.
+        return Ok(unsafe { own(raw) });
+    }
+    Ok(unix_socket(wants)?.into())
+}
+
+/// A Unix stream socket that listens at a path.
+pub(crate) fn unix_listening(
+    address: &UnixAddr,
+    backlog: i32,
+    wants: Wants,
+) -> io::Result<OwnedDescriptor> {
+    #[cfg(feature = "sim")]
+    if wants.simulated {
+        let socket = unix_stream(wants)?;
+        done(local::unix_listen(socket.as_raw(), address.clone(), backlog))?;
+        return Ok(socket);
+    }
+    let socket = unix_socket(wants)?;
+    socket.bind(&system_address(address)?)?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
+}
+
+fn unix_socket(wants: Wants) -> io::Result<Socket> {
+    native::socket(Domain::UNIX, Type::STREAM, Protocol::from(0), wants.nonblocking)
+}
+
+/// The address in the system's form.
+fn system_address(address: &UnixAddr) -> io::Result<socket2::SockAddr> {
+    // SAFETY: all of the storage is zero to begin with, and the address is as long as was written.
+    let ((), system) = unsafe {
+        socket2::SockAddr::try_init(|storage, len| {
+            *len = address.write(&mut *storage.cast()) as _;
+            Ok(())
+        })?
+    };
+    Ok(system)
+}
+
+fn unix_address(address: &socket2::SockAddr) -> io::Result<UnixAddr> {
+    // SAFETY: so many bytes of it are the address.
+    let bytes = unsafe {
+        std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), address.len() as usize)
+    };
+    UnixAddr::read(bytes).ok_or_else(|| {
+        io::Error::new(io::ErrorKind::Unsupported, "the socket is not a Unix socket")
+    })
+}
+
 /// Two stream sockets that are connected to each other.
 pub(crate) fn stream_pair(wants: Wants) -> io::Result<(OwnedDescriptor, OwnedDescriptor)> {
     #[cfg(feature = "sim")]
@@ -135,6 +194,22 @@ impl Open {
             return sim::local_addr(self.0).map_err(address_error);
         }
         ip(SockRef::from(&self.system()).local_addr()?)
+    }
+
+    pub(crate) fn unix_local_addr(self) -> io::Result<UnixAddr> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return local::unix_local_addr(self.0).map_err(error_of);
+        }
+        unix_address(&SockRef::from(&self.system()).local_addr()?)
+    }
+
+    pub(crate) fn unix_peer_addr(self) -> io::Result<UnixAddr> {
+        #[cfg(feature = "sim")]
+        if sim::owns(self.0) {
+            return local::unix_peer_addr(self.0).map_err(error_of);
+        }
+        unix_address(&SockRef::from(&self.system()).peer_addr()?)
     }
 
     pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {

@@ -94,6 +94,10 @@ impl Status {
             0xC000_014B => n::BROKEN_PIPE,         // the pipe is broken
             0xC000_00B0 => n::PIPE_NOT_CONNECTED,  // nobody at the other end
             0xC000_00B1 => n::EPIPE,               // the other end is closing
+            0xC000_00AD => n::BAD_PIPE,            // the pipe is not in a state for that
+            0xC000_00AE => n::PIPE_BUSY,           // all instances of the pipe have clients
+            0xC000_00B2 => n::PIPE_CONNECTED,      // the client was faster
+            0xC000_00B3 => n::PIPE_LISTENING,      // there is no client yet
             0x8000_0005 => n::MORE_DATA,           // more of the message is to come
             wrapped if wrapped >> 16 == 0xC007 => (wrapped & 0xFFFF) as i32,
             _ => return None,
@@ -145,6 +149,49 @@ pub(crate) fn of_read(error: i32, bytes: usize) -> i32 {
         n::HANDLE_EOF => 0,
         error => -error,
     }
+}
+
+/// What a read from a pipe comes to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum PipeRead {
+    /// So many bytes: all of a message, where there are messages.
+    Bytes(i32),
+    /// So many bytes, and there are more of that message.
+    Part(i32),
+    /// A message of no bytes; or somebody has written nothing to a pipe of bytes, which wakes who reads it.
+    Nothing,
+    /// Nobody writes any more.
+    End,
+    Failed(i32),
+}
+
+/// What a read from a pipe that has ended comes to. An end that has no client, yet or any more, is not connected.
+pub(crate) fn of_pipe_read(error: i32, bytes: usize) -> PipeRead {
+    let bytes = i32::try_from(bytes).unwrap_or(i32::MAX);
+    match error {
+        0 if bytes == 0 => PipeRead::Nothing,
+        0 => PipeRead::Bytes(bytes),
+        n::MORE_DATA => PipeRead::Part(bytes),
+        n::BROKEN_PIPE => PipeRead::End,
+        n::BAD_PIPE | n::PIPE_NOT_CONNECTED | n::PIPE_LISTENING => PipeRead::Failed(n::ENOTCONN),
+        error => PipeRead::Failed(of_file(error)),
+    }
+}
+
+/// What a write to a pipe that has failed says: a client that has gone, or a server that has ended the connection,
+/// is a broken pipe, and one that has not come yet is not.
+pub(crate) fn of_pipe_write(error: i32) -> i32 {
+    match error {
+        n::BROKEN_PIPE | n::EPIPE | n::PIPE_NOT_CONNECTED => n::EPIPE,
+        n::BAD_PIPE | n::PIPE_LISTENING => n::ENOTCONN,
+        error => of_file(error),
+    }
+}
+
+/// What waiting for the client of a pipe that has failed at once says, a result. A client that is there already is
+/// what was waited for, and so is one that has gone again: what it wrote is still to be read.
+pub(crate) fn of_pipe_connect(error: i32) -> i32 {
+    if matches!(error, n::PIPE_CONNECTED | n::EPIPE) { 0 } else { -error }
 }
 
 /// How an overlapped call went that has just returned.
@@ -259,6 +306,39 @@ mod tests {
     #[test]
     fn a_send_on_a_direction_that_is_shut_down_is_a_broken_pipe() {
         assert_eq!((of_send(10058), of_send(10057), of_send(10054)), (232, 232, 10054));
+    }
+
+    #[test]
+    fn a_part_of_a_message_is_no_error_and_the_end_of_a_pipe_neither() {
+        let read = |status: u32, bytes| of_pipe_read(Status(status).file_error().unwrap(), bytes);
+        for (status, bytes, told) in [
+            (0, 7, PipeRead::Bytes(7)),
+            (0, 0, PipeRead::Nothing),
+            (0x8000_0005, 7, PipeRead::Part(7)),
+            (0x8000_0005, 0, PipeRead::Part(0)),
+            (0xC000_014B, 0, PipeRead::End),
+            (0xC000_00B0, 0, PipeRead::Failed(10057)),
+            (0xC000_00B3, 0, PipeRead::Failed(10057)),
+            (0xC000_0120, 0, PipeRead::Failed(ECANCELED)),
+            (0xC000_0022, 0, PipeRead::Failed(6)),
+        ] {
+            assert_eq!(read(status, bytes), told, "{status:#x}");
+        }
+    }
+
+    #[test]
+    fn a_write_to_whoever_has_gone_is_a_broken_pipe() {
+        let write = |status: u32| of_pipe_write(Status(status).file_error().unwrap());
+        assert_eq!([0xC000_014B, 0xC000_00B1, 0xC000_00B0].map(write), [232; 3]);
+        assert_eq!((write(0xC000_00B3), write(0xC000_0120)), (10057, ECANCELED));
+    }
+
+    #[test]
+    fn a_client_that_is_there_already_or_has_gone_again_was_waited_for() {
+        // Both fail at once, and post no packet.
+        assert_eq!(Began::of(false, 535, false), Began::Failed(535));
+        assert_eq!(Began::of(false, 232, false), Began::Failed(232));
+        assert_eq!([535, 232, 87, ECANCELED].map(of_pipe_connect), [0, 0, -87, -ECANCELED]);
     }
 
     #[test]

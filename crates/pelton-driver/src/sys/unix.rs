@@ -9,6 +9,7 @@ use std::os::fd::{BorrowedFd, RawFd};
 #[cfg_attr(not(any(target_os = "linux", target_vendor = "apple")), path = "unix/bsd.rs")]
 pub(crate) mod native;
 mod wake;
+pub(crate) mod watch;
 
 pub(crate) use super::attempt::read_cached;
 pub use super::descriptor::OwnedDescriptor;
@@ -275,6 +276,6 @@ pub mod errno {
     pub use libc::{
         EAFNOSUPPORT, EAGAIN, EALREADY, EBADF, ECANCELED, ECONNABORTED, ECONNREFUSED, ECONNRESET,
         EDESTADDRREQ, EINPROGRESS, EINTR, EINVAL, EIO, EISCONN, EMFILE, EMSGSIZE, ENFILE, ENOBUFS,
-        ENOENT, ENOMEM, ENOSYS, ENOTCONN, ENOTSOCK, ENOTTY, EOPNOTSUPP, EPIPE, ESPIPE,
+        ENOENT, ENOMEM, ENOSYS, ENOTCONN, ENOTSOCK, ENOTTY, EOPNOTSUPP, EPIPE, ESPIPE, ESRCH,
     };
 }

@@ -14,8 +14,8 @@ use std::task::{Context, Poll, ready};
 
 use pelton_driver::{Filling, IoBufMut, IoVectoredMut, Key, Lease, Leasing, Submission};
 
-use super::stream::TcpStream;
-use crate::operation::{self, Stage};
+use super::stream::Stream;
+use crate::operation::{self, Stage, by_words, ready_now};
 use crate::reactor::{MayGoOn, Reactor};
 
 /// What receives have left behind for the next one. Seldom anything, so that it is kept out of the way:
@@ -93,15 +93,15 @@ impl Drop for Left {
     }
 }
 
-/// The future of [`TcpStream::recv`].
+/// The future of `recv` of a stream.
 pub(super) struct Recv<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     stage: Stage<Leasing>,
 }
 
 impl<'a> Recv<'a> {
     #[inline(always)]
-    pub(super) fn new(stream: &'a TcpStream) -> Recv<'a> {
+    pub(super) fn new(stream: &'a Stream) -> Recv<'a> {
         Recv { stream, stage: Stage::STAGED }
     }
 
@@ -163,7 +163,7 @@ impl Future for Recv<'_> {
         let output = ready!(self.poll_stage(cx));
         // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
         unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
-        Poll::Ready(output)
+        ready_now(output)
     }
 }
 
@@ -203,9 +203,9 @@ impl Recv<'_> {
     }
 }
 
-/// The future of [`TcpStream::read`].
+/// The future of `read` of a stream.
 pub(super) struct Read<'a, B: IoBufMut> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
     stage: Stage<Filling<B>>,
     rest: Rest<'a, B>,
 }
@@ -225,8 +225,8 @@ struct LeftFirst<'a, B> {
 
 impl<'a, B: IoBufMut> Read<'a, B> {
     #[inline(always)]
-    pub(super) fn new(stream: &'a TcpStream, buf: B) -> Read<'a, B> {
-        let rest = Rest { buf: ManuallyDrop::new(buf) };
+    pub(super) fn new(stream: &'a Stream, buf: B) -> Read<'a, B> {
+        let rest = Rest { buf: ManuallyDrop::new(by_words(buf)) };
         Read { stream, stage: Stage::STAGED, rest }
     }
 
@@ -302,7 +302,7 @@ impl<B: IoBufMut> Future for Read<'_, B> {
         let output = ready!(self.poll_stage(cx));
         // SAFETY: each of its ways to be ready has ended it. So the drop that comes next need not look.
         unsafe { std::hint::assert_unchecked(self.stage.has_ended()) };
-        Poll::Ready(output)
+        ready_now(output)
     }
 }
 
@@ -365,7 +365,7 @@ impl<B: IoBufMut> Read<'_, B> {
 
 /// Receives into several buffers what another receive has left; gives them back where there is nothing.
 pub(super) async fn read_left<V: IoVectoredMut>(
-    stream: &TcpStream,
+    stream: &Stream,
     mut bufs: V,
 ) -> (io::Result<usize>, V) {
     let mut lease = match Recv::new(stream).await {
@@ -391,7 +391,7 @@ pub(super) async fn read_left<V: IoVectoredMut>(
 }
 
 /// Waits until a receive that was left behind has something.
-pub(super) async fn wait_left(stream: &TcpStream) -> io::Result<()> {
+pub(super) async fn wait_left(stream: &Stream) -> io::Result<()> {
     if let Some(lease) = Recv::new(stream).await? {
         stream.left.put_back(lease);
     }

@@ -3,45 +3,43 @@
 use std::fmt;
 use std::io;
 use std::net::Shutdown;
-use std::ops::Deref;
 use std::rc::Rc;
 
 use pelton_driver::{IoBuf, IoBufMut, IoVectored, Lease};
 
-use super::stream::TcpStream;
+use super::stream::{Connected, Stream};
+use super::tcp::TcpStream;
 
-pub(super) fn borrowed(stream: &mut TcpStream) -> (ReadHalf<'_>, WriteHalf<'_>) {
+pub(super) fn borrowed(stream: &mut Stream) -> (ReadHalf<'_>, WriteHalf<'_>) {
     (ReadHalf { stream }, WriteHalf { stream })
 }
 
-pub(super) fn owned(stream: TcpStream) -> (OwnedReadHalf, OwnedWriteHalf) {
+pub(super) fn owned<S: Connected>(stream: S) -> (OwnedReadHalf<S>, OwnedWriteHalf<S>) {
     let stream = Rc::new(stream);
     let read = OwnedReadHalf { stream: stream.clone() };
     (read, OwnedWriteHalf { stream: Some(stream), end: true })
 }
 
 /// The read half of [`TcpStream::split`].
-#[derive(Debug)]
 pub struct ReadHalf<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
 }
 
 /// The write half of [`TcpStream::split`].
-#[derive(Debug)]
 pub struct WriteHalf<'a> {
-    stream: &'a TcpStream,
+    stream: &'a Stream,
 }
 
 /// The read half of [`TcpStream::into_split`].
 #[derive(Debug)]
-pub struct OwnedReadHalf {
-    stream: Rc<TcpStream>,
+pub struct OwnedReadHalf<S: Connected = TcpStream> {
+    stream: Rc<S>,
 }
 
 /// The write half of [`TcpStream::into_split`]. Dropping it shuts the connection down for writing, once
 /// what has been sent is on its way.
-pub struct OwnedWriteHalf {
-    stream: Option<Rc<TcpStream>>,
+pub struct OwnedWriteHalf<S: Connected = TcpStream> {
+    stream: Option<Rc<S>>,
     end: bool,
 }
 
@@ -122,32 +120,32 @@ macro_rules! writes {
 }
 
 reads!(['a] ReadHalf<'a>);
-reads!([] OwnedReadHalf);
+reads!([S: Connected] OwnedReadHalf<S>);
 writes!(['a] WriteHalf<'a>);
-writes!([] OwnedWriteHalf);
+writes!([S: Connected] OwnedWriteHalf<S>);
 
 impl ReadHalf<'_> {
-    fn stream(&self) -> &TcpStream {
+    fn stream(&self) -> &Stream {
         self.stream
     }
 }
 
 impl WriteHalf<'_> {
-    fn stream(&self) -> &TcpStream {
+    fn stream(&self) -> &Stream {
         self.stream
     }
 }
 
-impl OwnedReadHalf {
-    fn stream(&self) -> &TcpStream {
-        &self.stream
+impl<S: Connected> OwnedReadHalf<S> {
+    fn stream(&self) -> &Stream {
+        self.stream.stream()
     }
 
     /// Puts the connection together again.
     ///
     /// # Errors
     /// The halves are of two connections; both come back.
-    pub fn reunite(self, mut write: OwnedWriteHalf) -> Result<TcpStream, ReuniteError> {
+    pub fn reunite(self, mut write: OwnedWriteHalf<S>) -> Result<S, ReuniteError<S>> {
         if !Rc::ptr_eq(&self.stream, write.shared()) {
             return Err(ReuniteError(self, write));
         }
@@ -157,13 +155,13 @@ impl OwnedReadHalf {
     }
 }
 
-impl OwnedWriteHalf {
-    fn shared(&self) -> &Rc<TcpStream> {
+impl<S: Connected> OwnedWriteHalf<S> {
+    fn shared(&self) -> &Rc<S> {
         self.stream.as_ref().expect("there until the drop")
     }
 
-    fn stream(&self) -> &TcpStream {
-        self.shared().deref()
+    fn stream(&self) -> &Stream {
+        self.shared().stream()
     }
 
     /// Drops the half without ending the stream for the peer.
@@ -172,32 +170,49 @@ impl OwnedWriteHalf {
     }
 }
 
-impl Drop for OwnedWriteHalf {
+impl<S: Connected> Drop for OwnedWriteHalf<S> {
     fn drop(&mut self) {
         if let Some(stream) = self.stream.take()
             && self.end
         {
             // On the spot: a shutdown neither waits nor needs the kernel's completion.
-            let socket = &stream.socket;
+            let socket = &stream.stream().socket;
             let _ = socket.reactor.driver.shutdown(socket.fd, Shutdown::Write);
         }
     }
 }
 
-impl fmt::Debug for OwnedWriteHalf {
+impl fmt::Debug for ReadHalf<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("OwnedWriteHalf").field("stream", self.stream()).finish()
+        f.debug_struct("ReadHalf").field("fd", &self.stream.socket.fd).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for WriteHalf<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("WriteHalf").field("fd", &self.stream.socket.fd).finish_non_exhaustive()
+    }
+}
+
+impl<S: Connected> fmt::Debug for OwnedWriteHalf<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("OwnedWriteHalf").field("stream", self.shared()).finish()
     }
 }
 
 /// The halves of two different connections.
 #[derive(Debug)]
-pub struct ReuniteError(pub OwnedReadHalf, pub OwnedWriteHalf);
+pub struct ReuniteError<S: Connected = TcpStream>(
+    /// The one.
+    pub OwnedReadHalf<S>,
+    /// The other.
+    pub OwnedWriteHalf<S>,
+);
 
-impl fmt::Display for ReuniteError {
+impl<S: Connected> fmt::Display for ReuniteError<S> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("the halves are of two different connections")
     }
 }
 
-impl std::error::Error for ReuniteError {}
+impl<S: Connected> std::error::Error for ReuniteError<S> {}

@@ -1,165 +1,78 @@
-//! A TCP connection.
+//! What a connected stream socket does, whatever its addresses are.
+//!
+//! [`Stream`] is the socket with the receive that a dropped future has left behind. `TcpStream` and
+//! `UnixStream` are one each, with addresses and options of their own; the calls that move bytes are the same
+//! and are `Stream`'s; [`transfers!`] gives them to both types.
 
-use std::fmt;
 use std::io;
-use std::net::{Shutdown, SocketAddr};
-use std::rc::Rc;
-use std::time::Duration;
+use std::net::Shutdown;
 
 use pelton_driver::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Lease, Submission};
 
-use super::address::ToSocketAddrs;
 use super::receive::{self, Left, Read, Recv};
-use super::split::{self, OwnedReadHalf, OwnedWriteHalf, ReadHalf, WriteHalf};
-use crate::reactor::Reactor;
+use crate::operation::Operation;
 use crate::socket::Socket;
 
-/// A TCP connection of this thread's reactor.
-///
-/// Every call takes `&self`: a connection may be read and written at the same time. Dropping it closes the
-/// connection; operations in flight on it are cancelled.
-pub struct TcpStream {
+/// A connected stream socket. Dropping it closes it; operations in flight on it are cancelled.
+pub struct Stream {
     pub(crate) socket: Socket,
     pub(crate) left: Left,
 }
 
-impl TcpStream {
+impl Stream {
     #[inline]
-    pub(crate) fn new(socket: Socket) -> TcpStream {
-        TcpStream { socket, left: Left::default() }
+    pub(crate) fn new(socket: Socket) -> Stream {
+        Stream { socket, left: Left::default() }
     }
 
-    /// Connects to an address; of several, to the first that answers.
-    ///
-    /// Cancelled: the attempt is given up.
-    ///
-    /// # Errors
-    /// What the last attempt failed with; the name could not be looked up; or no reactor runs on this
-    /// thread.
-    pub async fn connect(address: impl ToSocketAddrs) -> io::Result<TcpStream> {
-        let reactor = Reactor::here()?;
-        let mut last = None;
-        for address in address.to_addresses().resolve().await? {
-            match TcpStream::connect_to(&reactor, address).await {
-                Ok(stream) => return Ok(stream),
-                Err(error) => last = Some(error),
-            }
-        }
-        Err(last.unwrap_or_else(|| {
-            io::Error::new(io::ErrorKind::InvalidInput, "there is no address to connect to")
-        }))
-    }
-
-    async fn connect_to(reactor: &Rc<Reactor>, address: SocketAddr) -> io::Result<TcpStream> {
-        let socket = Socket::open(reactor.clone(), address)?;
-        socket.operation(address, Submission::connect).await?;
-        Ok(TcpStream::new(socket))
-    }
-
-    /// Takes over a connection of the standard library's.
-    ///
-    /// # Errors
-    /// No reactor runs on this thread, or its table of descriptors is full.
-    pub fn from_std(stream: std::net::TcpStream) -> io::Result<TcpStream> {
-        let socket = Socket::attach(Reactor::here()?, stream.into())?;
-        Ok(TcpStream::new(socket))
-    }
-
-    /// Receives into a buffer of the reactor's pool, leased until the lease is dropped; nothing at the end
-    /// of the stream. An idle connection holds no buffer. Where no buffer is free it waits for one.
-    ///
-    /// Cancelled: nothing is lost, and nothing stops. The receive stays in flight with the connection, and
-    /// the next one goes on with it.
-    ///
-    /// # Errors
-    /// What the connection failed with.
     #[inline]
-    pub fn recv(&self) -> impl Future<Output = io::Result<Option<Lease>>> {
+    pub(crate) fn recv(&self) -> impl Future<Output = io::Result<Option<Lease>>> {
         Recv::new(self)
     }
 
-    /// Receives once into a buffer; 0 bytes are the end of the stream. A `Vec` is filled behind what it
-    /// has.
-    ///
-    /// Cancelled: what had been received into the buffer is lost with it. [`TcpStream::recv`] loses nothing.
-    ///
-    /// # Errors
-    /// What the connection failed with; or the buffer has no room. The buffer comes back in any case.
     #[inline]
-    pub fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
+    pub(crate) fn read<B: IoBufMut>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
         Read::new(self, buf)
     }
 
-    /// Receives once into several buffers in order.
-    ///
-    /// # Errors
-    /// As for [`TcpStream::read`].
-    pub async fn read_vectored<V: IoVectoredMut>(&self, bufs: V) -> (io::Result<usize>, V) {
+    pub(crate) async fn read_vectored<V: IoVectoredMut>(&self, bufs: V) -> (io::Result<usize>, V) {
         if self.left.is_some() {
             return receive::read_left(self, bufs).await;
         }
         self.socket.operation(bufs, Submission::recv_vectored).await
     }
 
-    /// Sends some of a buffer, and says how much.
-    ///
-    /// # Errors
-    /// What the connection failed with. The buffer comes back in any case.
     #[inline]
-    pub fn write<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
+    pub(crate) fn write<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
         self.socket.operation(buf, Submission::send)
     }
 
-    /// Sends all of a buffer and gives it back. More than 2 GiB at once are refused.
-    ///
-    /// Cancelled: an unknown part of the buffer has been sent.
-    ///
-    /// # Errors
-    /// What the connection failed with; an unknown part has been sent then.
     #[inline]
-    pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
-        self.socket.operation(buf, Submission::send_whole)
+    pub(crate) fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
+        Operation::new(&self.socket, buf, Submission::send_whole)
     }
 
-    /// Sends all of a buffer, a lease for instance, and drops it. Cancelled as [`TcpStream::write_all`].
-    ///
-    /// # Errors
-    /// What the connection failed with; an unknown part has been sent then.
     #[inline]
-    pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
-        self.socket.operation(buf, Submission::send_away)
+    pub(crate) fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
+        Operation::new(&self.socket, buf, Submission::send_away)
     }
 
-    /// Sends some of several buffers, in order, and says how much.
-    ///
-    /// # Errors
-    /// As for [`TcpStream::write`].
-    pub async fn write_vectored<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
+    pub(crate) async fn write_vectored<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
         self.socket.operation(bufs, Submission::send_vectored).await
     }
 
-    /// Sends all of several buffers, at most [`MAX_PARTS`](crate::driver::MAX_PARTS) of them, and says how
-    /// much that was.
-    ///
-    /// # Errors
-    /// As for [`TcpStream::write_all`].
-    pub async fn write_vectored_all<V: IoVectored>(&self, bufs: V) -> (io::Result<usize>, V) {
+    pub(crate) async fn write_vectored_all<V: IoVectored>(
+        &self,
+        bufs: V,
+    ) -> (io::Result<usize>, V) {
         self.socket.operation(bufs, Submission::send_vectored_all).await
     }
 
-    /// Shuts the connection down, one way or both. After `Write` the peer sees the end of the stream.
-    ///
-    /// # Errors
-    /// The connection is not connected any more.
-    pub async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
+    pub(crate) async fn shutdown(&self, how: Shutdown) -> io::Result<()> {
         self.socket.operation(how, Submission::shutdown).await.map(drop)
     }
 
-    /// Waits until something can be received, or the end of the stream or an error has come.
-    ///
-    /// # Errors
-    /// The descriptor cannot be watched.
-    pub async fn readable(&self) -> io::Result<()> {
+    pub(crate) async fn readable(&self) -> io::Result<()> {
         if self.left.is_some() {
             return receive::wait_left(self).await;
         }
@@ -167,110 +80,17 @@ impl TcpStream {
         self.socket.operation(interest, Submission::poll).await.map(drop)
     }
 
-    /// Waits until something can be sent, or an error has come.
-    ///
-    /// # Errors
-    /// The descriptor cannot be watched.
-    pub async fn writable(&self) -> io::Result<()> {
+    pub(crate) async fn writable(&self) -> io::Result<()> {
         let interest = pelton_driver::Interest::Writable;
         self.socket.operation(interest, Submission::poll).await.map(drop)
     }
 
-    /// Closes the connection and waits until that is done. Dropping it closes it too, and does not wait.
-    ///
-    /// # Errors
-    /// What the system said; the descriptor is gone in any case.
-    pub async fn close(self) -> io::Result<()> {
+    pub(crate) async fn close(self) -> io::Result<()> {
         self.socket.operation((), |fd, ()| Submission::close(fd)).await.map(drop)
-    }
-
-    /// Halves that borrow the connection, for two futures of one task.
-    pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
-        split::borrowed(self)
-    }
-
-    /// Halves that own the connection, for two tasks. Dropping the write half ends the stream for the peer.
-    pub fn into_split(self) -> (OwnedReadHalf, OwnedWriteHalf) {
-        split::owned(self)
-    }
-
-    /// This end's address.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.local_addr()
-    }
-
-    /// The other end's address.
-    ///
-    /// # Errors
-    /// The connection is not connected any more.
-    pub fn peer_addr(&self) -> io::Result<SocketAddr> {
-        self.socket.peer_addr()
-    }
-
-    /// Sends small segments at once (`TCP_NODELAY`), or waits to gather them.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn set_nodelay(&self, nodelay: bool) -> io::Result<()> {
-        self.socket.reactor.driver.set_nodelay(self.socket.fd, nodelay)
-    }
-
-    /// Whether small segments are sent at once.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn nodelay(&self) -> io::Result<bool> {
-        self.socket.reactor.driver.nodelay(self.socket.fd)
-    }
-
-    /// The hop limit of what is sent.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn set_ttl(&self, ttl: u32) -> io::Result<()> {
-        self.socket.reactor.driver.set_ttl(self.socket.fd, ttl)
-    }
-
-    /// The hop limit of what is sent.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn ttl(&self) -> io::Result<u32> {
-        self.socket.reactor.driver.ttl(self.socket.fd)
-    }
-
-    /// How long a close may wait for what is still to be sent; zero resets the connection.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn set_linger(&self, linger: Option<Duration>) -> io::Result<()> {
-        self.socket.reactor.driver.set_linger(self.socket.fd, linger)
-    }
-
-    /// How long a close may wait for what is still to be sent.
-    ///
-    /// # Errors
-    /// What the system said.
-    pub fn linger(&self) -> io::Result<Option<Duration>> {
-        self.socket.reactor.driver.linger(self.socket.fd)
-    }
-
-    /// Sets any other option, through `socket2`.
-    ///
-    /// # Errors
-    /// What `f` returned. `Unsupported` on a simulated system.
-    pub fn with_socket<R>(
-        &self,
-        f: impl FnOnce(socket2::SockRef<'_>) -> io::Result<R>,
-    ) -> io::Result<R> {
-        self.socket.option(f)
     }
 }
 
-impl Drop for TcpStream {
+impl Drop for Stream {
     #[inline]
     fn drop(&mut self) {
         if self.left.is_some()
@@ -281,8 +101,182 @@ impl Drop for TcpStream {
     }
 }
 
-impl fmt::Debug for TcpStream {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TcpStream").field("fd", &self.socket.fd).finish_non_exhaustive()
+pub(crate) mod sealed {
+    /// Nobody else makes streams.
+    pub trait Connected {
+        fn stream(&self) -> &super::Stream;
     }
 }
+
+/// A connection that bytes go through: a [`TcpStream`](super::TcpStream) or a
+/// [`UnixStream`](super::UnixStream). There are no others.
+pub trait Connected: sealed::Connected + std::fmt::Debug + 'static {}
+
+/// The calls that move bytes, for a type that has a `stream`.
+macro_rules! transfers {
+    ($connection:ident) => {
+        impl $crate::net::stream::sealed::Connected for $connection {
+            #[inline]
+            fn stream(&self) -> &$crate::net::stream::Stream {
+                &self.stream
+            }
+        }
+
+        impl $crate::net::Connected for $connection {}
+
+        impl $connection {
+            /// Receives into a buffer of the reactor's pool, leased until the lease is dropped; nothing at the end
+            /// of the stream. An idle connection holds no buffer. Where no buffer is free it waits for one.
+            ///
+            /// Cancelled: nothing is lost, and nothing stops. The receive stays in flight with the connection, and
+            /// the next one goes on with it.
+            ///
+            /// # Errors
+            /// What the connection failed with.
+            #[inline]
+            pub fn recv(&self) -> impl Future<Output = io::Result<Option<Lease>>> {
+                self.stream.recv()
+            }
+
+            /// Receives once into a buffer; 0 bytes are the end of the stream. A `Vec` is filled behind what it
+            /// has.
+            ///
+            /// Cancelled: what had been received into the buffer is lost with it. [`Self::recv`] loses nothing.
+            ///
+            /// # Errors
+            /// What the connection failed with; or the buffer has no room. The buffer comes back in any case.
+            #[inline]
+            pub fn read<B: IoBufMut>(
+                &self,
+                buf: B,
+            ) -> impl Future<Output = (io::Result<usize>, B)> {
+                self.stream.read(buf)
+            }
+
+            /// Receives once into several buffers in order.
+            ///
+            /// # Errors
+            /// As for [`Self::read`].
+            pub fn read_vectored<V: IoVectoredMut>(
+                &self,
+                bufs: V,
+            ) -> impl Future<Output = (io::Result<usize>, V)> {
+                self.stream.read_vectored(bufs)
+            }
+
+            /// Sends some of a buffer, and says how much.
+            ///
+            /// # Errors
+            /// What the connection failed with. The buffer comes back in any case.
+            #[inline]
+            pub fn write<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<usize>, B)> {
+                self.stream.write(buf)
+            }
+
+            /// Sends all of a buffer and gives it back. More than 2 GiB at once are refused.
+            ///
+            /// Cancelled: an unknown part of the buffer has been sent.
+            ///
+            /// # Errors
+            /// What the connection failed with; an unknown part has been sent then.
+            #[inline]
+            pub fn write_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = (io::Result<()>, B)> {
+                self.stream.write_all(buf)
+            }
+
+            /// Sends all of a buffer, a lease for instance, and drops it. Cancelled as [`Self::write_all`].
+            ///
+            /// # Errors
+            /// What the connection failed with; an unknown part has been sent then.
+            #[inline]
+            pub fn send_all<B: IoBuf>(&self, buf: B) -> impl Future<Output = io::Result<()>> {
+                self.stream.send_all(buf)
+            }
+
+            /// Sends some of several buffers, in order, and says how much.
+            ///
+            /// # Errors
+            /// As for [`Self::write`].
+            pub fn write_vectored<V: IoVectored>(
+                &self,
+                bufs: V,
+            ) -> impl Future<Output = (io::Result<usize>, V)> {
+                self.stream.write_vectored(bufs)
+            }
+
+            /// Sends all of several buffers, at most [`MAX_PARTS`](crate::driver::MAX_PARTS) of them, and says how
+            /// much that was.
+            ///
+            /// # Errors
+            /// As for [`Self::write_all`].
+            pub fn write_vectored_all<V: IoVectored>(
+                &self,
+                bufs: V,
+            ) -> impl Future<Output = (io::Result<usize>, V)> {
+                self.stream.write_vectored_all(bufs)
+            }
+
+            /// Shuts the connection down, one way or both. After `Write` the peer sees the end of the stream.
+            ///
+            /// # Errors
+            /// The connection is not connected any more.
+            pub fn shutdown(&self, how: Shutdown) -> impl Future<Output = io::Result<()>> {
+                self.stream.shutdown(how)
+            }
+
+            /// Waits until something can be received, or the end of the stream or an error has come.
+            ///
+            /// # Errors
+            /// The descriptor cannot be watched.
+            pub fn readable(&self) -> impl Future<Output = io::Result<()>> {
+                self.stream.readable()
+            }
+
+            /// Waits until something can be sent, or an error has come.
+            ///
+            /// # Errors
+            /// The descriptor cannot be watched.
+            pub fn writable(&self) -> impl Future<Output = io::Result<()>> {
+                self.stream.writable()
+            }
+
+            /// Closes the connection and waits until that is done. Dropping it closes it too, and does not wait.
+            ///
+            /// # Errors
+            /// What the system said; the descriptor is gone in any case.
+            pub async fn close(self) -> io::Result<()> {
+                self.stream.close().await
+            }
+
+            /// Halves that borrow the connection, for two futures of one task.
+            pub fn split(&mut self) -> (ReadHalf<'_>, WriteHalf<'_>) {
+                split::borrowed(&mut self.stream)
+            }
+
+            /// Halves that own the connection, for two tasks. Dropping the write half ends the stream for the peer.
+            pub fn into_split(self) -> (OwnedReadHalf<Self>, OwnedWriteHalf<Self>) {
+                split::owned(self)
+            }
+
+            /// Sets any other option, through `socket2`.
+            ///
+            /// # Errors
+            /// What `f` returned. `Unsupported` on a simulated system.
+            pub fn with_socket<R>(
+                &self,
+                f: impl FnOnce(socket2::SockRef<'_>) -> io::Result<R>,
+            ) -> io::Result<R> {
+                self.stream.socket.option(f)
+            }
+        }
+
+        impl std::fmt::Debug for $connection {
+            fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+                let fd = &self.stream.socket.fd;
+                f.debug_struct(stringify!($connection)).field("fd", fd).finish_non_exhaustive()
+            }
+        }
+    };
+}
+
+pub(super) use transfers;

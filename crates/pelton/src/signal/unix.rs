@@ -6,7 +6,7 @@ use std::os::unix::net::UnixStream;
 
 use pelton_driver::{Interest, Submission};
 
-use super::SignalKind;
+use super::{ConsoleEvent, SignalKind};
 use crate::reactor::Reactor;
 use crate::socket::Socket;
 
@@ -40,6 +40,12 @@ impl Arrivals {
         // and neither allocates nor locks nor panics. `rustix` leaves `errno` alone.
         let id = unsafe { signal_hook_registry::register(number(kind), arrived)? };
         Ok(Arrivals { id, read, watched })
+    }
+
+    pub(super) fn of_console(event: ConsoleEvent) -> io::Result<Arrivals> {
+        let what =
+            format!("{event:?} is an event of the console of Windows: listen for a signal instead");
+        Err(io::Error::new(io::ErrorKind::Unsupported, what))
     }
 
     pub(super) async fn recv(&mut self) -> io::Result<()> {

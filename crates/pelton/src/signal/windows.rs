@@ -13,7 +13,7 @@ use windows_sys::Win32::System::Console::{
     SetConsoleCtrlHandler,
 };
 
-use super::SignalKind;
+use super::{ConsoleEvent, SignalKind};
 use crate::reactor::Reactor;
 
 /// Whoever waits for a signal.
@@ -25,13 +25,18 @@ struct Waiting {
 
 type Waiter = Mutex<Waiting>;
 
-/// Everybody, and whether the console has been told whom to tell.
-struct All {
-    waiters: Vec<(SignalKind, Weak<Waiter>)>,
-    is_heard: bool,
-}
+/// Everybody, with the events that each waits for.
+///
+/// The console has a lock of its own, which it holds while a handler runs and while one is added. So this one is never
+/// held while the console is asked for something: the two would wait for each other.
+static ALL: Mutex<Vec<(Events, Weak<Waiter>)>> = Mutex::new(Vec::new());
 
-static ALL: Mutex<All> = Mutex::new(All { waiters: Vec::new(), is_heard: false });
+/// Whether the console has been told whom to tell: once, and for good. Taking the handler away would wait for one that
+/// does not return ([`told`]); and one that finds nobody who listens passes on.
+static HEARD: Mutex<bool> = Mutex::new(false);
+
+/// Events, one bit each.
+type Events = u32;
 
 /// Arrivals of one signal.
 pub(super) struct Arrivals {
@@ -47,21 +52,45 @@ impl fmt::Debug for Arrivals {
 
 impl Arrivals {
     pub(super) fn new(kind: SignalKind) -> io::Result<Arrivals> {
+        let events: &[u32] = match kind {
+            SignalKind::Interrupt => &[CTRL_C_EVENT],
+            SignalKind::Terminate => &[CTRL_BREAK_EVENT, CTRL_SHUTDOWN_EVENT],
+            SignalKind::Hangup => &[CTRL_CLOSE_EVENT, CTRL_LOGOFF_EVENT],
+            SignalKind::User1 | SignalKind::User2 => {
+                Reactor::here()?;
+                let what = "Windows has no such signal";
+                return Err(io::Error::new(io::ErrorKind::Unsupported, what));
+            }
+        };
+        Arrivals::of(events)
+    }
+
+    pub(super) fn of_console(event: ConsoleEvent) -> io::Result<Arrivals> {
+        Arrivals::of(&[match event {
+            ConsoleEvent::CtrlC => CTRL_C_EVENT,
+            ConsoleEvent::CtrlBreak => CTRL_BREAK_EVENT,
+            ConsoleEvent::Close => CTRL_CLOSE_EVENT,
+            ConsoleEvent::Logoff => CTRL_LOGOFF_EVENT,
+            ConsoleEvent::Shutdown => CTRL_SHUTDOWN_EVENT,
+        }])
+    }
+
+    fn of(events: &[u32]) -> io::Result<Arrivals> {
         let reactor = Reactor::here()?;
-        if matches!(kind, SignalKind::User1 | SignalKind::User2) {
-            return Err(io::Error::new(io::ErrorKind::Unsupported, "Windows has no such signal"));
-        }
-        let mut all = locked(&ALL);
-        if !all.is_heard {
+        let mut is_heard = locked(&HEARD);
+        if !*is_heard {
             // SAFETY: a function that stays.
             if unsafe { SetConsoleCtrlHandler(Some(told), 1) } == 0 {
                 return Err(io::Error::last_os_error());
             }
-            all.is_heard = true;
+            *is_heard = true;
         }
+        drop(is_heard);
         let waiter = Arc::new(Waiter::default());
-        all.waiters.retain(|(_, waiter)| waiter.strong_count() > 0);
-        all.waiters.push((kind, Arc::downgrade(&waiter)));
+        let events = events.iter().fold(0, |events, event| events | bit(*event));
+        let mut all = locked(&ALL);
+        all.retain(|(_, waiter)| waiter.strong_count() > 0);
+        all.push((events, Arc::downgrade(&waiter)));
         Ok(Arrivals { waiter, reactor })
     }
 
@@ -85,11 +114,10 @@ impl Arrivals {
 
 /// Runs on a thread of the console's. True where somebody waits for the event, and nothing else is to be done.
 unsafe extern "system" fn told(event: u32) -> i32 {
-    let Some(kind) = kind_of(event) else { return 0 };
     let waiters: Vec<_> = {
         let all = locked(&ALL);
-        let of_kind = all.waiters.iter().filter(|(other, _)| *other == kind);
-        of_kind.filter_map(|(_, waiter)| waiter.upgrade()).collect()
+        let those = all.iter().filter(|(events, _)| events & bit(event) != 0);
+        those.filter_map(|(_, waiter)| waiter.upgrade()).collect()
     };
     for waiter in &waiters {
         let mut waiting = locked(waiter);
@@ -112,13 +140,9 @@ unsafe extern "system" fn told(event: u32) -> i32 {
     1
 }
 
-fn kind_of(event: u32) -> Option<SignalKind> {
-    match event {
-        CTRL_C_EVENT => Some(SignalKind::Interrupt),
-        CTRL_BREAK_EVENT | CTRL_SHUTDOWN_EVENT => Some(SignalKind::Terminate),
-        CTRL_CLOSE_EVENT | CTRL_LOGOFF_EVENT => Some(SignalKind::Hangup),
-        _ => None,
-    }
+/// The bit of an event; none of one that nobody knows.
+fn bit(event: u32) -> Events {
+    1_u32.checked_shl(event).unwrap_or(0)
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -126,28 +150,4 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    /// The console itself can only be asked where there is one.
-    #[test]
-    fn an_event_reaches_everybody_who_waits_for_its_signal_and_nobody_else() {
-        crate::block_on(async {
-            let mut first = super::super::signal(SignalKind::Interrupt).unwrap();
-            let mut second = super::super::signal(SignalKind::Interrupt).unwrap();
-            let other = super::super::signal(SignalKind::Hangup).unwrap();
-            let waits = crate::spawn(async move { first.recv().await });
-            crate::yield_now().await;
-            assert!(!waits.is_finished());
-            // SAFETY: as the console calls it.
-            std::thread::spawn(|| unsafe { assert_eq!(told(CTRL_C_EVENT), 1) }).join().unwrap();
-            waits.await.unwrap().unwrap();
-            second.recv().await.unwrap();
-            assert!(!locked(&other.0.waiter).has_arrived);
-            drop((second, other));
-            // SAFETY: as above.
-            let handled = unsafe { told(CTRL_BREAK_EVENT) };
-            assert_eq!(handled, 0, "nobody waits: the system does what it does");
-        });
-    }
-}
+mod tests;

@@ -11,10 +11,13 @@ use super::queue::RunQueue;
 use super::remote::{Notify, Remote};
 use super::slab::Slab;
 use super::sync::{self, AtomicUsize, Life, Ordering, Owner};
+use super::waker::Table;
 
 /// Allocated by `Tasks`; freed when `Tasks` and every reference to any header are gone.
 pub(super) struct Core {
     pub(super) remote: Remote,
+    /// That of this reactor's wakers.
+    pub(super) table: Table,
     owner: Owner,
     /// After the end of the reactor: headers that somebody still refers to, and one for the end itself.
     orphans: AtomicUsize,
@@ -49,6 +52,7 @@ impl Core {
     pub(super) fn new(notifier: Box<dyn Notify>) -> NonNull<Core> {
         let core = Box::new(Core {
             remote: Remote::new(notifier),
+            table: Table::new(),
             owner: sync::claim(),
             orphans: AtomicUsize::new(0),
             life: Life::new(),
@@ -138,20 +142,32 @@ impl Core {
         // nested resume, an abort, `clear`) from using it, and the header from being used again until after
         // the poll.
         let polled = unsafe { body.poll() };
-        if polled != Polled::Pending || header.has(ABORT) {
+        if polled != Polled::Pending {
             return self.after_poll(header, polled);
         }
-        header.clear(RUNNING);
+        debug_assert!(header.has(RUNNING));
+        // Subtracted: the sign of what is left then comes with it.
+        let left = header.state.get().wrapping_sub(RUNNING);
+        header.state.set(left);
+        if left & ABORT != 0 {
+            self.cancel_late(header);
+        }
     }
 
+    /// The poll has ended the future.
     #[inline(never)]
     fn after_poll(&self, header: HeaderRef, polled: Polled) {
-        match polled {
-            Polled::Pending => return self.cancel(header),
-            Polled::Ready => {}
-            Polled::Panicked => add(&self.local.panics),
+        if polled == Polled::Panicked {
+            add(&self.local.panics);
         }
         self.finish(header);
+    }
+
+    /// [`Core::cancel`] of what was to be cancelled while it ran.
+    #[cold]
+    #[inline(never)]
+    fn cancel_late(&self, header: HeaderRef) {
+        self.cancel(header);
     }
 
     /// Owner's thread, header with a future that is not being polled: drops the future, here and now.

@@ -20,8 +20,9 @@ pub(super) const QUEUED: u32 = 1;
 pub(super) const RUNNING: u32 = 1 << 1;
 /// A join handle exists.
 pub(super) const HANDLE: u32 = 1 << 2;
-/// To be cancelled as soon as the poll under way returns.
-pub(super) const ABORT: u32 = 1 << 3;
+/// To be cancelled as soon as the poll under way returns. The sign, so that whoever takes back `RUNNING` sees it
+/// in what is left.
+pub(super) const ABORT: u32 = 1 << 31;
 /// The future is gone, the body holds the output for the join handle.
 pub(super) const DONE: u32 = 1 << 4;
 /// No body. Stays set while the header is a zombie or free, so that a stale token finds it.

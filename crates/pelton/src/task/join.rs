@@ -135,9 +135,7 @@ impl<T> Future for JoinHandle<T> {
 impl Joiner {
     /// What to store so that the polling task is woken; `None` if just that is stored already.
     fn stored_as(header: HeaderRef, cx: &Context<'_>) -> Option<Joiner> {
-        if let Some(waiting) = waker::header(cx.waker())
-            && waiting.core_ptr() == header.core_ptr()
-        {
+        if let Some(waiting) = waker::header(cx.waker(), header.core().table.get()) {
             return Some(Joiner::Ours(Some(waiting)));
         }
         let stored = header.joiner.take();

@@ -42,11 +42,13 @@
 //! What makes this sound is the slab, and that a token is followed by its own reactor only.
 //!
 //! # Wakers
-//! The waker that a poll passes to the future is *lent*: it counts nothing, since the header stays for
-//! as long as the poll lasts and the reference cannot outlive it. It stands in the body, made once. A clone counts, in the word. A wake on
-//! the owner's thread looks at the state and queues. A wake on any other goes over the remote stack
-//! (`remote.rs` says why none is lost) and then notifies the driver. The drop of a waker ends in one
-//! decrement, after which it touches nothing: the header may be used again, or freed, that very moment.
+//! The waker that a poll passes to the future is *lent*: it counts nothing, since the header stays for as long as
+//! the poll lasts and the reference cannot outlive it. It stands in the body, made once. A clone counts, in the
+//! word. All of a reactor's wakers have one table, which no other's have while one of them exists: so the table's
+//! address alone says that a waker's header is one of ours. A wake on the owner's thread looks at the state and
+//! queues. A wake on any other goes over the remote stack (`remote.rs` says why none is lost) and then notifies the
+//! driver. The drop of a waker ends in one decrement, after which it touches nothing: the header may be used again,
+//! or freed, that very moment.
 //!
 //! # The end
 //! When the reactor ends, all futures are dropped on its thread. Wakers may live on in other threads, and
@@ -85,7 +87,7 @@ mod tests;
 
 use std::future::Future;
 use std::ptr::NonNull;
-use std::task::Waker;
+use std::task::{RawWakerVTable, Waker};
 
 pub use join::{JoinError, JoinHandle};
 pub(crate) use remote::Notify;
@@ -104,6 +106,8 @@ const MAX_REFUSALS: u32 = 8;
 /// The tasks of one reactor. See the module's essay.
 pub(crate) struct Tasks {
     core: NonNull<Core>,
+    /// The core's: told from all others' without a look at the core.
+    table: &'static RawWakerVTable,
 }
 
 /// Who waits: names a task or a root of one [`Tasks`], without keeping it.
@@ -121,14 +125,14 @@ impl Token {
     }
 
     /// `None` for the null pointer. Any other must come from [`Token::into_raw`] by the time that the
-    /// token is used; see [`Tasks::resume`].
+    /// token is used; see [`Resuming::resume`].
     #[inline]
     pub(crate) fn from_raw(raw: *mut ()) -> Option<Token> {
         NonNull::new(raw.cast::<Header>()).map(Token)
     }
 }
 
-/// Which tasks are queued, not polled, when they are [resumed](Tasks::resume).
+/// Which tasks are queued, not polled, when they are [resumed](Resuming::resume).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Queued(u32);
 
@@ -160,7 +164,9 @@ impl Tasks {
     /// Tasks of the calling thread. `notifier` is called by other threads after each push of a task that
     /// they woke.
     pub(crate) fn new(notifier: impl Notify) -> Tasks {
-        Tasks { core: Core::new(Box::new(notifier)) }
+        let core = Core::new(Box::new(notifier));
+        // SAFETY: it has just been made.
+        Tasks { table: unsafe { core.as_ref() }.table.get(), core }
     }
 
     #[inline]
@@ -262,29 +268,17 @@ impl Tasks {
 
     /// The token of the task behind a waker, if it is one of these tasks (or a root). `None` for wakers
     /// of other reactors and other executors, which have to be cloned to be kept.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn token(&self, waker: &Waker) -> Option<Token> {
-        let header = waker::header(waker)?;
-        (header.core_ptr() == self.core).then(|| Token(header.as_ptr()))
+        let header = waker::header(waker, self.table)?;
+        debug_assert!(header.core_ptr() == self.core);
+        Some(Token(header.as_ptr()))
     }
 
-    /// Polls the waiting task here and now; if it is running or queued already, or is a root, or all are to be
-    /// `queued`, sees to it that it is polled later. A task that has ended is left alone; should its header be in use again,
-    /// its new task is polled, which is legal.
-    ///
-    /// # Safety
-    /// The token came from [`Tasks::token`] of these very tasks, however long ago.
-    #[inline(always)]
-    pub(crate) unsafe fn resume(&self, token: Token, queued: Queued) {
-        // SAFETY: as the caller says, and our headers exist as long as we do.
-        let header = unsafe { HeaderRef::new(token.0) };
-        debug_assert!(header.core_ptr() == self.core, "a token of other tasks");
-        let state = header.state.get();
-        if state & queued.0 != 0 {
-            self.core().wake_local(header);
-        } else {
-            self.core().poll(header, state);
-        }
+    /// For whoever resumes many, one after the other.
+    #[inline]
+    pub(crate) fn resuming(&self, queued: Queued) -> Resuming<'_> {
+        Resuming { core: self.core(), queued }
     }
 
     /// Tasks whose future exists.
@@ -313,6 +307,34 @@ impl Tasks {
     /// that whatever drops spawn or wake, this ends and nothing is left.
     pub(crate) fn clear(&self) {
         self.core().clear();
+    }
+}
+
+/// Resumes waiting tasks.
+#[derive(Clone, Copy)]
+pub(crate) struct Resuming<'a> {
+    core: &'a Core,
+    queued: Queued,
+}
+
+impl Resuming<'_> {
+    /// Polls the waiting task here and now; if it is running or queued already, or is a root, or all are to be
+    /// `queued`, sees to it that it is polled later. A task that has ended is left alone; should its header be in use again,
+    /// its new task is polled, which is legal.
+    ///
+    /// # Safety
+    /// The token came from [`Tasks::token`] of these very tasks, however long ago.
+    #[inline(always)]
+    pub(crate) unsafe fn resume(&self, token: Token) {
+        // SAFETY: as the caller says, and our headers exist as long as we do.
+        let header = unsafe { HeaderRef::new(token.0) };
+        debug_assert!(std::ptr::eq(header.core(), self.core), "a token of other tasks");
+        let state = header.state.get();
+        if state & self.queued.0 != 0 {
+            self.core.wake_local(header);
+        } else {
+            self.core.poll(header, state);
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! The waker: a header's address and this file's vtable.
+//! The waker: a header's address and its reactor's table of this file's functions.
 //!
 //! A poll lends its task a waker that counts nothing; only a clone counts. A wake on the owner's own
 //! thread is a look at the state and a push to the run queue, without an atomic and without the kernel.
@@ -6,14 +6,39 @@
 
 use std::mem::ManuallyDrop;
 use std::ptr::{self, NonNull};
-
+use std::sync::{Mutex, PoisonError};
 use std::task::{RawWaker, RawWakerVTable, Waker};
 
 use super::header::{Header, HeaderRef, NOTIFIED, ORPHANED};
 use super::sync::Ordering;
 
-/// A `static`, not a constant: its address says whose waker it is.
-static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, drop);
+/// The table of one reactor's wakers: its address says whose waker it is, of which reactor, in one comparison.
+///
+/// A reactor has it for itself until its core is freed, and so for as long as there is a waker with it. Then the
+/// next reactor gets it, so that no more tables are leaked than there were reactors at a time.
+pub(super) struct Table(&'static RawWakerVTable);
+
+/// Those that no reactor has. A plain lock, also where loom runs: nothing waits while it is held.
+static FREE: Mutex<Vec<&'static RawWakerVTable>> = Mutex::new(Vec::new());
+
+impl Table {
+    pub(super) fn new() -> Table {
+        let free = FREE.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        Table(free.unwrap_or_else(|| {
+            Box::leak(Box::new(RawWakerVTable::new(clone, wake, wake_by_ref, drop)))
+        }))
+    }
+
+    pub(super) fn get(&self) -> &'static RawWakerVTable {
+        self.0
+    }
+}
+
+impl Drop for Table {
+    fn drop(&mut self) {
+        FREE.lock().unwrap_or_else(PoisonError::into_inner).push(self.0);
+    }
+}
 
 /// The waker that a poll lends to its task: it owns no reference.
 ///
@@ -21,20 +46,21 @@ static VTABLE: RawWakerVTable = RawWakerVTable::new(clone, wake, wake_by_ref, dr
 /// It, or a reference to it, is used only while something else keeps the header from being used again.
 #[inline]
 pub(super) unsafe fn lend(header: HeaderRef) -> ManuallyDrop<Waker> {
-    let raw = RawWaker::new(header.as_ptr().as_ptr().cast_const().cast(), &VTABLE);
+    let raw =
+        RawWaker::new(header.as_ptr().as_ptr().cast_const().cast(), header.core().table.get());
     // SAFETY: the vtable's functions keep the contract: they are safe on any thread for as long as the
     // header exists, which the caller sees to for this one and a counted reference for its clones. It
     // is never dropped, so the reference that it does not own is never given back.
     ManuallyDrop::new(unsafe { Waker::from_raw(raw) })
 }
 
-/// The header behind a waker, if it is one of ours (of any reactor). Valid while the waker is.
-#[inline]
-pub(super) fn header(waker: &Waker) -> Option<HeaderRef> {
-    if !ptr::eq(waker.vtable(), &VTABLE) {
+/// The header behind a waker, if it is one of the reactor that has this table. Valid while the waker is.
+#[inline(always)]
+pub(super) fn header(waker: &Waker, table: &'static RawWakerVTable) -> Option<HeaderRef> {
+    if !ptr::eq(waker.vtable(), table) {
         return None;
     }
-    // SAFETY: this vtable is private to this file, and `lend` and `clone` pair it with headers only.
+    // SAFETY: the table is one reactor's, and `lend` and `clone` pair it with headers of that one only.
     Some(unsafe { from_data(waker.data()) })
 }
 
@@ -79,8 +105,9 @@ impl HeaderRef {
 
 unsafe fn clone(data: *const ()) -> RawWaker {
     // SAFETY: called through the vtable, on a waker that exists.
-    unsafe { from_data(data) }.retain();
-    RawWaker::new(data, &VTABLE)
+    let header = unsafe { from_data(data) };
+    header.retain();
+    RawWaker::new(data, header.core().table.get())
 }
 
 unsafe fn wake(data: *const ()) {

@@ -114,9 +114,11 @@ fn detail(args: &Args) -> String {
 fn echo_leased(stream: TcpStream) -> impl Future<Output = ()> {
     async move {
         loop {
+            // Every part is taken, so that nothing of it is left to be dropped.
             let chunk = match stream.recv().await {
                 Ok(Some(chunk)) => chunk,
-                _ => return,
+                Ok(None) => return,
+                Err(_error) => return,
             };
             if stream.send_all(chunk).await.is_err() {
                 return;
@@ -166,10 +168,15 @@ fn echo_owned(stream: TcpStream, buffer: usize) -> impl Future<Output = ()> {
         loop {
             let read;
             (read, buf) = stream.read(buf).await;
-            let Ok(1..) = read else { return };
+            // Used up, and so not kept across the send.
+            if read.unwrap_or(0) == 0 {
+                return;
+            }
             let sent;
             (sent, buf) = stream.write_all(buf).await;
-            let Ok(()) = sent else { return };
+            if sent.is_err() {
+                return;
+            }
             buf.clear();
             count::one();
         }

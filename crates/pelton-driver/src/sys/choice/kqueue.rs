@@ -7,7 +7,7 @@ pub(crate) use crate::sys::absent::Absent as Uring;
 pub(crate) use crate::sys::absent::Absent as Epoll;
 pub(crate) use crate::sys::absent::Absent as Iocp;
 pub(crate) use crate::sys::absent::NoRing as BufferRing;
-pub(crate) use crate::sys::kqueue::{Kqueue, Queue};
+pub(crate) use crate::sys::kqueue::{Kqueue, Queue, single};
 
 /// What to use instead of another system's backend.
 pub(super) const INSTEAD: &str = "this system has kqueue: use that, or leave it at `auto`";

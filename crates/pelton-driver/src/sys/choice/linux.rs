@@ -11,7 +11,10 @@ pub(crate) use crate::sys::epoll::Epoll;
 #[cfg(pelton_iocp_elsewhere)]
 pub(crate) use crate::sys::iocp::Iocp;
 #[cfg(any(pelton_kqueue_elsewhere, test))]
-pub(crate) use crate::sys::kqueue::{Kqueue, Queue};
+pub(crate) use crate::sys::kqueue::{Kqueue, Queue, single};
+/// Without a queue nobody asks for one.
+#[cfg(not(any(pelton_kqueue_elsewhere, test)))]
+pub(crate) use crate::sys::unix::watch::linux as single;
 pub(crate) use crate::sys::uring::bufring::BufRing as BufferRing;
 pub(crate) use crate::sys::uring::{Uring, setup};
 

@@ -51,6 +51,14 @@ pub(super) struct PollInfo {
     status: NTSTATUS,
 }
 
+/// As the system's own headers lay them out.
+const _: () = {
+    const WORD: usize = size_of::<usize>();
+    assert!(size_of::<StatusBlock>() == 2 * WORD);
+    assert!(size_of::<PollInfo>() == 32 && std::mem::offset_of!(PollInfo, handle) == 16);
+    assert!(std::mem::offset_of!(PollInfo, events) == 16 + WORD);
+};
+
 #[cfg(pelton_iocp_elsewhere)]
 impl PollInfo {
     /// Which socket it asks of.

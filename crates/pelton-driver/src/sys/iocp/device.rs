@@ -32,6 +32,12 @@ struct ObjectAttributes {
     quality: *const c_void,
 }
 
+/// As the system's own headers lay them out.
+const _: () = {
+    const WORD: usize = size_of::<usize>();
+    assert!(size_of::<UnicodeString>() == 2 * WORD && size_of::<ObjectAttributes>() == 6 * WORD);
+};
+
 type NtCreateFile = unsafe extern "system" fn(
     *mut HANDLE,
     u32,

@@ -29,11 +29,14 @@ mod messages;
 mod of_room;
 mod owed;
 mod own;
+mod pipe;
 mod port;
 mod readiness;
 mod region;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/sharing.rs")]
 mod sharing;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/signals.rs")]
+mod signals;
 mod stream;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/mod.rs")]
 mod win32;
@@ -57,6 +60,7 @@ pub(crate) use of_room::OfRoom;
 
 use super::numbers as errno;
 use super::status::{self, Began, Status};
+use super::windows;
 use super::windows::calls::{self, socket_error};
 use super::windows::{KEY_ROOM, KEY_WAKE, RawDescriptor, buffer, raw_of};
 use super::{NO_DESCRIPTOR, Try, WakeSource};
@@ -89,6 +93,8 @@ pub(crate) struct Iocp {
     given_back: associating::GivenBack,
     /// The listeners that this driver shares with others.
     shared: sharing::Shared,
+    /// What waits for handles that are no sockets.
+    signals: signals::Signals,
 }
 
 /// How far a step of an operation has led.
@@ -128,6 +134,7 @@ impl Iocp {
             told: Cell::new(Vec::new()),
             given_back: associating::GivenBack::default(),
             shared: sharing::Shared::default(),
+            signals: signals::Signals::default(),
         })
     }
 
@@ -174,9 +181,22 @@ impl Iocp {
             | Op::SendMsg { .. } => self.begin(core, slot, home, entry, Some(memory)),
             Op::Accept { .. } | Op::AcceptMulti { .. } => self.accept(core, slot, home, entry),
             Op::Connect { .. } => self.connect(core, slot, home, entry),
+            Op::Read { message, .. } => {
+                slot.progress.set(if message { payload::WANTS_MESSAGE } else { 0 });
+                self.begin_pipe(core, slot, home, entry, Some(memory));
+            }
+            Op::Write { .. } => self.begin_pipe(core, slot, home, entry, Some(memory)),
+            Op::ConnectPipe { .. } => self.begin_pipe(core, slot, home, entry, None),
             Op::Poll { interest, .. } => {
+                let raw = raw_of(entry);
                 slot.progress.set(u32::from(interest == Interest::Writable));
-                self.park(core, slot, entry);
+                if windows::pipe::is_pipe(raw) {
+                    self.begin_pipe(core, slot, home, entry, None);
+                } else if raw.socket().is_none() {
+                    self.await_signal(core, slot, home, raw, interest);
+                } else {
+                    self.park(core, slot, entry);
+                }
             }
             Op::ReadAt { offset, .. } => {
                 self.transfer(core, slot, home, entry, memory, (offset, false));
@@ -259,6 +279,9 @@ impl Iocp {
             return;
         }
         match home.stage.get() {
+            Stage::InKernel if awaits_signal(slot, entry) => {
+                self.cancel_signal(core, slot, home);
+            }
             Stage::InKernel => self.cancel_call(core, slot, home, entry),
             Stage::Listed if home.ahead.get() == 0 => {
                 home.take_back();
@@ -430,8 +453,15 @@ impl Iocp {
         let (status, bytes) = home.ended();
         #[cfg(pelton_mutants)]
         let status = if mutant!("iocp-status-of-packet") { Status(packet.status) } else { status };
+        if awaits_signal(slot, entry) {
+            self.signals.over(index);
+            return core.finish_now(slot, readiness::POLLIN, on);
+        }
         if sends(slot) {
             entry.of_room.sends.set(entry.of_room.sends.get() - 1);
+        }
+        if pipe::is_pipes(slot.kind.get()) {
+            return self.pipe_ended(core, slot, home, entry, (status, bytes), on);
         }
         match self.after(core, slot, entry, status, bytes) {
             Some(result) => core.finish_now(slot, told(slot, entry, result), on),
@@ -904,6 +934,11 @@ fn is_receive(slot: &Slot) -> bool {
 
 fn sends(slot: &Slot) -> bool {
     matches!(slot.kind.get(), Kind::Send | Kind::SendVectored | Kind::SendMsg)
+}
+
+/// Of one in the kernel: it waits for a handle to be signalled. A poll of a pipe is a read of nothing.
+fn awaits_signal(slot: &Slot, entry: &Entry) -> bool {
+    slot.kind.get() == Kind::Poll && !windows::pipe::is_pipe(raw_of(entry))
 }
 
 fn is_accept(slot: &Slot) -> bool {

@@ -17,6 +17,10 @@ pub(crate) struct OfRoom {
     pub(crate) reset_told: Cell<bool>,
     /// It has been shut down for receiving.
     pub(crate) read_shut: Cell<bool>,
+    /// What is written to this pipe are messages, where that is known.
+    pub(crate) messages: Cell<Option<bool>>,
+    /// A message of no bytes has been taken from this pipe, and told to nobody yet.
+    pub(crate) empty_message: Cell<bool>,
 }
 
 impl OfRoom {
@@ -28,6 +32,8 @@ impl OfRoom {
             by_event: Cell::new(false),
             reset_told: Cell::new(false),
             read_shut: Cell::new(false),
+            messages: Cell::new(None),
+            empty_message: Cell::new(false),
         }
     }
 
@@ -38,5 +44,7 @@ impl OfRoom {
         self.by_event.set(false);
         self.reset_told.set(false);
         self.read_shut.set(false);
+        self.messages.set(None);
+        self.empty_message.set(false);
     }
 }

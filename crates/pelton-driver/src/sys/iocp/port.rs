@@ -42,6 +42,11 @@ pub(super) struct Packet {
     pub(super) status: u32,
 }
 
+#[cfg(pelton_mutants)]
+fn said(packet: &OVERLAPPED_ENTRY) -> u32 {
+    packet.Internal as u32
+}
+
 /// The packets of one wait.
 pub(super) struct Batch {
     entries: UnsafeCell<Vec<OVERLAPPED_ENTRY>>,
@@ -76,7 +81,7 @@ impl Batch {
             key: entry.lpCompletionKey,
             overlapped: entry.lpOverlapped,
             #[cfg(pelton_mutants)]
-            status: entry.Internal as u32,
+            status: said(entry),
         })
     }
 

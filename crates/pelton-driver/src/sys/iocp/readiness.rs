@@ -9,7 +9,7 @@ use crate::slot::{NIL, OpId, Slot, bits};
 use crate::sys::windows::raw_of;
 
 /// What a poll is told of, in the numbers of `poll` elsewhere.
-const POLLIN: i32 = 0x1;
+pub(super) const POLLIN: i32 = 0x1;
 const POLLOUT: i32 = 0x4;
 const POLLERR: i32 = 0x8;
 const POLLHUP: i32 = 0x10;

@@ -20,6 +20,7 @@ pub(super) use windows_sys::Win32::System::IO::{
     CancelIoEx, CreateIoCompletionPort, GetQueuedCompletionStatusEx,
 };
 pub(super) use windows_sys::Win32::System::Memory::{VirtualAlloc, VirtualFree};
+pub(super) use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
 use crate::sys::numbers as errno;
 use crate::sys::status::Status;

@@ -9,6 +9,12 @@ pub(crate) enum Filter {
     Write,
     /// A thread has asked for it.
     User,
+    /// A process does what the notes name.
+    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "only a real kernel has it"))]
+    Process,
+    /// A file or a directory changes as the notes name.
+    #[cfg_attr(target_os = "linux", allow(dead_code, reason = "only a real kernel has it"))]
+    Vnode,
     /// Nothing that this driver has asked for.
     #[cfg_attr(target_os = "linux", allow(dead_code, reason = "only a real kernel has others"))]
     Other,

@@ -12,7 +12,7 @@ use rustix::io::FdFlags;
 
 use super::event::{Event, Filter};
 use crate::sys::descriptor::OwnedDescriptor;
-use crate::sys::unix::{borrow, check, last_errno};
+use crate::sys::unix::{RawDescriptor, borrow, check, last_errno};
 
 /// As `<sys/event.h>` has them, in a type that is wide enough on every system.
 pub(super) mod flags {
@@ -22,7 +22,19 @@ pub(super) mod flags {
     pub(crate) const RECEIPT: u32 = libc::EV_RECEIPT as u32;
     pub(crate) const ERROR: u32 = libc::EV_ERROR as u32;
     pub(crate) const EOF: u32 = libc::EV_EOF as u32;
+    pub(crate) const ONESHOT: u32 = libc::EV_ONESHOT as u32;
     pub(crate) const TRIGGER: u32 = libc::NOTE_TRIGGER as u32;
+}
+
+/// What a filter of something that is no descriptor is asked to tell of.
+pub(super) mod notes {
+    /// A process has ended.
+    pub(crate) const EXIT: u32 = libc::NOTE_EXIT as u32;
+    /// Entries of a directory have come, gone or got other names.
+    pub(crate) const CHANGED: u32 =
+        libc::NOTE_WRITE as u32 | libc::NOTE_EXTEND as u32 | libc::NOTE_LINK as u32;
+    /// It has gone itself.
+    pub(crate) const GONE: u32 = libc::NOTE_DELETE as u32 | libc::NOTE_REVOKE as u32;
 }
 
 /// The structure that the kernel reads and writes.
@@ -39,6 +51,8 @@ impl Kevent {
         let filter = match event.filter {
             Filter::Write => libc::EVFILT_WRITE,
             Filter::User => libc::EVFILT_USER,
+            Filter::Process => libc::EVFILT_PROC,
+            Filter::Vnode => libc::EVFILT_VNODE,
             Filter::Read | Filter::Other => libc::EVFILT_READ,
         };
         // SAFETY: plain data, for which all zeros says "nothing"; some systems have more fields than others.
@@ -98,6 +112,11 @@ impl Queue {
         Ok(Queue { raw })
     }
 
+    /// The queue as a descriptor that others wait for.
+    pub(super) fn into_descriptor(self) -> OwnedDescriptor {
+        self.raw
+    }
+
     pub(super) fn is_simulated(&self) -> bool {
         false
     }
@@ -109,22 +128,32 @@ impl Queue {
         events: &mut [Kevent],
         timeout: Option<Duration>,
     ) -> Result<usize, i32> {
-        let timeout = timeout.map(timespec);
-        let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
-        // SAFETY: both lists are valid for their lengths, the structure is the kernel's own, and the time is
-        // null or lives on.
-        let result = unsafe {
-            libc::kevent(
-                self.raw.as_raw(),
-                changes.as_ptr().cast(),
-                changes.len() as _,
-                events.as_mut_ptr().cast(),
-                events.len() as _,
-                timeout,
-            )
-        };
-        if result < 0 { Err(last_errno()) } else { Ok(result as usize) }
+        kevent(self.raw.as_raw(), changes, events, timeout)
     }
+}
+
+/// [`Queue::kevent`] of a queue that is somebody else's.
+pub(super) fn kevent(
+    queue: RawDescriptor,
+    changes: &[Kevent],
+    events: &mut [Kevent],
+    timeout: Option<Duration>,
+) -> Result<usize, i32> {
+    let timeout = timeout.map(timespec);
+    let timeout = timeout.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+    // SAFETY: both lists are valid for their lengths, the structure is the kernel's own, and the time is
+    // null or lives on.
+    let result = unsafe {
+        libc::kevent(
+            queue,
+            changes.as_ptr().cast(),
+            changes.len() as _,
+            events.as_mut_ptr().cast(),
+            events.len() as _,
+            timeout,
+        )
+    };
+    if result < 0 { Err(last_errno()) } else { Ok(result as usize) }
 }
 
 /// Some systems refuse a time that is too long for them. A wait that ends after a day finds nothing and goes on.

@@ -12,11 +12,12 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
+use std::process::Child;
 use std::sync::Arc;
 use std::time::Duration;
 
 use super::readiness::{Direction, Poller, Readiness, data_of, named};
-use super::unix::{NO_DESCRIPTOR, WakeSource, errno};
+use super::unix::{NO_DESCRIPTOR, OwnedDescriptor, WakeSource, errno};
 use crate::config::{Backend, Config, Error};
 use crate::core::Core;
 use crate::descriptor::{Entry, Fd, flags};
@@ -28,6 +29,8 @@ mod changes;
 mod event;
 #[cfg_attr(any(pelton_kqueue_elsewhere, target_os = "linux"), path = "elsewhere.rs")]
 mod kevent;
+#[cfg_attr(any(pelton_kqueue_elsewhere, target_os = "linux"), path = "single_elsewhere.rs")]
+pub(crate) mod single;
 mod wake;
 
 pub(crate) use kevent::Queue;
@@ -84,6 +87,11 @@ impl Kqueue {
     /// What other threads wake the driver with.
     pub(crate) fn wake_source(&self) -> io::Result<WakeSource> {
         self.poller().wake_source()
+    }
+
+    /// Something that is readable when a child has ended; none where it has.
+    pub(crate) fn watch_child(&self, child: &Child) -> io::Result<Option<OwnedDescriptor>> {
+        single::child(child)
     }
 }
 
@@ -236,7 +244,7 @@ fn ready(event: &Event) -> u16 {
     let mut set = match event.filter {
         Filter::Read => flags::READABLE,
         Filter::Write => flags::WRITABLE,
-        Filter::User | Filter::Other => 0,
+        Filter::User | Filter::Process | Filter::Vnode | Filter::Other => 0,
     };
     if failed || (ended && event.filter == Filter::Read) {
         set |= flags::READABLE | flags::HUNG_UP;

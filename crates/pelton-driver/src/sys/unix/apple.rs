@@ -79,7 +79,7 @@ pub(crate) fn wake_object() -> io::Result<Option<OwnedFd>> {
 }
 
 /// There is no `pipe2`: the ends get their flags after they have been made.
-pub(crate) fn pipe2() -> Result<(OwnedFd, OwnedFd), Errno> {
+pub(crate) fn pipe2(_: bool) -> Result<(OwnedFd, OwnedFd), Errno> {
     Err(Errno::NOSYS)
 }
 

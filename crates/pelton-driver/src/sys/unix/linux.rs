@@ -82,8 +82,9 @@ pub(crate) fn wake_object() -> io::Result<Option<OwnedFd>> {
 }
 
 /// A pipe whose ends have their flags from the start. `ENOSYS`: there is none here.
-pub(crate) fn pipe2() -> Result<(OwnedFd, OwnedFd), Errno> {
-    pipe_with(PipeFlags::CLOEXEC | PipeFlags::NONBLOCK)
+pub(crate) fn pipe2(nonblocking: bool) -> Result<(OwnedFd, OwnedFd), Errno> {
+    let flags = if nonblocking { PipeFlags::NONBLOCK } else { PipeFlags::empty() };
+    pipe_with(PipeFlags::CLOEXEC | flags)
 }
 
 /// The numbers of control messages, and of the options that ask for them.

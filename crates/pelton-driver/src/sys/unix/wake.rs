@@ -4,7 +4,7 @@ use std::io;
 use std::os::fd::RawFd;
 use std::sync::Arc;
 
-use super::{NO_DESCRIPTOR, borrow, native, set_nonblocking};
+use super::{NO_DESCRIPTOR, borrow, native};
 use crate::sys::calls;
 use crate::sys::choice::Queue;
 use crate::sys::descriptor::OwnedDescriptor;
@@ -60,18 +60,7 @@ impl WakeSource {
 
     /// The fallback: a pipe, with its flags set at once where the system can, else afterwards.
     pub(crate) fn pipe() -> io::Result<WakeSource> {
-        let (read, write) = match native::pipe2() {
-            Ok(ends) => ends,
-            Err(rustix::io::Errno::NOSYS) => {
-                let (read, write) = rustix::pipe::pipe()?;
-                for end in [&read, &write] {
-                    rustix::io::fcntl_setfd(end, rustix::io::FdFlags::CLOEXEC)?;
-                    set_nonblocking(std::os::fd::AsFd::as_fd(end))?;
-                }
-                (read, write)
-            }
-            Err(error) => return Err(error.into()),
-        };
+        let (read, write) = crate::sys::pipe::ends(true)?;
         Ok(WakeSource(Object::Pipe { read: read.into(), write: write.into() }))
     }
 

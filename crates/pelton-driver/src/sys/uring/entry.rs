@@ -42,6 +42,7 @@ const POLL_MULTISHOT: u32 = 1 << 0;
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Lean {
     head: Head,
+    fd: i32,
     addr: u64,
     len: u32,
     op_flags: u32,
@@ -54,7 +55,6 @@ struct Head {
     opcode: u8,
     flags: u8,
     ioprio: u16,
-    fd: i32,
 }
 
 impl Lean {
@@ -64,12 +64,19 @@ impl Lean {
     /// `place` is an entry that may be written, and the words that a lean entry leaves alone are zero in it.
     #[inline(always)]
     pub(super) unsafe fn write(self, place: *mut Sqe) {
-        // SAFETY: the fields of an entry that the caller may write; `Head` is the first four of them.
+        // SAFETY: the fields of an entry that the caller may write; `Head` is the first three of them, and
+        // the length is at an address that is a multiple of 8, with the flags behind it.
         unsafe {
             place.cast::<Head>().write(self.head);
+            (&raw mut (*place).fd).write(self.fd);
             (&raw mut (*place).addr).write(self.addr);
-            (&raw mut (*place).len).write(self.len);
-            (&raw mut (*place).op_flags).write(self.op_flags);
+            if self.op_flags == 0 && cfg!(target_endian = "little") {
+                // With the zero behind it, at once.
+                (&raw mut (*place).len).cast::<u64>().write(self.len.into());
+            } else {
+                (&raw mut (*place).len).write(self.len);
+                (&raw mut (*place).op_flags).write(self.op_flags);
+            }
             (&raw mut (*place).user_data).write(self.user_data);
         }
     }
@@ -77,7 +84,7 @@ impl Lean {
 
 impl From<Lean> for Sqe {
     fn from(lean: Lean) -> Sqe {
-        let Lean { head: Head { opcode, flags, ioprio, fd }, addr, len, op_flags, user_data } =
+        let Lean { head: Head { opcode, flags, ioprio }, fd, addr, len, op_flags, user_data } =
             lean;
         Sqe { opcode, flags, ioprio, fd, addr, len, op_flags, user_data, ..EMPTY }
     }
@@ -126,8 +133,8 @@ fn on(op: IoringOp, fd: RawDescriptor, user_data: u64) -> Sqe {
 
 #[inline(always)]
 fn lean(op: IoringOp, flags: u8, ioprio: u16, fd: RawDescriptor, user_data: u64) -> Lean {
-    let head = Head { opcode: op as u8, flags, ioprio, fd };
-    Lean { head, addr: 0, len: 0, op_flags: 0, user_data }
+    let head = Head { opcode: op as u8, flags, ioprio };
+    Lean { head, fd, addr: 0, len: 0, op_flags: 0, user_data }
 }
 
 #[inline(always)]
@@ -202,6 +209,9 @@ pub(super) fn connect(
     let base = on(IoringOp::Connect, fd, user_data);
     Sqe { addr: address.expose_provenance() as u64, off: len.into(), ..base }
 }
+
+/// What has no places to read or write at, or goes on where it was.
+pub(super) const NOWHERE: u64 = u64::MAX;
 
 pub(super) fn read(fd: RawDescriptor, ptr: *mut u8, len: u32, offset: u64, user_data: u64) -> Sqe {
     let base = on(IoringOp::Read, fd, user_data);

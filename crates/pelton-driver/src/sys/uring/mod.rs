@@ -23,7 +23,7 @@ use std::time::Duration;
 use rustix::io::Errno;
 
 use super::attempt::{interest_arg, poll_events, shutdown_arg};
-use super::unix::{NO_DESCRIPTOR, RawDescriptor, receive_flags};
+use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, receive_flags};
 use crate::config::{Config, Error};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
@@ -145,6 +145,14 @@ impl Uring {
             Op::RecvMulti { .. } => {
                 self.push_lean(core, entry::recv_pooled(raw, true, user_data));
             }
+            Op::Read { .. } => {
+                self.push(core, entry::read(raw, ptr, len as u32, entry::NOWHERE, user_data));
+            }
+            Op::Write { .. } => {
+                slot.arg.set(len as u32);
+                self.push(core, entry::write(raw, ptr, len as u32, entry::NOWHERE, user_data));
+            }
+            Op::ConnectPipe { .. } => core.finish_later(slot, -errno::EOPNOTSUPP),
             Op::ReadAt { offset, .. } => {
                 slot.set_offset(offset);
                 self.push(core, entry::read(raw, ptr, len as u32, offset, user_data));
@@ -225,6 +233,16 @@ impl Uring {
                 )
                 .into()
             }
+            Kind::Read => {
+                let memory = core.memory_again(slot)?;
+                entry::read(raw, memory.ptr, memory.len as u32, entry::NOWHERE, user_data)
+            }
+            Kind::Write => {
+                let memory = core.memory_again(slot)?;
+                let sent = (slot.progress.get() as usize).min(memory.len);
+                let (ptr, left) = (memory.ptr.wrapping_add(sent), (memory.len - sent) as u32);
+                entry::write(raw, ptr, left, entry::NOWHERE, user_data)
+            }
             Kind::RecvPooled => entry::recv_pooled(raw, false, user_data).into(),
             Kind::RecvMulti => entry::recv_pooled(raw, true, user_data).into(),
             Kind::ReadAt => {
@@ -261,6 +279,7 @@ impl Uring {
             Kind::Poll | Kind::Own => entry::poll(raw, poll_events(slot.progress.get()), user_data),
             // One try each, or not the ring's.
             Kind::Nop
+            | Kind::ConnectPipe
             | Kind::Shutdown
             | Kind::Close
             | Kind::Timeout

@@ -8,7 +8,7 @@
 //! closing.
 
 use super::entry;
-use super::ring::{Cqe, Ring};
+use super::ring::{Batch, Cqe, Ring};
 use super::{CANCEL, Uring, WAKE};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::flags;
@@ -22,9 +22,9 @@ use crate::sys::unix::errno;
 impl Uring {
     #[inline(always)]
     pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
-        let reaping = Reaping::begin(&self.ring, core);
+        let mut reaping = Reaping { core, ring: &self.ring, batch: self.ring.batch() };
         // Bounded by what is there now, so that a tick ends.
-        while let Some(cqe) = self.ring.next_seen() {
+        while let Some(cqe) = reaping.batch.next() {
             if !self.dispatch_plain(core, cqe, on) {
                 // As numbers: a reference to the whole would keep it out of registers.
                 self.dispatch(core, cqe.user_data, cqe.res, cqe.flags, on);
@@ -46,7 +46,11 @@ impl Uring {
         const SEND: Standing = plain(Kind::Send, 0);
         const SEND_ALL: Standing = plain(Kind::Send, bits::ALL);
         let id = OpId::from_user_data(cqe.user_data);
-        let Some(slot) = core.arena.find(id) else { return false };
+        let slot = core.arena.place(id);
+        // The whole name: another one is that of an operation that has gone, or of none at all.
+        if slot.id() != id && !mutant!("user-data-without-generation") {
+            return false;
+        }
         let mut result = cqe.res;
         if result < 0 {
             return false;
@@ -111,7 +115,7 @@ impl Uring {
                 }
                 result
             }
-            Kind::Send
+            Kind::Send | Kind::Write
                 if result >= 0
                     && (result as u32) < slot.arg.get()
                     && slot.has(bits::ALL)
@@ -119,7 +123,7 @@ impl Uring {
             {
                 return self.dispatch_short_send(core, slot, result, on);
             }
-            Kind::Send => {
+            Kind::Send | Kind::Write => {
                 let sent = slot.progress.get() as i32;
                 match result {
                     _ if result >= 0 => sent + result,
@@ -388,22 +392,16 @@ impl Drop for Unfinished<'_> {
 /// Counts what has been taken from the completion queue and gives it back to the kernel, also where a
 /// callback panics.
 struct Reaping<'a> {
-    ring: &'a Ring,
     core: &'a Core,
-    before: u32,
-}
-
-impl<'a> Reaping<'a> {
-    #[inline(always)]
-    fn begin(ring: &'a Ring, core: &'a Core) -> Reaping<'a> {
-        Reaping { ring, core, before: ring.look() }
-    }
+    ring: &'a Ring,
+    batch: Batch<'a>,
 }
 
 impl Drop for Reaping<'_> {
     #[inline(always)]
     fn drop(&mut self) {
-        let taken = self.ring.publish().wrapping_sub(self.before);
+        let taken = self.batch.leave();
+        self.ring.publish();
         self.core.counters().completions.add(u64::from(taken));
     }
 }
@@ -426,7 +424,7 @@ fn try_again(kind: Kind, result: i32) -> bool {
 }
 
 fn sends(kind: Kind) -> bool {
-    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Connect)
+    matches!(kind, Kind::Send | Kind::SendVectored | Kind::SendMsg | Kind::Write | Kind::Connect)
 }
 
 fn may_restart(core: &Core, slot: &Slot) -> bool {

@@ -125,10 +125,14 @@ pub(crate) struct Ring {
     sqes: NonNull<io_uring_sqe>,
     sq_mask: u32,
     sq_entries: u32,
-    /// Where the next entry goes; published as the tail by `enter`.
-    sq_local_tail: Cell<u32>,
-    /// Where the queue is full, by the kernel's head when it was last looked at: it may be further, never behind.
-    sq_seen_end: Cell<u32>,
+    /// Where the next entry goes: one place in memory, which costs less to find than its index does. The index is
+    /// published as the tail by `enter`.
+    sq_next: Cell<*mut io_uring_sqe>,
+    /// Where to look again: the end of the entries' memory, or where the queue is full by the kernel's head when it was
+    /// last looked at, which may be further, never behind.
+    sq_stop: Cell<*mut io_uring_sqe>,
+    /// The index of the first entry in memory, in the lap that `sq_next` is in.
+    sq_lap: Cell<u32>,
 
     cq_head: Word,
     cq_tail: Word,
@@ -136,10 +140,8 @@ pub(crate) struct Ring {
     cq_dropped: Word,
     cqes: NonNull<io_uring_cqe>,
     cq_mask: u32,
-    /// The next completion to take; published as the head by `publish`.
+    /// The next completion to take, while there is no [`Batch`]; published as the head by `publish`.
     cq_local_head: Cell<u32>,
-    /// The kernel's tail when it was last looked at.
-    cq_seen_tail: Cell<u32>,
     cq_overflows: Cell<u64>,
 
     /// What `enter` passes as its descriptor: the ring's own, or an index with `REGISTERED_RING`.
@@ -210,15 +212,16 @@ impl Ring {
             sqes: maps.sqes(),
             sq_mask: params.sq_entries - 1,
             sq_entries: params.sq_entries,
-            sq_local_tail: Cell::new(0),
-            sq_seen_end: Cell::new(params.sq_entries),
+            sq_next: Cell::new(maps.sqes().as_ptr()),
+            // So that the first one looks.
+            sq_stop: Cell::new(maps.sqes().as_ptr()),
+            sq_lap: Cell::new(0),
             cq_head: maps.cq_word(params.cq_off.head),
             cq_tail: maps.cq_word(params.cq_off.tail),
             cq_dropped: maps.cq_word(params.cq_off.overflow),
             cqes: maps.cqes(params),
             cq_mask: params.cq_entries - 1,
             cq_local_head: Cell::new(0),
-            cq_seen_tail: Cell::new(0),
             cq_overflows: Cell::new(0),
             enter_fd: fd.registered.map_or(fd.fd.as_raw(), |index| index as RawFd),
             enter_flags,
@@ -253,28 +256,60 @@ impl Ring {
     /// until the operation's last completion.
     #[inline]
     pub(crate) unsafe fn sqe(&self) -> Option<*mut io_uring_sqe> {
-        let tail = self.sq_local_tail.get();
-        if tail == self.sq_seen_end.get() && !self.has_room() {
-            return None;
+        if self.sq_next.get() == self.sq_stop.get() {
+            self.look_for_room();
         }
-        self.sq_local_tail.set(tail.wrapping_add(1));
-        // SAFETY: masked, the index is less than the number of entries, all of which lie in the
-        // mapping that this ring holds.
-        Some(unsafe { self.sqes.as_ptr().add((tail & self.sq_mask) as usize) })
+        // SAFETY: as the caller says.
+        unsafe { self.sqe_seen() }
     }
 
-    /// Looks how far the kernel has come. False when the queue is full.
+    /// [`Ring::sqe`], without a look how far the kernel has come. `None` where that might help, too.
+    ///
+    /// # Safety
+    /// As for [`Ring::sqe`].
+    #[inline(always)]
+    pub(crate) unsafe fn sqe_seen(&self) -> Option<*mut io_uring_sqe> {
+        let place = self.sq_next.get();
+        if place == self.sq_stop.get() {
+            return None;
+        }
+        // SAFETY: before `sq_stop`, so there is an entry, which lies in the mapping that this ring holds.
+        self.sq_next.set(unsafe { place.add(1) });
+        Some(place)
+    }
+
+    /// Looks how far the kernel has come, and where the next entry is: behind the last one in memory comes the first.
     #[cold]
-    fn has_room(&self) -> bool {
-        let end = self.sq_head.load(Ordering::Acquire).wrapping_add(self.sq_entries);
-        self.sq_seen_end.set(end);
-        self.sq_local_tail.get() != end
+    #[inline(never)]
+    fn look_for_room(&self) {
+        let tail = self.sq_tail_here();
+        let head = self.sq_head.load(Ordering::Acquire);
+        let free = self.sq_entries - tail.wrapping_sub(head);
+        if free == 0 {
+            return;
+        }
+        let index = tail & self.sq_mask;
+        self.sq_lap.set(tail.wrapping_sub(index));
+        // SAFETY: masked, the index is less than the number of entries, and no more than the rest of them is added.
+        unsafe {
+            let place = self.sqes.as_ptr().add(index as usize);
+            self.sq_next.set(place);
+            self.sq_stop.set(place.add(free.min(self.sq_entries - index) as usize));
+        }
+    }
+
+    /// The index of the next entry.
+    #[inline]
+    fn sq_tail_here(&self) -> u32 {
+        // SAFETY: both lie in the entries' memory, or at its end.
+        let index = unsafe { self.sq_next.get().offset_from_unsigned(self.sqes.as_ptr()) };
+        self.sq_lap.get().wrapping_add(index as u32)
     }
 
     /// The place of an entry that was staged last, for [`Ring::reclaim`].
     #[inline]
     pub(crate) fn last_staged(&self) -> u32 {
-        self.sq_local_tail.get().wrapping_sub(1)
+        self.sq_tail_here().wrapping_sub(1)
     }
 
     /// The entry that was staged at `place`, if the kernel has taken it and it has not been staged again since.
@@ -287,7 +322,7 @@ impl Ring {
     /// Entries that the kernel has not taken yet.
     #[inline]
     pub(crate) fn staged(&self) -> u32 {
-        self.sq_local_tail.get().wrapping_sub(self.sq_head.load(Ordering::Acquire))
+        self.sq_tail_here().wrapping_sub(self.sq_head.load(Ordering::Acquire))
     }
 
     /// Enters the kernel once: publishes the head and the tail, submits all that is staged, and
@@ -333,8 +368,8 @@ impl Ring {
     ) -> Result<u32, Errno> {
         self.publish();
         let fresh = mutant!("staged-from-our-tail")
-            .then(|| self.sq_local_tail.get().wrapping_sub(self.sq_tail.load(Ordering::Relaxed)));
-        self.sq_tail.store(self.sq_local_tail.get(), Ordering::Release);
+            .then(|| self.sq_tail_here().wrapping_sub(self.sq_tail.load(Ordering::Relaxed)));
+        self.sq_tail.store(self.sq_tail_here(), Ordering::Release);
         let staged = fresh.unwrap_or_else(|| self.staged());
         let mut flags = self.enter_flags;
         let getevents = getevents || wait > 0;
@@ -380,45 +415,35 @@ impl Ring {
         result
     }
 
-    /// Looks how many completions are there, for [`Ring::next_seen`], and returns where the next one is.
-    #[inline]
-    pub(crate) fn look(&self) -> u32 {
-        self.cq_seen_tail.set(self.cq_tail.load(Ordering::Acquire));
-        self.cq_local_head.get()
-    }
-
-    /// Takes the next completion of those that were there when [`Ring::look`] was called last.
-    /// Its entry goes back to the kernel with the next `publish`.
+    /// The completions that are there now, to be taken one by one. Nobody enters to wait, and there is no other batch,
+    /// until this one is [left](Batch::leave).
     #[inline(always)]
-    pub(crate) fn next_seen(&self) -> Option<Cqe> {
-        let head = self.cq_local_head.get();
-        if head == self.cq_seen_tail.get() {
-            return None;
-        }
-        self.cq_local_head.set(head.wrapping_add(1));
-        // SAFETY: masked, the index is less than the number of entries, all of which lie in the
-        // mapping that this ring holds. The kernel wrote this one before it moved its tail beyond
-        // it, which was read with Acquire, and leaves it alone until our head is published.
-        let cqe = unsafe { self.cqes.add((head & self.cq_mask) as usize).as_ref() };
-        Some(Cqe { user_data: cqe.user_data.u64_(), res: cqe.res, flags: cqe.flags.bits() })
+    pub(crate) fn batch(&self) -> Batch<'_> {
+        let (head, tail) = (self.cq_local_head.get(), self.cq_tail.load(Ordering::Acquire));
+        let mut batch = Batch {
+            ring: self,
+            next: self.cqes.as_ptr(),
+            stop: self.cqes.as_ptr(),
+            at: head,
+            tail,
+        };
+        batch.go_on();
+        batch
     }
 
-    /// Looks, and takes the next completion.
+    /// Takes the next completion.
     #[cfg(test)]
     pub(crate) fn next_cqe(&self) -> Option<Cqe> {
-        self.next_seen().or_else(|| {
-            self.look();
-            self.next_seen()
-        })
+        let mut batch = self.batch();
+        let cqe = batch.next();
+        batch.leave();
+        cqe
     }
 
     /// Gives the entries of the completions taken so far back to the kernel.
-    /// Returns where the next completion is.
     #[inline]
-    pub(crate) fn publish(&self) -> u32 {
-        let head = self.cq_local_head.get();
-        self.cq_head.store(head, Ordering::Release);
-        head
+    pub(crate) fn publish(&self) {
+        self.cq_head.store(self.cq_local_head.get(), Ordering::Release);
     }
 
     /// Completions that are in the queue and not taken yet.
@@ -486,6 +511,60 @@ impl Ring {
     /// A share in the descriptor, for those who must unregister before it is closed.
     pub(super) fn fd(&self) -> Rc<RingFd> {
         Rc::clone(&self.fd)
+    }
+}
+
+/// Completions that are there, which are taken one by one, from a place in memory to the next. Where it was taken to is
+/// known to the ring when it is left: whoever makes one sees to that, also where a completion's handler panics.
+pub(crate) struct Batch<'a> {
+    ring: &'a Ring,
+    next: *const io_uring_cqe,
+    /// The end of those that lie behind one another.
+    stop: *const io_uring_cqe,
+    /// The index of what is at `stop`.
+    at: u32,
+    tail: u32,
+}
+
+impl Batch<'_> {
+    /// Takes the next completion. Its entry goes back to the kernel when the batch has been left and the ring publishes
+    /// its head.
+    #[inline(always)]
+    pub(crate) fn next(&mut self) -> Option<Cqe> {
+        if self.next == self.stop && !self.go_on() {
+            return None;
+        }
+        // SAFETY: before `stop`, so there is an entry, which lies in the mapping that the ring holds. The kernel wrote it
+        // before it moved its tail beyond it, which was read with Acquire, and leaves it alone until our head is
+        // published.
+        let cqe = unsafe { &*self.next };
+        // SAFETY: as above.
+        self.next = unsafe { self.next.add(1) };
+        Some(Cqe { user_data: cqe.user_data.u64_(), res: cqe.res, flags: cqe.flags.bits() })
+    }
+
+    /// Goes to the completions behind `stop`, which begin where the memory does or have not been looked at. False where
+    /// there are none.
+    #[inline(always)]
+    fn go_on(&mut self) -> bool {
+        let (index, left) = (self.at & self.ring.cq_mask, self.tail.wrapping_sub(self.at));
+        let together = left.min(self.ring.cq_mask + 1 - index);
+        self.at = self.at.wrapping_add(together);
+        // SAFETY: masked, the index is less than the number of entries, and no more than the rest of them is added.
+        unsafe {
+            self.next = self.ring.cqes.as_ptr().add(index as usize);
+            self.stop = self.next.add(together as usize);
+        }
+        together > 0
+    }
+
+    /// Tells the ring how far its completions were taken, and says how many they were.
+    #[inline(always)]
+    pub(crate) fn leave(&self) -> u32 {
+        // SAFETY: both are in the entries' memory, or at its end, and `next` is not behind `stop`.
+        let left = unsafe { self.stop.offset_from_unsigned(self.next) };
+        let head = self.at.wrapping_sub(left as u32);
+        head.wrapping_sub(self.ring.cq_local_head.replace(head))
     }
 }
 

@@ -19,11 +19,19 @@ impl Uring {
         // again after the kernel took it (`clean`). What it points at belongs to a slot that stays busy until
         // the operation's last completion.
         unsafe {
-            match self.ring.sqe() {
+            match self.ring.sqe_seen() {
                 Some(place) => sqe.write(place.cast()),
-                None => self.push_full(core, sqe.into()),
+                None => self.push_unseen(core, sqe.into()),
             }
         }
+    }
+
+    /// `push`, where it is to be looked how far the kernel has come. By itself, so that whoever pushes has nothing to keep
+    /// for after the look.
+    #[cold]
+    #[inline(never)]
+    fn push_unseen(&self, core: &Core, sqe: Sqe) {
+        self.push(core, sqe);
     }
 
     fn push_now(&self, sqe: Sqe) -> bool {

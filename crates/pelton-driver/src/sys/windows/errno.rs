@@ -74,6 +74,10 @@ pub(crate) const WSAEMSGSIZE: i32 = 10040;
 pub(crate) const WSAENETRESET: i32 = 10052;
 /// More of a message is to come: `ERROR_MORE_DATA`.
 pub(crate) const MORE_DATA: i32 = 234;
+/// All instances of a pipe have clients: `ERROR_PIPE_BUSY`.
+pub(crate) const PIPE_BUSY: i32 = 231;
+/// The client was faster than who waits for it: `ERROR_PIPE_CONNECTED`.
+pub(crate) const PIPE_CONNECTED: i32 = 535;
 /// Winsock is there, but too old: `WSAVERNOTSUPPORTED`.
 pub(crate) const WSAVERNOTSUPPORTED: i32 = 10092;
 /// No timeout is left: `WAIT_TIMEOUT`.
@@ -108,3 +112,6 @@ pub(crate) const NO_SYSTEM_RESOURCES: i32 = 1450;
 /// The other end of a pipe has gone: `ERROR_BROKEN_PIPE`; or was never there: `ERROR_PIPE_NOT_CONNECTED`.
 pub(crate) const BROKEN_PIPE: i32 = 109;
 pub(crate) const PIPE_NOT_CONNECTED: i32 = 233;
+/// A pipe is not in a state for that: `ERROR_BAD_PIPE`; or its client is not there yet: `ERROR_PIPE_LISTENING`.
+pub(crate) const BAD_PIPE: i32 = 230;
+pub(crate) const PIPE_LISTENING: i32 = 536;

@@ -22,8 +22,10 @@ pub mod errno;
 pub(crate) mod file;
 pub(crate) mod messages;
 pub(crate) mod offset;
+pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod startup;
+pub(crate) mod watch;
 
 pub use descriptor::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor};
 pub(crate) use descriptor::{borrow_descriptor, own};
@@ -36,10 +38,8 @@ pub(crate) use messages::{
 pub(crate) const NO_DESCRIPTOR: RawDescriptor =
     RawDescriptor::Socket(std::os::windows::io::RawSocket::MAX);
 
-#[cfg(test)]
 pub(crate) type AddressFamily = ADDRESS_FAMILY;
 /// Where an address says what it is.
-#[cfg(test)]
 pub(crate) const FAMILY_AT: usize = 0;
 pub(crate) type AddressStorage = SOCKADDR_STORAGE;
 pub(crate) type AddressLength = i32;

@@ -11,6 +11,7 @@ use socket2::{Domain, Protocol, SockRef, Socket, Type};
 use super::descriptor::OwnedDescriptor;
 use super::{RawDescriptor, datagram, startup};
 use crate::driver::{DatagramOption, ListenOptions};
+use crate::unix_address::UnixAddr;
 
 /// What a driver wants of its sockets.
 #[derive(Clone, Copy, Debug)]
@@ -50,6 +51,21 @@ fn alone(address: SocketAddr, options: ListenOptions, wants: Wants) -> io::Resul
     socket.bind(&address.into())?;
     socket.listen(options.backlog)?;
     Ok(socket.into())
+}
+
+/// A Unix stream socket: there is none.
+pub(crate) fn unix_stream(_: Wants) -> io::Result<OwnedDescriptor> {
+    Err(no_unix_sockets())
+}
+
+/// A Unix stream socket that listens: there is none.
+pub(crate) fn unix_listening(_: &UnixAddr, _: i32, _: Wants) -> io::Result<OwnedDescriptor> {
+    Err(no_unix_sockets())
+}
+
+fn no_unix_sockets() -> io::Error {
+    let what = "Unix sockets are not served on Windows: use a named pipe, or TCP on the loopback";
+    io::Error::new(io::ErrorKind::Unsupported, what)
 }
 
 /// A listener that drivers of this process share. The socket here is what each of them has a duplicate of.
@@ -172,6 +188,14 @@ impl Open {
             }
             address => ip(address?),
         })
+    }
+
+    pub(crate) fn unix_local_addr(self) -> io::Result<UnixAddr> {
+        Err(no_unix_sockets())
+    }
+
+    pub(crate) fn unix_peer_addr(self) -> io::Result<UnixAddr> {
+        Err(no_unix_sockets())
     }
 
     pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {

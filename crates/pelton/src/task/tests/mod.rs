@@ -184,5 +184,5 @@ fn token_of(tasks: &Tasks, gate: &Gate) -> Token {
 
 fn resume(tasks: &Tasks, token: Token) {
     // SAFETY: every test passes tokens of the same tasks.
-    unsafe { tasks.resume(token, Queued::NEEDED) };
+    unsafe { tasks.resuming(Queued::NEEDED).resume(token) };
 }

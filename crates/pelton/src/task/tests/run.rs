@@ -187,7 +187,7 @@ fn waking_by_token_only_queues() {
     run(&tasks);
     let token = token_of(&tasks, &gate);
     // SAFETY: a token of these tasks.
-    unsafe { tasks.resume(token, Queued::ALL) };
+    unsafe { tasks.resuming(Queued::ALL).resume(token) };
     assert_eq!((gate.polls.get(), tasks.counts().queued), (1, 1));
     run(&tasks);
     assert_eq!(gate.polls.get(), 2);
@@ -223,6 +223,28 @@ fn there_is_no_token_for_wakers_of_others() {
     assert!(ours.token(&waker).is_none());
     assert!(ours.token(Waker::noop()).is_none());
     assert!(ours.token(&Waker::from(Arc::new(CountingWaker::default()))).is_none());
+}
+
+#[test]
+fn a_waker_that_outlives_its_reactor_is_none_of_the_next_one_which_may_have_its_table_later() {
+    let before = tasks();
+    let gate = Gate::new();
+    before.spawn(gate.pass());
+    run(&before);
+    let waker = gate.waker();
+    drop(before);
+    // As many as there are tables to be had, and one that has to be made.
+    let after: Vec<_> = (0..8).map(|_| tasks()).collect();
+    for tasks in &after {
+        let root = tasks.root();
+        assert!(tasks.token(&waker).is_none(), "its table is another's already");
+        assert!(!std::ptr::eq(waker.vtable(), root.waker().vtable()));
+        assert!(tasks.token(root.waker()).is_some());
+    }
+    waker.wake();
+    drop(after);
+    let again = tasks();
+    assert!(again.token(again.root().waker()).is_some());
 }
 
 #[test]

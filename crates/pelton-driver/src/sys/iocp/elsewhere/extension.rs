@@ -1,5 +1,7 @@
 //! The calls of Winsock that have to be asked for, of a simulated system.
 
+#![allow(clippy::too_many_arguments, reason = "they are the system's")]
+
 use std::ffi::c_void;
 use std::io;
 use std::net::SocketAddr;
@@ -75,7 +77,7 @@ unsafe fn connect(
     address: *const AddressStorage,
     len: AddressLength,
     _bytes: *const c_void,
-    _len: u32,
+    _count: u32,
     _n: *mut u32,
     overlapped: *mut OVERLAPPED,
 ) -> i32 {

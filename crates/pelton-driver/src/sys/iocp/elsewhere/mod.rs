@@ -109,7 +109,7 @@ pub(super) unsafe fn GetQueuedCompletionStatusEx(
     count: u32,
     removed: *mut u32,
     milliseconds: u32,
-    _alertable: i32,
+    _: i32,
 ) -> i32 {
     // SAFETY: by the caller. What it says of a wait that brings nothing is not to be read.
     unsafe { *removed = 1 };
@@ -124,12 +124,11 @@ pub(super) unsafe fn GetQueuedCompletionStatusEx(
         Err(error) => return bool_result(error),
     };
     for (at, packet) in packets.iter().enumerate() {
+        // Of how it went a packet says nothing: nobody promises that it does.
         let entry = OVERLAPPED_ENTRY {
             lpCompletionKey: packet.key,
             lpOverlapped: packet.overlapped.cast(),
-            // Nobody promises anything of that.
-            Internal: 0,
-            dwNumberOfBytesTransferred: packet.bytes,
+            ..OVERLAPPED_ENTRY::default()
         };
         // SAFETY: by the caller, there are no more than was said.
         unsafe { entries.add(at).write(entry) };
@@ -368,6 +367,14 @@ unsafe fn file(
     overlapped: *mut OVERLAPPED,
     call: fn(u64) -> Call,
 ) -> i32 {
+    if sim::kind_of(number(handle)) == kernel::RawFile::Pipe {
+        let call = if matches!(call(0), Call::Read(_)) { Call::Receive } else { Call::Send };
+        let parts = vec![(ptr, len as usize)];
+        // SAFETY: by the caller.
+        let error =
+            unsafe { sim::overlapped(number(handle), None, overlapped.cast(), call, parts) };
+        return bool_result(error);
+    }
     // SAFETY: by the caller; the union is two numbers here.
     let place = unsafe { (*overlapped).Anonymous.Anonymous };
     let offset = u64::from(place.Offset) | u64::from(place.OffsetHigh) << 32;
@@ -376,6 +383,14 @@ unsafe fn file(
     let error =
         unsafe { sim::overlapped(number(handle), None, overlapped.cast(), call(offset), parts) };
     bool_result(error)
+}
+
+/// No pipe has a name here, nor a client to wait for.
+///
+/// # Safety
+/// Plain arguments.
+pub(super) unsafe fn ConnectNamedPipe(_: HANDLE, _: *mut OVERLAPPED) -> i32 {
+    bool_result(errno::EOPNOTSUPP)
 }
 
 // Memory.

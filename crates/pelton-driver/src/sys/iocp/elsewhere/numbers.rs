@@ -37,3 +37,7 @@ pub(crate) const HANDLE_EOF: i32 = 1_038;
 pub(crate) const MORE_DATA: i32 = 1_234;
 pub(crate) const BROKEN_PIPE: i32 = 1_109;
 pub(crate) const PIPE_NOT_CONNECTED: i32 = 1_233;
+pub(crate) const BAD_PIPE: i32 = 1_230;
+pub(crate) const PIPE_BUSY: i32 = 1_231;
+pub(crate) const PIPE_CONNECTED: i32 = 1_535;
+pub(crate) const PIPE_LISTENING: i32 = 1_536;

@@ -9,14 +9,14 @@ use crate::sys::RawDescriptor;
 use crate::sys::numbers as errno;
 
 #[derive(Default)]
-pub(super) struct Shared;
+pub(super) struct Shared(());
 
 impl Iocp {
     pub(crate) fn listens(&self, _: RawDescriptor, _: bool) {}
 
     /// True for a listener whose packets go to another port.
     pub(super) fn is_shared(&self, entry: &Entry) -> bool {
-        let Shared = self.shared;
+        let Shared(()) = self.shared;
         entry.of_room.by_event.get()
     }
 

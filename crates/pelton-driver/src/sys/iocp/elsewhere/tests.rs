@@ -19,7 +19,7 @@ fn in_world(f: impl FnOnce(&World)) {
 }
 
 fn driver() -> Driver {
-    let config = Config { max_operations: 64, max_descriptors: 16, ..Config::default() };
+    let config = Config { max_operations: 64, max_descriptors: 256, ..Config::default() };
     let driver = Driver::new(Config { backend: Backend::Iocp, ..config }).unwrap();
     assert_eq!(driver.backend(), Backend::Sim);
     driver

@@ -50,7 +50,7 @@ pub(crate) fn raw_of(entry: &Entry) -> RawDescriptor {
     let raw = entry.raw.get();
     match sim::kind_of(raw) {
         RawFile::Socket => RawDescriptor::Socket(raw as RawSocket),
-        RawFile::Disk | RawFile::Other => {
+        RawFile::Disk | RawFile::Pipe | RawFile::Other => {
             RawDescriptor::Handle(std::ptr::without_provenance_mut(raw as usize))
         }
     }
@@ -68,6 +68,24 @@ pub(crate) unsafe fn own(raw: RawDescriptor) -> sys::OwnedDescriptor {
 /// Memory as calls are told of it.
 pub(crate) fn buffer(ptr: *mut u8, len: usize) -> WSABUF {
     WSABUF { len: u32::try_from(len).unwrap_or(u32::MAX), buf: ptr }
+}
+
+/// Pipes: of bytes, here.
+pub(crate) mod pipe {
+    use super::RawDescriptor;
+    use crate::sim::calls::RawFile;
+
+    pub(crate) fn is_pipe(raw: RawDescriptor) -> bool {
+        crate::sim::port_calls::kind_of(raw.number()) == RawFile::Pipe
+    }
+
+    pub(crate) fn writes_messages(_: RawDescriptor) -> bool {
+        false
+    }
+
+    pub(crate) fn reads_messages(_: RawDescriptor) -> bool {
+        false
+    }
 }
 
 pub(crate) mod calls {
