@@ -109,7 +109,7 @@ pub(super) unsafe fn GetQueuedCompletionStatusEx(
     count: u32,
     removed: *mut u32,
     milliseconds: u32,
-    _: i32,
+    _alertable: i32,
 ) -> i32 {
     // SAFETY: by the caller. What it says of a wait that brings nothing is not to be read.
     unsafe { *removed = 1 };
