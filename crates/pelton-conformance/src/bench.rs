@@ -75,6 +75,11 @@ impl System {
         !matches!(self, System::IoUring | System::Epoll | System::Iocp)
     }
 
+    /// True on simulated completion ports.
+    fn has_ports(self) -> bool {
+        matches!(self, System::SimPorts | System::SimPortsFaults)
+    }
+
     /// True where things go wrong that Pelton must hide.
     pub fn has_faults(self) -> bool {
         matches!(self, System::SimFaults | System::SimPortsFaults)
@@ -119,6 +124,9 @@ impl Behaviour {
     pub fn run(&self, system: System) -> Outcome {
         if self.threads && system.is_simulated() {
             return Outcome::NeedsThreads;
+        }
+        if self.subject == "local" && system.has_ports() {
+            return Outcome::NotRun("the room of Windows has no Unix sockets".into());
         }
         if let Err(why) = available(system) {
             return Outcome::NotRun(why);

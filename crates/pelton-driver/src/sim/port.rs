@@ -36,6 +36,8 @@ pub(crate) const KEY_WAKE: usize = 1;
 const STATUS_PENDING: usize = 0x103;
 const CANCELLED: u32 = 0xC000_0120;
 const BROKEN_PIPE: u32 = 0xC000_014B;
+/// What a read says at once at the end of a pipe: no other error has this number.
+pub(crate) const ENDED_PIPE: i32 = 1_109;
 const PIPE_CLOSING: u32 = 0xC000_00B1;
 
 /// Where the system keeps its word of a call, as Windows lays it out.
@@ -821,6 +823,8 @@ const STATUSES: &[(i32, u32)] = &[
     (libc::ENOTCONN, 0xC000_0140),
     (libc::ECONNREFUSED, 0xC000_0236),
     (libc::EPIPE, 0xC000_00B0),
+    (libc::EPIPE, PIPE_CLOSING),
+    (ENDED_PIPE, BROKEN_PIPE),
     (libc::ENOSPC, 0xC000_007F),
     (libc::EIO, 0xC000_0185),
     (libc::EACCES, 0xC000_0022),
