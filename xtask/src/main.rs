@@ -12,6 +12,7 @@ mod conformance;
 mod floor;
 mod fuzz;
 mod interrupted;
+mod iocp;
 mod kernels;
 #[cfg(unix)]
 mod kit;
@@ -125,6 +126,12 @@ const VERBS: &[Verb] = &[
         usage: "kernels [--install] [--require] [--kernel IMAGE] [--only NAME]",
         about: "the tests on Linux 6.1 in an emulated machine (qemu; skipped where it is missing)",
         run: kernels::verb,
+    },
+    Verb {
+        name: "iocp",
+        usage: "iocp [-- CARGO-TEST-ARGS…]",
+        about: "the tests on the room of Windows, on the simulated system (Linux)",
+        run: iocp::verb,
     },
     Verb {
         name: "kqueue",

@@ -39,10 +39,14 @@ pub enum System {
     SimReadiness,
     /// Either, on a simulated system with every fault that Pelton must hide.
     SimFaults,
+    /// Completion ports on a simulated system, in builds for tests that have them (`cargo xtask iocp`).
+    SimPorts,
+    /// The same, with every fault that Pelton must hide.
+    SimPortsFaults,
 }
 
 impl System {
-    /// Every one that runs today.
+    /// Every one that runs in any build.
     pub const ALL: [System; 6] = [
         System::IoUring,
         System::Epoll,
@@ -61,6 +65,8 @@ impl System {
             System::SimRing => "sim, ring",
             System::SimReadiness => "sim, readiness",
             System::SimFaults => "sim, faults",
+            System::SimPorts => "sim, ports",
+            System::SimPortsFaults => "sim, ports, faults",
         }
     }
 
@@ -69,12 +75,22 @@ impl System {
         !matches!(self, System::IoUring | System::Epoll | System::Iocp)
     }
 
+    /// True on simulated completion ports.
+    fn has_ports(self) -> bool {
+        matches!(self, System::SimPorts | System::SimPortsFaults)
+    }
+
+    /// True where things go wrong that Pelton must hide.
+    pub fn has_faults(self) -> bool {
+        matches!(self, System::SimFaults | System::SimPortsFaults)
+    }
+
     /// The seeds of the worlds that a behaviour runs in; real systems have one run.
     fn seeds(self) -> std::ops::Range<u64> {
         match self {
             System::IoUring | System::Epoll | System::Iocp => 0..1,
-            System::SimRing | System::SimReadiness => 0..2,
-            System::SimFaults => 0..20,
+            System::SimRing | System::SimReadiness | System::SimPorts => 0..2,
+            System::SimFaults | System::SimPortsFaults => 0..20,
         }
     }
 }
@@ -108,6 +124,9 @@ impl Behaviour {
     pub fn run(&self, system: System) -> Outcome {
         if self.threads && system.is_simulated() {
             return Outcome::NeedsThreads;
+        }
+        if self.subject == "local" && system.has_ports() {
+            return Outcome::NotRun("the room of Windows has no Unix sockets".into());
         }
         if let Err(why) = available(system) {
             return Outcome::NotRun(why);
@@ -159,7 +178,7 @@ fn seeds(system: System) -> std::ops::Range<u64> {
     let variable = |name| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
     match (variable("PELTON_CONFORMANCE_SEED"), variable("PELTON_CONFORMANCE_SEEDS")) {
         (Some(seed), _) if system.is_simulated() => seed..seed + 1,
-        (_, Some(many)) if system == System::SimFaults => 0..many,
+        (_, Some(many)) if system.has_faults() => 0..many,
         _ => system.seeds(),
     }
 }
@@ -180,7 +199,7 @@ fn backend(system: System, seed: u64) -> Backend {
     match system {
         System::IoUring | System::SimRing => Backend::IoUring,
         System::Epoll | System::SimReadiness => Backend::Epoll,
-        System::Iocp => Backend::Iocp,
+        System::Iocp | System::SimPorts | System::SimPortsFaults => Backend::Iocp,
         System::SimFaults if seed.is_multiple_of(2) => Backend::IoUring,
         System::SimFaults => Backend::Epoll,
     }
@@ -252,7 +271,7 @@ impl Bench {
 
     /// True where things go wrong that Pelton must hide: numbers of attempts are then not what they were.
     pub fn has_faults(&self) -> bool {
-        self.system == System::SimFaults
+        self.system.has_faults()
     }
 
     /// A driver with small settings.

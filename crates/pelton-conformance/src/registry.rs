@@ -107,6 +107,14 @@ macro_rules! behaviours {
             mod faults {
                 $($crate::registry::behaviours! { @sim SimFaults $name $($need)? })+
             }
+            #[cfg(pelton_iocp_elsewhere)]
+            mod ports {
+                $($crate::registry::behaviours! { @sim SimPorts $name $($need)? })+
+            }
+            #[cfg(pelton_iocp_elsewhere)]
+            mod ports_faults {
+                $($crate::registry::behaviours! { @sim SimPortsFaults $name $($need)? })+
+            }
         }
     };
     (@threads) => { false };

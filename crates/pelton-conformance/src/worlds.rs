@@ -15,7 +15,7 @@ pub(crate) fn in_world<R>(
     f: impl FnOnce(&Bench) -> R,
 ) -> R {
     let faults = match behaviour {
-        Some(behaviour) if system == System::SimFaults => Faults::swarm(seed)
+        Some(behaviour) if system.has_faults() => Faults::swarm(seed)
             .harmless()
             // The bench forces a ring, and says so where it is refused.
             .without(&[Fault::RingRefused])

@@ -101,7 +101,7 @@ pub(crate) struct Entry {
 }
 
 // There is one for each connection.
-const _: () = assert!(size_of::<Entry>() == 32 || cfg!(windows));
+const _: () = assert!(size_of::<Entry>() == 32 || cfg!(any(windows, pelton_iocp_elsewhere)));
 
 /// How often a read without a wait has been in vain of late: each time in a row doubles how many are not
 /// even tried, up to 63, and one that finds its bytes in the page cache forgets it all.

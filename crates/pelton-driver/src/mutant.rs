@@ -46,6 +46,8 @@ mod on {
     pub enum Finder {
         /// The worlds of the simulator.
         Simulator,
+        /// The worlds of the simulator that run on completion ports.
+        Ports,
         /// A model under loom: the bug is one of memory order, or of the interleaving of threads.
         Loom,
         /// Random scripts on every system, held against a model: what is wrong may be the simulator itself.

@@ -24,7 +24,7 @@ pub(crate) use held::{Leftover, VTable, memory_again};
 pub use message::{ReceivingFrom, ReceivingMessage, SendingMessage, SendingTo};
 pub use own::Own;
 pub(crate) use own::{OwnBody, OwnHead};
-#[cfg(windows)]
+#[cfg(any(windows, pelton_iocp_elsewhere))]
 pub(crate) use pipe::{EMPTY, MORE, WANTS_MESSAGE};
 pub use pipe::{FillingMessage, MessagePart};
 

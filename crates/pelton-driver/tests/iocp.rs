@@ -202,6 +202,64 @@ fn a_socket_that_is_associated_elsewhere_is_refused_and_not_waited_for() {
     assert_eq!(errno(driver.run(Submission::recv(fd, [0; 8])).0), errno::EINVAL);
 }
 
+/// As [`file`], but that its calls wait.
+fn waiting_file() -> std::fs::File {
+    use std::os::windows::fs::OpenOptionsExt;
+    use std::sync::atomic::{AtomicU32, Ordering};
+    use windows_sys::Win32::Storage::FileSystem::FILE_FLAG_DELETE_ON_CLOSE;
+    static NUMBER: AtomicU32 = AtomicU32::new(0);
+    let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+    let name = format!("pelton-test-waiting-{}-{number}", std::process::id());
+    let mut options = std::fs::OpenOptions::new();
+    options.read(true).write(true).create_new(true).custom_flags(FILE_FLAG_DELETE_ON_CLOSE);
+    options.open(std::env::temp_dir().join(name)).unwrap()
+}
+
+#[test]
+fn a_file_that_is_associated_elsewhere_is_read_and_written_all_the_same() {
+    use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
+    use windows_sys::Win32::System::IO::{CreateIoCompletionPort, GetQueuedCompletionStatus};
+    let driver = driver();
+    let opened = file();
+    let fd = attach(&driver, opened.try_clone().unwrap());
+    // SAFETY: plain arguments; the port is left to the end of the process.
+    let port = unsafe { CreateIoCompletionPort(INVALID_HANDLE_VALUE, std::ptr::null_mut(), 0, 1) };
+    // SAFETY: both are open.
+    let associated = unsafe { CreateIoCompletionPort(opened.as_raw_handle(), port, 7, 0) };
+    assert!(!associated.is_null());
+    let offset = 5 << 32 | 3;
+    assert_eq!(driver.run(Submission::write_at(fd, *b"beyond", offset)).0.unwrap(), 6);
+    let (n, buf) = driver.run(Submission::read_at(fd, [0; 8], offset));
+    assert_eq!((n.unwrap(), &buf[..6]), (6, &b"beyond"[..]));
+    assert_eq!(driver.run(Submission::read_at(fd, [0; 8], offset + 6)).0.unwrap(), 0);
+    let (mut n, mut key, mut overlapped) = (0, 0, std::ptr::null_mut());
+    // SAFETY: the port is open; the places are ours.
+    let packet = unsafe { GetQueuedCompletionStatus(port, &mut n, &mut key, &mut overlapped, 0) };
+    assert_eq!(packet, 0, "whose port it is hears nothing of that");
+}
+
+#[test]
+fn a_file_is_not_taken_for_one_that_was_given_back_under_its_number() {
+    let driver = driver();
+    // Other tests open files too, and one of theirs may get the number.
+    let again = (0..50).find_map(|_| {
+        let overlapped = file();
+        let number = overlapped.as_raw_handle();
+        let fd = attach(&driver, overlapped);
+        driver.run(Submission::write_at(fd, *b"old", 0)).0.unwrap();
+        let back = driver.detach(fd).unwrap();
+        assert_eq!(back.as_raw(), RawDescriptor::Handle(number));
+        drop(back);
+        // Of those whose calls wait.
+        let others: Vec<_> = (0..20).map(|_| waiting_file()).collect();
+        others.into_iter().find(|other| other.as_raw_handle() == number)
+    });
+    let fd = attach(&driver, again.expect("vacuous: no number comes again"));
+    driver.run(Submission::write_at(fd, *b"new", 0)).0.unwrap();
+    let (n, buf) = driver.run(Submission::read_at(fd, [0; 8], 0));
+    assert_eq!((n.unwrap(), &buf[..3]), (3, &b"new"[..]));
+}
+
 #[test]
 fn an_accept_that_goes_on_ends_once_though_a_callback_panics_and_it_is_cancelled() {
     let driver = driver();

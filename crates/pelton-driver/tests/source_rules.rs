@@ -52,6 +52,8 @@ fn nothing_asks_for_a_procedure_call_and_no_wait_is_alertable() {
     let lines = code("iocp");
     let waits: Vec<usize> = (0..lines.len())
         .filter(|&at| lines[at].1.contains("GetQueuedCompletionStatusEx("))
+        // What stands in for it in builds for tests.
+        .filter(|&at| !lines[at].1.contains("fn "))
         .collect();
     assert!(!waits.is_empty(), "the room waits somewhere");
     for at in waits {

@@ -72,7 +72,8 @@ pub(crate) fn run(
     body: &dyn Fn(&World) -> Outcome,
 ) -> Result<Stats, Box<Failure>> {
     let faults = options.faults.of(seed);
-    let quiet = WorldOptions { faults, keep: false, ..WorldOptions::new(seed) };
+    let rooms = options.rooms;
+    let quiet = WorldOptions { faults, keep: false, rooms, ..WorldOptions::new(seed) };
     let kept = WorldOptions { keep: true, ..quiet.clone() };
     let failed = |kind, what, story: Vec<Decision>, decisions, shrunk_in| {
         let mut failure = Failure::new(seed, kind, what);

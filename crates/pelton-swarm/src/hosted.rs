@@ -17,6 +17,7 @@ pub(crate) fn run(
     // Workers that panic on purpose are part of these worlds; what is wrong is told by other means.
     let mut run = sim::Options::new(seed)
         .allow_panics(true)
+        .rooms(options.rooms)
         .faults(options.faults.of(seed))
         .twice(options.twice)
         .time_limit(span)

@@ -23,12 +23,15 @@ mod hosted;
 #[cfg(pelton_mutants)]
 pub mod mutants;
 pub mod pattern;
+#[cfg(pelton_iocp_elsewhere)]
+mod places;
 mod posts;
 mod tasks;
 
 use std::time::Duration;
 
 pub use pelton::sim::{Failure, Fault, Faults, Kind};
+pub use pelton_driver::sim::Rooms;
 
 /// Which faults a run shows.
 #[derive(Clone, Debug, Default)]
@@ -67,6 +70,16 @@ pub struct Options {
     pub replay: Option<String>,
     /// Tells on the standard error what is done as it is done, where a world knows how to.
     pub tell: bool,
+    /// What hosts run on that may choose.
+    pub rooms: Rooms,
+}
+
+#[cfg(pelton_iocp_elsewhere)]
+impl Options {
+    /// The same on completion ports.
+    fn on_ports(&self) -> Options {
+        Options { rooms: Rooms::Windows, ..self.clone() }
+    }
 }
 
 /// What a run that went well did.
@@ -135,6 +148,56 @@ pub fn worlds() -> &'static [WorldSpec] {
             name: "errands",
             about: "what one does with a runtime, without errors: whatever is begun must come to its end",
             run: errands::run,
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "chaos-ports",
+            about: "chaos, on the room of Windows",
+            run: |seed, options| chaos::run(seed, &options.on_ports()),
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "echo-ports",
+            about: "echo, on the room of Windows",
+            run: |seed, options| {
+                hosted::run(seed, &options.on_ports(), 7 * 24 * 60, echo::scenario)
+            },
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "churn-ports",
+            about: "churn, on the room of Windows",
+            run: |seed, options| hosted::run(seed, &options.on_ports(), 60, churn::scenario),
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "posts-ports",
+            about: "posts, on the room of Windows",
+            run: |seed, options| hosted::run(seed, &options.on_ports(), 60, posts::scenario),
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "files-ports",
+            about: "files, on the room of Windows",
+            run: |seed, options| hosted::run(seed, &options.on_ports(), 60, files::scenario),
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "datagrams-ports",
+            about: "datagrams, on the room of Windows",
+            run: |seed, options| datagrams::run(seed, &options.on_ports()),
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "places-ports",
+            about: "files beyond four gibibytes; sockets that several wait for in both directions",
+            run: |seed, options| hosted::run(seed, &options.on_ports(), 60, places::scenario),
+        },
+        #[cfg(pelton_iocp_elsewhere)]
+        WorldSpec {
+            name: "errands-ports",
+            about: "errands, on the room of Windows",
+            run: |seed, options| errands::run(seed, &options.on_ports()),
         },
     ]
 }

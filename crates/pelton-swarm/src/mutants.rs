@@ -105,11 +105,13 @@ impl Plan {
     /// True when everything was found, and nothing where there was nothing.
     fn run(&self) -> Result<bool, String> {
         if !self.some {
-            match child::run(None, self.seeds, self.world.as_deref())? {
-                None => println!("control: nothing fails within {} seeds", self.seeds),
-                Some(found) => {
-                    println!("control: with no mutant, {found}");
-                    return Ok(false);
+            for worlds in [self.world.as_deref(), Some(child::PORTS)] {
+                match child::run(None, self.seeds, worlds)? {
+                    None => println!("control: nothing fails within {} seeds", self.seeds),
+                    Some(found) => {
+                        println!("control: with no mutant, {found}");
+                        return Ok(false);
+                    }
                 }
             }
         }
@@ -138,6 +140,10 @@ impl Plan {
         let found = match mutant.finder {
             Finder::Loom => self.is_tested(mutant).then(Found::by_models),
             Finder::Scripts => self.is_tested(mutant).then(Found::by_scripts),
+            Finder::Ports => {
+                let worlds = self.world.as_deref().unwrap_or(child::PORTS);
+                child::run(Some(mutant.name), self.seeds, Some(worlds))?
+            }
             Finder::Simulator => child::run(Some(mutant.name), self.seeds, self.world.as_deref())?,
         };
         Ok(Row { mutant, found })

@@ -54,3 +54,49 @@ fn every_datagram_that_came_was_sent() {
 fn every_errand_comes_to_its_end() {
     some_seeds("errands", 6);
 }
+
+/// The worlds on completion ports, in builds for tests that have them.
+#[cfg(pelton_iocp_elsewhere)]
+mod ports {
+    use super::some_seeds;
+
+    #[test]
+    fn chaos_ends_in_order() {
+        some_seeds("chaos-ports", 60);
+    }
+
+    #[test]
+    fn every_echo_is_what_was_sent_and_no_timer_is_early() {
+        some_seeds("echo-ports", 15);
+    }
+
+    #[test]
+    fn connections_that_churn_never_mix() {
+        some_seeds("churn-ports", 15);
+    }
+
+    #[test]
+    fn no_post_is_lost() {
+        some_seeds("posts-ports", 20);
+    }
+
+    #[test]
+    fn what_was_synced_survives() {
+        some_seeds("files-ports", 20);
+    }
+
+    #[test]
+    fn every_datagram_that_came_was_sent() {
+        some_seeds("datagrams-ports", 20);
+    }
+
+    #[test]
+    fn places_and_directions_do_not_mix() {
+        some_seeds("places-ports", 20);
+    }
+
+    #[test]
+    fn every_errand_comes_to_its_end() {
+        some_seeds("errands-ports", 6);
+    }
+}

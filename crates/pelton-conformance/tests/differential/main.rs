@@ -27,7 +27,14 @@ fn every_outcome_is_one_that_the_model_allows() {
     let mut runner = TestRunner::new_with_rng(config, rng);
     let played = std::cell::Cell::new(0);
     let outcome = runner.run(&script::script(), |script| {
-        let systems = [System::IoUring, System::Epoll, System::SimRing, System::SimReadiness];
+        let systems = [
+            System::IoUring,
+            System::Epoll,
+            System::SimRing,
+            System::SimReadiness,
+            #[cfg(pelton_iocp_elsewhere)]
+            System::SimPorts,
+        ];
         played.set(played.get() + 1);
         // Two worlds each: what races, and how bytes are cut, is the seed's choice there.
         let runs = systems.into_iter().flat_map(|system| match system {

@@ -24,6 +24,10 @@ const fn scripts(name: &'static str, does: &'static str, breaks: &'static str) -
     Mutant { name, origin: "own", does, breaks, finder: Finder::Scripts }
 }
 
+const fn ports(name: &'static str, does: &'static str, breaks: &'static str) -> Mutant {
+    Mutant { name, origin: "own", does, breaks, finder: Finder::Ports }
+}
+
 pub(super) const MUTANTS: &[Mutant] = &[
     sim(
         "ioxide-92",
@@ -405,5 +409,56 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "sim-read-beyond",
         "A simulated read of a file brings zeroes behind its end.",
         "A simulated system does what a real one may do.",
+    ),
+    ports(
+        "iocp-status-of-packet",
+        "How a call went is taken from its packet.",
+        "It is read from the operation's own `OVERLAPPED`.",
+    ),
+    ports(
+        "iocp-accept-context",
+        "An accepted socket is not told that it is connected.",
+        "What is accepted is a socket like any other.",
+    ),
+    ports(
+        "iocp-connect-context",
+        "A connected socket is not told that it is.",
+        "What is connected is a socket like any other.",
+    ),
+    ports(
+        "iocp-accept-socket-reused",
+        "The socket of an accept that came to nothing is given to another.",
+        "Each accept has a fresh socket.",
+    ),
+    ports(
+        "iocp-cancel-by-thread",
+        "A cancel is of all calls that the thread has made on the handle.",
+        "A cancel names one call.",
+    ),
+    ports(
+        "iocp-freed-when-not-found",
+        "A cancel that does not find its call ends the operation.",
+        "Only the packet ends it: until then the memory is the kernel's.",
+    ),
+    ports("iocp-offset-truncated", "A place in a file has 32 bits.", "It has 64."),
+    ports(
+        "iocp-socket-closed-as-handle",
+        "A socket is closed by `CloseHandle`.",
+        "A socket is closed by `closesocket`.",
+    ),
+    ports(
+        "iocp-connect-blocks",
+        "A connect waits on the reactor's thread.",
+        "No call of a reactor's waits.",
+    ),
+    ports(
+        "iocp-poll-not-rearmed",
+        "Whoever is left when a poll has ended is not polled for again.",
+        "A poll tells once, and is started again while anybody waits.",
+    ),
+    ports(
+        "iocp-success-is-the-end",
+        "A call that succeeds at once ends there, though its packet comes too.",
+        "Each call is answered once.",
     ),
 ];

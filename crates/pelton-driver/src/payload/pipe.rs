@@ -15,7 +15,7 @@ pub(crate) const MORE: u32 = 1;
 /// It was a message of no bytes, and not the end.
 pub(crate) const EMPTY: u32 = 2;
 /// Somebody wants to know where messages end.
-#[cfg(windows)]
+#[cfg(any(windows, pelton_iocp_elsewhere))]
 pub(crate) const WANTS_MESSAGE: u32 = 4;
 
 /// What was read of a message.

@@ -16,7 +16,7 @@ use super::datagram::Datagram;
 use super::fault::Fault;
 use super::file::{File, FileId, Kind};
 use super::state::{MICRO, State};
-use super::stream::{Options, Phase, Stream};
+use super::stream::{Context, Options, Phase, Stream};
 use super::world::{World, WorldOptions, enter_for_good};
 use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part, RawDescriptor};
 
@@ -44,6 +44,16 @@ pub(crate) enum SocketOption {
     Linger(Option<Duration>),
     ReuseAddress(bool),
     ReusePort(bool),
+}
+
+/// What a descriptor is to a system that tells sockets from files.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[cfg_attr(not(pelton_iocp_elsewhere), allow(dead_code))]
+pub(crate) enum RawFile {
+    Socket,
+    Disk,
+    Pipe,
+    Other,
 }
 
 /// How a file is opened.
@@ -102,6 +112,11 @@ pub(crate) fn prefers_readiness() -> bool {
         state.choose_told("readiness", who, 2, |_| format!("{name} ran on epoll")) == 1
     })
     .unwrap_or(false)
+}
+
+/// True when drivers are to run on completion ports.
+pub(crate) fn prefers_ports() -> bool {
+    here(|state| state.has_ports).unwrap_or(false)
 }
 
 /// The world's clock, as an instant; none outside of a world.
@@ -278,6 +293,7 @@ pub(crate) fn local_addr(fd: RawDescriptor) -> Result<SocketAddr, i32> {
 pub(crate) fn peer_addr(fd: RawDescriptor) -> Result<SocketAddr, i32> {
     addresses(fd, |kind| match kind {
         Kind::Stream(stream) if stream.unix => Err(-libc::EAFNOSUPPORT),
+        Kind::Stream(stream) if stream.context == Context::Missing => Err(-libc::ENOTCONN),
         Kind::Stream(stream) if stream.phase == Phase::Connected => Ok(stream.remote),
         Kind::Datagram(Datagram { remote: Some(remote), .. }) => Ok(Some(*remote)),
         Kind::Stream(_) | Kind::Listener(_) | Kind::Datagram(_) => Err(-libc::ENOTCONN),

@@ -10,6 +10,7 @@ use super::disk::DiskFile;
 use super::epoll::Epoll;
 use super::fault::Fault;
 use super::pipe::Pipe;
+use super::port::{Bound, Port};
 use super::ring::{OpKey, Ring};
 use super::state::{HostId, ProcId, State};
 use super::stream::{Listener, Stream};
@@ -37,6 +38,8 @@ pub(super) struct File {
     pub(super) holders: u32,
     pub(super) nonblocking: bool,
     pub(super) waiters: Vec<Waiter>,
+    /// Where the packets of its overlapped calls go.
+    pub(super) bound: Option<Bound>,
 }
 
 pub(super) enum Kind {
@@ -52,6 +55,11 @@ pub(super) enum Kind {
     },
     Epoll(Epoll),
     Ring(Box<Ring>),
+    #[cfg_attr(not(pelton_iocp_elsewhere), allow(dead_code))]
+    Port(Box<Port>),
+    /// The device through which sockets are polled.
+    #[cfg_attr(not(pelton_iocp_elsewhere), allow(dead_code))]
+    Device,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,6 +68,9 @@ pub(super) enum Waiter {
     Op { ring: FileId, op: OpKey, events: i16 },
     /// A registration, until it is removed.
     Item { epoll: FileId, fd: RawDescriptor },
+    /// An overlapped call in flight, once.
+    #[cfg_attr(not(pelton_iocp_elsewhere), allow(dead_code))]
+    Request { port: FileId, key: OpKey, events: i16 },
 }
 
 impl State {
@@ -74,7 +85,8 @@ impl State {
             self.files.len() as u32 - 1
         });
         let slot = &mut self.files[index as usize];
-        slot.file = Some(File { kind, host, holders: 0, nonblocking, waiters: Vec::new() });
+        let (waiters, bound) = (Vec::new(), None);
+        slot.file = Some(File { kind, host, holders: 0, nonblocking, waiters, bound });
         FileId { index, generation: slot.generation }
     }
 
@@ -154,6 +166,14 @@ impl State {
         0
     }
 
+    /// Has a descriptor name another file from now on.
+    pub(super) fn fd_becomes(&mut self, fd: RawDescriptor, file: FileId) {
+        let Some(before) = self.of_fd(fd) else { return };
+        self.fds[((fd - FIRST) % PER_WORLD) as usize] = Some(file);
+        self.hold(file);
+        self.let_go(before);
+    }
+
     pub(super) fn hold(&mut self, file: FileId) {
         if let Some(file) = self.file_mut(file) {
             file.holders += 1;
@@ -171,8 +191,10 @@ impl State {
         slot.generation += 1;
         self.free_files.push(id.index);
         for waiter in &file.waiters {
-            if let Waiter::Item { epoll, fd } = *waiter {
-                self.forget_item(epoll, fd, id);
+            match *waiter {
+                Waiter::Item { epoll, fd } => self.forget_item(epoll, fd, id),
+                Waiter::Request { port, key, .. } => self.request_closed(port, key),
+                Waiter::Op { .. } => {}
             }
         }
         match file.kind {
@@ -181,8 +203,9 @@ impl State {
             Kind::Datagram(datagram) => self.datagram_closed(id, file.host, &datagram),
             Kind::Ring(ring) => self.ring_closed(*ring),
             Kind::Epoll(epoll) => self.epoll_closed(id, &epoll),
+            Kind::Port(port) => self.port_closed(*port),
             Kind::Pipe(pipe) => self.pipe_closed(&pipe),
-            Kind::Disk(_) | Kind::Event { .. } => {}
+            Kind::Device | Kind::Disk(_) | Kind::Event { .. } => {}
         }
     }
 
@@ -197,7 +220,7 @@ impl State {
             Some(Kind::Disk(_)) => libc::POLLIN | libc::POLLOUT,
             Some(Kind::Event { count: 0, .. }) => libc::POLLOUT,
             Some(Kind::Event { .. }) => libc::POLLIN | libc::POLLOUT,
-            Some(Kind::Epoll(_) | Kind::Ring(_)) => 0,
+            Some(Kind::Epoll(_) | Kind::Ring(_) | Kind::Port(_) | Kind::Device) => 0,
             None => libc::POLLNVAL,
         }
     }
@@ -208,11 +231,13 @@ impl State {
         let Some(file) = self.file_mut(id) else { return };
         let mut woken = Vec::new();
         file.waiters.retain(|waiter| match *waiter {
-            Waiter::Op { events: wanted, .. } if (wanted | always) & events != 0 => {
+            Waiter::Op { events: wanted, .. } | Waiter::Request { events: wanted, .. }
+                if (wanted | always) & events != 0 =>
+            {
                 woken.push(*waiter);
                 false
             }
-            Waiter::Op { .. } => true,
+            Waiter::Op { .. } | Waiter::Request { .. } => true,
             Waiter::Item { .. } => {
                 woken.push(*waiter);
                 true
@@ -222,6 +247,7 @@ impl State {
             match waiter {
                 Waiter::Op { ring, op, .. } => self.op_woken(ring, op),
                 Waiter::Item { epoll, fd } => self.item_woken(epoll, fd, id, events),
+                Waiter::Request { port, key, .. } => self.request_woken(port, key),
             }
         }
     }

@@ -31,6 +31,16 @@ mod file;
 pub(crate) mod local;
 mod message;
 mod pipe;
+#[cfg_attr(
+    not(pelton_iocp_elsewhere),
+    allow(dead_code, reason = "its room runs in builds for tests")
+)]
+pub(crate) mod port;
+#[cfg_attr(
+    not(pelton_iocp_elsewhere),
+    allow(dead_code, reason = "its room runs in builds for tests")
+)]
+pub(crate) mod port_calls;
 mod ring;
 mod seal;
 mod shrink;
@@ -44,4 +54,4 @@ pub use choices::{Decision, Name, script_text};
 pub use fault::{Fault, Faults};
 pub use shrink::shrink;
 pub use state::{HostId, ProcId as ReactorId};
-pub use world::{Entered, World, WorldOptions};
+pub use world::{Entered, Rooms, World, WorldOptions};

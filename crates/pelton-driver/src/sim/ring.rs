@@ -59,8 +59,8 @@ const PBUF_INCREMENTAL: u16 = 2;
 /// An operation in flight, by place and generation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct OpKey {
-    index: u32,
-    generation: u32,
+    pub(super) index: u32,
+    pub(super) generation: u32,
 }
 
 /// A submission entry, in the kernel's layout.

@@ -13,7 +13,7 @@ use super::file::{FileId, FileSlot, Kind};
 use super::ring::OpKey;
 use super::stream::Segment;
 use super::words::time;
-use super::world::WorldOptions;
+use super::world::{Rooms, WorldOptions};
 use crate::sys::RawDescriptor;
 use crate::unix_address::UnixAddr;
 
@@ -72,6 +72,9 @@ pub(super) enum Event {
     Op(FileId, OpKey),
     /// What came late is looked at: task work that was kept back.
     Kept(FileId),
+    /// An overlapped call goes on, or is told of.
+    #[cfg_attr(not(pelton_iocp_elsewhere), allow(dead_code))]
+    Request(FileId, OpKey),
     /// An event counter is heard.
     Heard(FileId),
     /// A job of the blocking pool is run.
@@ -126,6 +129,8 @@ pub(super) struct State {
     pub(super) choices: Choices,
     pub(super) faults: Faults,
     pub(super) faults_on: bool,
+    /// Drivers that may choose run on completion ports.
+    pub(super) has_ports: bool,
     events: BinaryHeap<Planned>,
     order: u64,
     pub(super) events_run: u64,
@@ -174,6 +179,7 @@ impl State {
             choices: Choices::new(seed, script, options.keep),
             faults: options.faults.clone(),
             faults_on: true,
+            has_ports: cfg!(pelton_iocp_elsewhere) && options.rooms == Rooms::Windows,
             events: BinaryHeap::new(),
             order: 0,
             events_run: 0,
@@ -338,7 +344,8 @@ impl State {
             Event::Window(file) => self.wake_file(file, libc::POLLOUT),
             Event::Op(ring, op) => self.op_goes_on(ring, op),
             Event::Kept(ring) => self.bring_kept(ring),
-            Event::Heard(file) => self.wake_file(file, libc::POLLIN),
+            Event::Request(port, key) => self.request_goes_on(port, key),
+            Event::Heard(file) => self.is_heard(file),
             Event::Job(number) => {
                 if let Some((host, proc, job)) = self.jobs.remove(&number)
                     && self.host(host).up
@@ -443,6 +450,11 @@ impl State {
                     self.count_wake(proc);
                 }
             }
+            Some(Kind::Port(port)) => {
+                if let Some(proc) = port.reactor() {
+                    self.count_wake(proc);
+                }
+            }
             _ => return -libc::EINVAL,
         }
         let who = u64::from(id.index);
@@ -461,9 +473,16 @@ impl State {
             });
             self.plan(after, Event::Heard(id));
         } else {
-            self.wake_file(id, libc::POLLIN);
+            self.is_heard(id);
         }
         0
+    }
+
+    fn is_heard(&mut self, id: FileId) {
+        match self.file(id).map(|file| &file.kind) {
+            Some(Kind::Port(_)) => self.port_post(id, super::port::KEY_WAKE, std::ptr::null_mut()),
+            _ => self.wake_file(id, libc::POLLIN),
+        }
     }
 
     /// A number for whoever asks. No choice: it is the same in a replay.

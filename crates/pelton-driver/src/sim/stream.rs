@@ -50,6 +50,17 @@ pub(super) enum Phase {
     Dead,
 }
 
+/// What a socket of Windows lacks before it is one like any other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Context {
+    /// Nothing.
+    None,
+    /// It has been given to an accept, which takes a socket once.
+    Used,
+    /// It is connected, by a call that does not tell the socket: it has no peer and no directions.
+    Missing,
+}
+
 pub(super) struct Stream {
     /// The connection's number in stories; both ends have the same.
     pub(super) connection: u64,
@@ -58,6 +69,7 @@ pub(super) struct Stream {
     pub(super) remote: Option<SocketAddr>,
     pub(super) options: Options,
     pub(super) unix: bool,
+    pub(super) context: Context,
     /// What a Unix socket was bound to.
     pub(super) name: UnixAddr,
     pub(super) peer: Option<FileId>,
@@ -122,6 +134,7 @@ impl Stream {
             remote: None,
             options: Options::default(),
             unix,
+            context: Context::None,
             name: UnixAddr::default(),
             peer: None,
             peer_host: host,
@@ -356,7 +369,10 @@ impl State {
         stream.phase = Phase::Connecting;
         stream.remote = Some(to);
         stream.peer_host = target;
-        stream.local.get_or_insert(SocketAddr::new(ip, port));
+        let local = stream.local.get_or_insert(SocketAddr::new(ip, port));
+        if local.ip().is_unspecified() {
+            local.set_ip(ip);
+        }
         let trip = self.trip(connection, host, target);
         if self.fault(Fault::Unreachable, connection, String::new) {
             self.tell(Fault::Unreachable.name(), connection, |state| {
@@ -670,7 +686,7 @@ impl State {
                 None => -libc::EBADF,
             };
         };
-        if stream.phase != Phase::Connected {
+        if stream.phase != Phase::Connected || stream.context == Context::Missing {
             return -libc::ENOTCONN;
         }
         if how != libc::SHUT_WR {

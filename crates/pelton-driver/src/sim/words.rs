@@ -58,6 +58,8 @@ impl State {
             Kind::Event { .. } => format!("a wake source of {host} (a `Handle` that outlives it?)"),
             Kind::Epoll(_) => format!("an epoll of {host}"),
             Kind::Ring(_) => format!("a ring of {host}"),
+            Kind::Port(_) => format!("a completion port of {host} (a `Handle` that outlives it?)"),
+            Kind::Device => format!("the device of polls of {host}"),
         }
     }
 
@@ -66,6 +68,7 @@ impl State {
         let proc = match self.file(id).map(|file| &file.kind) {
             Some(Kind::Ring(ring)) => ring.reactor(),
             Some(Kind::Epoll(epoll)) => epoll.reactor(),
+            Some(Kind::Port(port)) => port.reactor(),
             _ => None,
         };
         match (proc, self.file(id)) {
@@ -107,6 +110,11 @@ impl State {
                         if !matches!(kind, Kind::Event { .. }) {
                             waits.push(format!("readiness of {}", self.file_name(on)));
                         }
+                    }
+                }
+                Kind::Port(port) => {
+                    for (what, on) in port.waiting() {
+                        waits.push(format!("{what} on {}", self.file_name(on)));
                     }
                 }
                 _ => {}

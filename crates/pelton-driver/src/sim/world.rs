@@ -26,6 +26,29 @@ static NEXT_ID: AtomicU32 = AtomicU32::new(0);
 /// Worlds at once in a process, by the numbers of their descriptors.
 const WORLDS: u32 = 1 << 14;
 
+/// Which system's rooms the drivers of a world run on.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Rooms {
+    /// io_uring or epoll, as the seed decides.
+    #[default]
+    Linux,
+    /// Completion ports. In builds for tests (`--cfg pelton_iocp_elsewhere`); in others this is as [`Rooms::Linux`].
+    Windows,
+}
+
+/// The variable that has every world of a build for tests run on completion ports, where it says `windows`.
+const ROOMS_VARIABLE: &str = "PELTON_SIM_ROOMS";
+
+impl Rooms {
+    /// What the environment asks for, in builds in which that makes a difference.
+    fn asked() -> Rooms {
+        let asked = cfg!(pelton_iocp_elsewhere)
+            && std::env::var_os(ROOMS_VARIABLE).is_some_and(|asked| asked == "windows");
+        if asked { Rooms::Windows } else { Rooms::Linux }
+    }
+}
+
 /// How a world is made.
 #[derive(Clone, Debug)]
 pub struct WorldOptions {
@@ -37,13 +60,16 @@ pub struct WorldOptions {
     pub latency: Duration,
     /// Remembers every choice that was not dull, which a long run need not.
     pub keep: bool,
+    /// What drivers run on that may choose.
+    pub rooms: Rooms,
 }
 
 impl WorldOptions {
     /// A world in which nothing goes wrong.
     pub fn new(seed: u64) -> WorldOptions {
         let latency = Duration::from_micros(250);
-        WorldOptions { seed, faults: Faults::none(), latency, keep: true }
+        let rooms = Rooms::asked();
+        WorldOptions { seed, faults: Faults::none(), latency, keep: true, rooms }
     }
 
     /// A world in which the seed decides what goes wrong.
@@ -435,6 +461,10 @@ impl World {
                         Some(Kind::Ring(ring)) => {
                             let name = state.file_name(*file);
                             format!("{name} with {} operations in flight", ring.in_flight())
+                        }
+                        Some(Kind::Port(port)) => {
+                            let name = state.file_name(*file);
+                            format!("{name} with {} calls that were not told of", port.left())
                         }
                         _ => state.file_name(*file),
                     };

@@ -98,6 +98,7 @@ pub(crate) fn placed(wanted: Backend) -> (Backend, bool) {
         }
         if sim::in_world() {
             let wanted = match wanted {
+                Backend::Sim | Backend::Auto if sim::prefers_ports() => Backend::Iocp,
                 Backend::Sim | Backend::Auto if sim::prefers_readiness() => Backend::Epoll,
                 Backend::Sim => Backend::Auto,
                 other => other,
@@ -514,6 +515,12 @@ pub(super) fn eventfd_simulated() -> io::Result<OwnedDescriptor> {
     return made(sim::eventfd());
     #[cfg(not(feature = "sim"))]
     Err(io::ErrorKind::Unsupported.into())
+}
+
+/// A completion port of this thread's simulated system.
+#[cfg(pelton_iocp_elsewhere)]
+pub(super) fn port_simulated() -> io::Result<OwnedDescriptor> {
+    made(crate::sim::port_calls::port())
 }
 
 /// What the simulated system has just made for us, or its error.

@@ -44,10 +44,16 @@ mod epoll;
 pub(crate) mod fake;
 #[cfg(unix)]
 pub(crate) mod file;
-#[cfg(windows)]
+#[cfg(any(windows, pelton_iocp_elsewhere))]
 mod iocp;
 #[cfg(all(unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere, test)))]
 mod kqueue;
+// The numbers that the room of Windows compares: Windows's, but where it runs elsewhere.
+#[cfg(any(pelton_iocp_elsewhere, all(test, not(windows))))]
+#[cfg_attr(pelton_iocp_elsewhere, path = "iocp/elsewhere/numbers.rs")]
+#[cfg_attr(not(pelton_iocp_elsewhere), path = "windows/errno.rs")]
+#[allow(dead_code, unreachable_pub, unused_imports, reason = "not all are compared everywhere")]
+mod numbers;
 #[cfg(unix)]
 pub(crate) mod pipe;
 #[cfg(unix)]
@@ -56,7 +62,7 @@ mod readiness;
 mod sendfile;
 #[cfg(unix)]
 pub(crate) mod socket;
-#[cfg(any(windows, test))]
+#[cfg(any(windows, test, pelton_iocp_elsewhere))]
 #[cfg_attr(not(windows), allow(dead_code, reason = "tested wherever the tests run"))]
 mod status;
 #[cfg(any(windows, test))]
@@ -66,7 +72,8 @@ mod unique;
 mod unix;
 #[cfg(target_os = "linux")]
 pub(crate) mod uring;
-#[cfg(windows)]
+#[cfg(any(windows, pelton_iocp_elsewhere))]
+#[cfg_attr(pelton_iocp_elsewhere, path = "iocp/elsewhere/windows.rs")]
 mod windows;
 
 #[cfg(unix)]
@@ -89,6 +96,8 @@ pub(crate) use system::{
     received_descriptors, recv_now, send_now, socket_address, write_address,
 };
 pub use system::{BorrowedDescriptor, OwnedDescriptor, RawDescriptor, errno};
+#[cfg(windows)]
+use windows::errno as numbers;
 #[cfg(windows)]
 pub(crate) use windows::{calls, file, pipe, socket};
 
@@ -170,6 +179,7 @@ impl Room {
     pub(crate) fn wake_source(&self) -> std::io::Result<WakeSource> {
         match self {
             Room::Kqueue(kqueue) => kqueue.wake_source(),
+            Room::Iocp(iocp) => iocp.wake_source(),
             _ => WakeSource::new(self.is_simulated()),
         }
     }
@@ -216,6 +226,7 @@ impl Room {
             // Its descriptors are nobody's.
             #[cfg(any(test, feature = "fake-kernel"))]
             Room::Fake(_) => None,
+            Room::Iocp(_) => None,
             _ => read_cached(entry, memory, offset),
         }
     }

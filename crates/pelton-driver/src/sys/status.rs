@@ -3,6 +3,8 @@
 //!
 //! Plain data, which is tested wherever the tests run. Wine never comes to most of it.
 
+use super::numbers as n;
+
 /// A status of the kernel's (`NTSTATUS`).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct Status(pub(crate) u32);
@@ -35,39 +37,39 @@ impl Status {
         }
         match self.0 {
             // No handle; of another type.
-            0xC000_0008 | 0xC000_0024 => 10038,
+            0xC000_0008 | 0xC000_0024 => n::ENOTSOCK,
             // Resources, quotas, memory.
             0xC000_009A | 0xC000_012C | 0xC000_012D | 0xC000_00A1 | 0xC000_0017 | 0xC000_0044
-            | 0xC000_0097 | 0xC000_013D => 10055,
+            | 0xC000_0097 | 0xC000_013D => n::ENOBUFS,
             // The address is taken.
-            0xC000_0209 | 0xC000_0043 | 0xC000_020A => 10048,
+            0xC000_0209 | 0xC000_0043 | 0xC000_020A => n::WSAEADDRINUSE,
             // Too slow.
-            0xC000_00B5 | 0xC000_013F => 10060,
+            0xC000_00B5 | 0xC000_013F => n::WSAETIMEDOUT,
             // The peer has gone, in order or not; a datagram could not be delivered.
-            0xC000_0237 => 10101,
+            0xC000_0237 => n::WSAEDISCON,
             0xC000_013C | 0xC000_020D | 0xC000_013E | 0xC000_020C | 0xC000_023F | 0xC000_A012 => {
-                10054
+                n::ECONNRESET
             }
             // This end has given up.
-            0xC000_013B | 0xC000_020F | 0xC000_0241 => 10053,
-            0xC000_00BE | 0xC000_023C | 0xC000_023E => 10051,
-            0xC000_023D => 10065,
+            0xC000_013B | 0xC000_020F | 0xC000_0241 => n::ECONNABORTED,
+            0xC000_00BE | 0xC000_023C | 0xC000_023E => n::WSAENETUNREACH,
+            0xC000_023D => n::WSAEHOSTUNREACH,
             // Longer than its buffer.
-            0x8000_0005 | 0xC000_0206 => 10040,
-            0xC000_0023 | 0xC000_0005 => 10014,
-            0xC000_00A3 | 0xC000_00D0 => 10035,
+            0x8000_0005 | 0xC000_0206 => n::EMSGSIZE,
+            0xC000_0023 | 0xC000_0005 => n::WSAEFAULT,
+            0xC000_00A3 | 0xC000_00D0 => n::EAGAIN,
             0xC000_00C3 | 0xC000_00BF | 0xC000_000E | 0xC000_000F | 0xC000_003A | 0xC000_0034
-            | 0xC000_00C4 => 10050,
-            0xC000_0140 => 10057,
+            | 0xC000_00C4 => n::WSAENETDOWN,
+            0xC000_0140 => n::ENOTCONN,
             // Nobody listens there.
-            0xC000_00BC | 0xC000_0236 => 10061,
-            0xC000_00B0 => 10058,
-            0xC000_0018 | 0xC000_0141 | 0xC000_0207 => 10049,
-            0xC000_00BB | 0xC000_0002 => 10045,
-            0xC000_0022 => 10013,
+            0xC000_00BC | 0xC000_0236 => n::ECONNREFUSED,
+            0xC000_00B0 => n::WSAESHUTDOWN,
+            0xC000_0018 | 0xC000_0141 | 0xC000_0207 => n::WSAEADDRNOTAVAIL,
+            0xC000_00BB | 0xC000_0002 => n::EOPNOTSUPP,
+            0xC000_0022 => n::WSAEACCES,
             // The number of a Windows error, in a status.
             wrapped if wrapped >> 16 == 0xC007 => (wrapped & 0xFFFF) as i32,
-            _ => 10022,
+            _ => n::WSAEINVAL,
         }
     }
 
@@ -81,22 +83,22 @@ impl Status {
             return Some(ECANCELED);
         }
         Some(match self.0 {
-            0xC000_0011 => 38,   // the end of the file
-            0xC000_0008 => 6,    // no handle
-            0xC000_000D => 87,   // a wrong argument
-            0xC000_0022 => 5,    // access denied
-            0xC000_0043 => 32,   // shared with somebody who does not
-            0xC000_0054 => 33,   // locked
-            0xC000_007F => 112,  // the disk is full
-            0xC000_009A => 1450, // resources
-            0xC000_014B => 109,  // the pipe is broken
-            0xC000_00B0 => 233,  // nobody at the other end
-            0xC000_00B1 => 232,  // the other end is closing
-            0xC000_00AD => 230,  // the pipe is not in a state for that
-            0xC000_00AE => 231,  // all instances of the pipe have clients
-            0xC000_00B2 => 535,  // the client was faster
-            0xC000_00B3 => 536,  // there is no client yet
-            0x8000_0005 => 234,  // more of the message is to come
+            0xC000_0011 => n::HANDLE_EOF,          // the end of the file
+            0xC000_0008 => n::EBADF,               // no handle
+            0xC000_000D => n::EINVAL,              // a wrong argument
+            0xC000_0022 => n::ACCESS_DENIED,       // access denied
+            0xC000_0043 => n::SHARING_VIOLATION,   // shared with somebody who does not
+            0xC000_0054 => n::LOCK_VIOLATION,      // locked
+            0xC000_007F => n::DISK_FULL,           // the disk is full
+            0xC000_009A => n::NO_SYSTEM_RESOURCES, // resources
+            0xC000_014B => n::BROKEN_PIPE,         // the pipe is broken
+            0xC000_00B0 => n::PIPE_NOT_CONNECTED,  // nobody at the other end
+            0xC000_00B1 => n::EPIPE,               // the other end is closing
+            0xC000_00AD => n::BAD_PIPE,            // the pipe is not in a state for that
+            0xC000_00AE => n::PIPE_BUSY,           // all instances of the pipe have clients
+            0xC000_00B2 => n::PIPE_CONNECTED,      // the client was faster
+            0xC000_00B3 => n::PIPE_LISTENING,      // there is no client yet
+            0x8000_0005 => n::MORE_DATA,           // more of the message is to come
             wrapped if wrapped >> 16 == 0xC007 => (wrapped & 0xFFFF) as i32,
             _ => return None,
         })
@@ -104,23 +106,23 @@ impl Status {
 }
 
 /// `ERROR_CANCELLED`: what the driver says of a cancelled operation, whatever the system said.
-pub(crate) const ECANCELED: i32 = 1223;
+pub(crate) const ECANCELED: i32 = n::ECANCELED;
 
 /// What a send that has failed says: that this end was shut down, or was never connected, is a broken pipe
 /// elsewhere.
 pub(crate) fn of_send(error: i32) -> i32 {
-    if matches!(error, 10057 | 10058) { 232 } else { error }
+    if matches!(error, n::ENOTCONN | n::WSAESHUTDOWN) { n::EPIPE } else { error }
 }
 
 /// What a stream says that has ended badly: a reset is told once, and then it is over. `was_told` is what has been
 /// told so far.
 pub(crate) fn of_reset(result: i32, sends: bool, was_told: &std::cell::Cell<bool>) -> i32 {
-    if !matches!(result, -10054 | -10053) {
+    if !matches!(-result, n::ECONNRESET | n::ECONNABORTED) {
         return result;
     }
     match was_told.replace(true) {
         false => result,
-        true if sends => -232,
+        true if sends => -n::EPIPE,
         true => 0,
     }
 }
@@ -129,22 +131,22 @@ pub(crate) fn of_reset(result: i32, sends: bool, was_told: &std::cell::Cell<bool
 /// and a datagram that was cut short is what there was room for.
 pub(crate) fn of_recv(error: i32, bytes: usize) -> i32 {
     match error {
-        0 | 10040 => i32::try_from(bytes).unwrap_or(i32::MAX),
-        10058 | 10101 => 0,
+        0 | n::EMSGSIZE => i32::try_from(bytes).unwrap_or(i32::MAX),
+        n::WSAESHUTDOWN | n::WSAEDISCON => 0,
         error => -error,
     }
 }
 
 /// What a transfer that has failed says: that the handle is not open for it is no question of rights.
 pub(crate) fn of_file(error: i32) -> i32 {
-    if error == 5 { 6 } else { error }
+    if error == n::ACCESS_DENIED { n::EBADF } else { error }
 }
 
 /// What a read of a file comes to, a result: the end of the file is no error.
 pub(crate) fn of_read(error: i32, bytes: usize) -> i32 {
     match error {
-        0 | 234 => i32::try_from(bytes).unwrap_or(i32::MAX),
-        38 => 0,
+        0 | n::MORE_DATA => i32::try_from(bytes).unwrap_or(i32::MAX),
+        n::HANDLE_EOF => 0,
         error => -error,
     }
 }
@@ -169,9 +171,9 @@ pub(crate) fn of_pipe_read(error: i32, bytes: usize) -> PipeRead {
     match error {
         0 if bytes == 0 => PipeRead::Nothing,
         0 => PipeRead::Bytes(bytes),
-        234 => PipeRead::Part(bytes),
-        109 => PipeRead::End,
-        230 | 233 | 536 => PipeRead::Failed(10057),
+        n::MORE_DATA => PipeRead::Part(bytes),
+        n::BROKEN_PIPE => PipeRead::End,
+        n::BAD_PIPE | n::PIPE_NOT_CONNECTED | n::PIPE_LISTENING => PipeRead::Failed(n::ENOTCONN),
         error => PipeRead::Failed(of_file(error)),
     }
 }
@@ -180,8 +182,8 @@ pub(crate) fn of_pipe_read(error: i32, bytes: usize) -> PipeRead {
 /// is a broken pipe, and one that has not come yet is not.
 pub(crate) fn of_pipe_write(error: i32) -> i32 {
     match error {
-        109 | 232 | 233 => 232,
-        230 | 536 => 10057,
+        n::BROKEN_PIPE | n::EPIPE | n::PIPE_NOT_CONNECTED => n::EPIPE,
+        n::BAD_PIPE | n::PIPE_LISTENING => n::ENOTCONN,
         error => of_file(error),
     }
 }
@@ -189,7 +191,7 @@ pub(crate) fn of_pipe_write(error: i32) -> i32 {
 /// What waiting for the client of a pipe that has failed at once says, a result. A client that is there already is
 /// what was waited for, and so is one that has gone again: what it wrote is still to be read.
 pub(crate) fn of_pipe_connect(error: i32) -> i32 {
-    if matches!(error, 535 | 232) { 0 } else { -error }
+    if matches!(error, n::PIPE_CONNECTED | n::EPIPE) { 0 } else { -error }
 }
 
 /// How an overlapped call went that has just returned.
@@ -210,8 +212,7 @@ impl Began {
     /// The kernel posts for everything that is no error to it. A message that is longer than its buffer is a
     /// warning there, so that call fails and posts.
     pub(crate) fn of(ok: bool, error: i32, skips: bool) -> Began {
-        const IO_PENDING: i32 = 997;
-        const MORE_DATA: i32 = 234;
+        use n::{IO_PENDING, MORE_DATA};
         match error {
             _ if ok => {
                 if skips {
@@ -221,13 +222,14 @@ impl Began {
                 }
             }
             IO_PENDING | MORE_DATA => Began::Posts,
-            995 => Began::Failed(ECANCELED),
+            n::OPERATION_ABORTED => Began::Failed(ECANCELED),
             error => Began::Failed(error),
         }
     }
 }
 
-#[cfg(all(test, not(any(loom, shuttle))))]
+// In builds for tests elsewhere the errors have other numbers.
+#[cfg(all(test, not(any(loom, shuttle, pelton_iocp_elsewhere))))]
 mod tests {
     use super::*;
 

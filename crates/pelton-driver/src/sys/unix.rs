@@ -210,9 +210,14 @@ pub(crate) unsafe fn borrow(raw: RawDescriptor) -> BorrowedFd<'static> {
 
 pub(crate) use borrow as borrow_descriptor;
 
+#[cfg(pelton_iocp_elsewhere)]
+pub(crate) use super::iocp::OfRoom;
+
 /// What a descriptor's entry in the table keeps for a room of this system: nothing beyond what it has.
+#[cfg(not(pelton_iocp_elsewhere))]
 pub(crate) struct OfRoom;
 
+#[cfg(not(pelton_iocp_elsewhere))]
 impl OfRoom {
     pub(crate) const fn new() -> OfRoom {
         OfRoom

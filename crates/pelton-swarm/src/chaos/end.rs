@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use pelton::sim::Kind;
+use pelton_driver::Seam;
 
 use super::op::What;
 use super::{Chaos, Dice};
@@ -31,7 +32,7 @@ impl Chaos {
         let counters: Vec<_> = self
             .sides
             .iter()
-            .map(|side| (side.notifier.clone(), side.driver.wants_nonblocking()))
+            .map(|side| (side.notifier.clone(), side.driver.seam() == Seam::Readiness))
             .collect();
         for side in &self.sides {
             // Leases outlive their driver, now and then.

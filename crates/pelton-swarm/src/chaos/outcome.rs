@@ -317,10 +317,16 @@ impl Chaos {
         let Some(op) = self.sides[side].ops.borrow_mut().remove(&token) else { return };
         self.say(|| format!("give up {side} {token} {:?}", op.what));
         match &op.what {
-            What::Send { flow, .. } => self.flow(*flow, |flow| {
-                flow.frozen = true;
-                flow.sending = false;
-            }),
+            What::Send { flow, .. } => {
+                self.flow(*flow, |flow| {
+                    flow.frozen = true;
+                    flow.sending = false;
+                });
+                // That the connection is broken may have been told to it.
+                if let Some(desc) = op.desc {
+                    self.sides[side].descs.borrow_mut()[desc].troubled = true;
+                }
+            }
             What::Receive { room: 0 } | What::ReceiveMany => {
                 self.may_lose(side, op.desc, u64::MAX / 2);
             }

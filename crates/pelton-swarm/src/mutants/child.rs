@@ -63,15 +63,28 @@ impl fmt::Display for Found {
     }
 }
 
+/// What says that the worlds on completion ports are meant.
+pub(super) const PORTS: &str = "ports";
+
+/// Whether a world is one of those that were asked for: by name, those on ports, or all others.
+fn is_wanted(only: &str, world: &str) -> bool {
+    let on_ports = world.ends_with("-ports");
+    match only {
+        "all" => !on_ports,
+        PORTS => on_ports,
+        name => name == world,
+    }
+}
+
 /// Runs every world under each seed, and says which run it is before it begins.
 pub(super) fn main(words: &[String]) -> ExitCode {
     let Some(seeds) = words.first().and_then(|word| word.parse::<u64>().ok()) else {
         return ExitCode::from(2);
     };
-    let only = words.get(1).filter(|only| *only != "all");
+    let only = words.get(1).map_or("all", String::as_str);
     for seed in 0..seeds {
-        for world in worlds().iter().filter(|world| only.is_none_or(|only| *only == world.name)) {
-            if world.name != CHEAP && seed >= seeds.div_ceil(DEARER) {
+        for world in worlds().iter().filter(|world| is_wanted(only, world.name)) {
+            if !world.name.starts_with(CHEAP) && seed >= seeds.div_ceil(DEARER) {
                 continue;
             }
             say(&format!("at {} {seed}", world.name));

@@ -38,8 +38,9 @@ pub(super) fn markdown(rows: &[Row], seeds: u64) -> String {
         "# Mutants\n\n\
          Bugs that other systems shipped, and breaches of Pelton's own invariants, each put back behind a\n\
          switch that only `cargo xtask mutants` builds. Every one must be found: by the worlds of the\n\
-         simulator within {seeds} seeds of `chaos` and {others} of each other world, by the models under\n\
-         loom, or by the random scripts that are played on every system beside a model (the first 128).\n\
+         simulator within {seeds} seeds of `chaos` and {others} of each other world (those of the room of Windows\n\
+         by the worlds that run on it, `…-ports`), by the models under loom, or by\n\
+         the random scripts that are played on every system beside a model (the first 128).\n\
          `cargo xtask mutants --write` makes this file.\n\n\
          Seeds are counted from 0, every world under each. With no mutant nothing fails under any of them.\n\n"
     );
@@ -59,7 +60,7 @@ pub(super) fn markdown(rows: &[Row], seeds: u64) -> String {
                 let by = match finder {
                     Finder::Loom => "loom".to_owned(),
                     Finder::Scripts => "scripts".to_owned(),
-                    Finder::Simulator => format!("world `{}`", found.world),
+                    Finder::Simulator | Finder::Ports => format!("world `{}`", found.world),
                 };
                 (by, seeds, format!("{}: {}", found.how, short(&found.what)))
             }

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use pelton_driver::sim::{Faults, WorldOptions};
+use pelton_driver::sim::{Faults, Rooms, WorldOptions};
 
 /// How a simulation is run.
 ///
@@ -124,6 +124,13 @@ impl Options {
     /// told. Off by default: the assertion of a task that nobody awaits fails the run too.
     pub fn allow_panics(mut self, allow: bool) -> Options {
         self.allow_panics = allow;
+        self
+    }
+
+    /// Which system's rooms the hosts run on, in builds for tests that have more than one.
+    #[doc(hidden)]
+    pub fn rooms(mut self, rooms: Rooms) -> Options {
+        self.world.rooms = rooms;
         self
     }
 

@@ -3,10 +3,13 @@
 use super::{Room, not_here};
 use crate::config::{Backend, Config, Error};
 
+#[cfg(not(pelton_iocp_elsewhere))]
 pub(crate) use crate::sys::absent::Absent as Iocp;
 #[cfg(not(any(pelton_kqueue_elsewhere, test)))]
 pub(crate) use crate::sys::absent::{Absent as Kqueue, Absent as Queue};
 pub(crate) use crate::sys::epoll::Epoll;
+#[cfg(pelton_iocp_elsewhere)]
+pub(crate) use crate::sys::iocp::Iocp;
 #[cfg(any(pelton_kqueue_elsewhere, test))]
 pub(crate) use crate::sys::kqueue::{Kqueue, Queue, single};
 /// Without a queue nobody asks for one.
@@ -38,6 +41,9 @@ pub(crate) fn open(
         // For tests: epoll plays the queue.
         #[cfg(any(pelton_kqueue_elsewhere, test))]
         Backend::Kqueue => Ok((Room::Kqueue(Kqueue::new(config, simulated)?), None)),
+        // For tests: a simulated system has ports.
+        #[cfg(pelton_iocp_elsewhere)]
+        Backend::Iocp if simulated => Ok((Room::Iocp(Iocp::new(config)?), None)),
         other => Err(not_here(other)),
     }
 }

@@ -7,22 +7,22 @@
 use std::cell::{Cell, UnsafeCell};
 use std::mem::MaybeUninit;
 use std::net::SocketAddr;
-use std::os::windows::io::RawSocket;
 
-use socket2::{Domain, Protocol, Socket, Type};
 use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::Networking::WinSock::{
-    SO_UPDATE_ACCEPT_CONTEXT, SOCKADDR_STORAGE, SOL_SOCKET, setsockopt,
+    SO_UPDATE_ACCEPT_CONTEXT, SOCKADDR_STORAGE, SOL_SOCKET,
 };
 use windows_sys::Win32::System::IO::OVERLAPPED;
 
-use super::super::errno;
+use super::super::numbers as errno;
 use super::super::status::{Began, Status};
 use super::super::windows::calls::socket_error;
-use super::super::windows::{RawDescriptor, socket_address};
+use super::super::windows::{RawDescriptor, RawSocket, own, socket_address};
 use super::extension::Extensions;
+use super::owed::Owed;
 use super::region::{FromZero, Region};
 use super::sharing::Signal;
+use super::win32::{fresh_socket, setsockopt};
 use crate::slot::NIL;
 use crate::sys::OwnedDescriptor;
 
@@ -47,6 +47,8 @@ pub(super) struct Ahead {
     pub(super) next: Cell<u32>,
     /// The port to tell, where the listener's packets do not go there by themselves.
     port: Cell<HANDLE>,
+    /// Where it is noted that the port could not be told.
+    owed: Cell<*const Owed>,
     /// What tells it then.
     signal: UnsafeCell<Option<Box<Signal>>>,
     addresses: UnsafeCell<MaybeUninit<[u8; 2 * ADDRESS]>>,
@@ -64,8 +66,14 @@ impl Ahead {
     }
 
     /// Which port is told. Read by the thread that tells it, while the record is not changed.
+    #[cfg_attr(not(windows), allow(dead_code))]
     pub(super) fn port(&self) -> HANDLE {
         self.port.get()
+    }
+
+    #[cfg_attr(not(windows), allow(dead_code))]
+    pub(super) fn owed(&self) -> *const Owed {
+        self.owed.get()
     }
 
     /// How it ended whose packet has come.
@@ -77,8 +85,9 @@ impl Ahead {
     }
 
     /// Has the accept's end told to a port, by an event.
-    fn watch(&self, port: HANDLE) -> Result<HANDLE, i32> {
+    fn watch(&self, port: HANDLE, owed: &Owed) -> Result<HANDLE, i32> {
         self.port.set(port);
+        self.owed.set(owed);
         // SAFETY: one thread, and nothing below comes back here.
         let signal = unsafe { &mut *self.signal.get() };
         let signal = match signal {
@@ -100,7 +109,7 @@ impl Ahead {
     pub(super) fn take_socket(&self) -> Option<OwnedDescriptor> {
         self.has_socket.replace(false).then(|| {
             // SAFETY: it was made for this record, which gives it up here.
-            unsafe { crate::sys::own(RawDescriptor::Socket(self.socket.get())) }
+            unsafe { own(RawDescriptor::Socket(self.socket.get())) }
         })
     }
 }
@@ -109,11 +118,14 @@ impl Ahead {
 pub(super) struct Aheads {
     records: Region<Ahead>,
     free: Cell<u32>,
+    /// Those whose ends no packet tells of. In a box, because other threads have its address.
+    pub(super) owed: Box<Owed>,
 }
 
 impl Aheads {
     pub(super) fn new(capacity: u32) -> Option<Aheads> {
-        Some(Aheads { records: Region::new(capacity)?, free: Cell::new(NIL) })
+        let owed = Box::default();
+        Some(Aheads { records: Region::new(capacity)?, free: Cell::new(NIL), owed })
     }
 
     pub(super) fn get(&self, number: u32) -> Option<&Ahead> {
@@ -134,9 +146,12 @@ impl Aheads {
             None => self.records.used(),
         };
         let ahead = self.records.get_or_grow(number).ok_or(errno::ENOBUFS)?;
+        if mutant!("iocp-accept-socket-reused") && ahead.has_socket.get() {
+            return Ok(number);
+        }
         match fresh_socket(family) {
             Ok(socket) => {
-                ahead.socket.set(std::os::windows::io::IntoRawSocket::into_raw_socket(socket));
+                ahead.socket.set(socket);
                 ahead.has_socket.set(true);
                 Ok(number)
             }
@@ -151,7 +166,9 @@ impl Aheads {
     pub(super) fn release(&self, number: u32) {
         let Some(ahead) = self.get(number) else { return };
         debug_assert!(!ahead.in_kernel.get());
-        drop(ahead.take_socket());
+        if !mutant!("iocp-accept-socket-reused") {
+            drop(ahead.take_socket());
+        }
         ahead.slot.set(NIL);
         ahead.next.set(self.free.replace(number));
     }
@@ -164,10 +181,11 @@ impl Aheads {
         listener: usize,
         ahead: &Ahead,
         tell: Option<HANDLE>,
+        skips: bool,
     ) -> Began {
         let Some(accept) = calls.accept else { return Began::Failed(errno::ENOSYS) };
         debug_assert!(!ahead.in_kernel.get() && ahead.has_socket.get());
-        let event = match tell.map(|port| ahead.watch(port)) {
+        let event = match tell.map(|port| ahead.watch(port, &self.owed)) {
             None => std::ptr::null_mut(),
             Some(Ok(event)) => event,
             Some(Err(error)) => return Began::Failed(error),
@@ -190,11 +208,15 @@ impl Aheads {
                 overlapped,
             )
         } != 0;
-        // A listener skips nothing: a success that comes at once is told of too.
-        let began = Began::of(ok, if ok { 0 } else { socket_error() }, false);
-        ahead.in_kernel.set(began == Began::Posts);
-        if began != Began::Posts {
-            ahead.unwatch();
+        // A success that comes at once is told of too, by its packet or at the next tick.
+        let began = Began::of(ok, if ok { 0 } else { socket_error() }, skips);
+        match began {
+            Began::Posts => ahead.in_kernel.set(true),
+            Began::Ended => {
+                ahead.in_kernel.set(true);
+                self.owed.put(overlapped);
+            }
+            Began::Failed(_) => ahead.unwatch(),
         }
         began
     }
@@ -212,9 +234,12 @@ impl Aheads {
         // First: before that the socket has no addresses, options or directions.
         let from = listener.to_ne_bytes();
         let (socket, len) = (ahead.socket.get() as usize, from.len() as i32);
-        // SAFETY: both are open; the argument is the listener's number.
-        let failed =
-            unsafe { setsockopt(socket, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, from.as_ptr(), len) };
+        let failed = if mutant!("iocp-accept-context") {
+            0
+        } else {
+            // SAFETY: both are open; the argument is the listener's number.
+            unsafe { setsockopt(socket, SOL_SOCKET, SO_UPDATE_ACCEPT_CONTEXT, from.as_ptr(), len) }
+        };
         if failed != 0 {
             return Err(socket_error());
         }
@@ -248,12 +273,6 @@ impl Drop for Aheads {
             }
         }
     }
-}
-
-fn fresh_socket(family: i32) -> Result<Socket, i32> {
-    let socket = Socket::new(Domain::from(family), Type::STREAM, Some(Protocol::TCP))
-        .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-    socket.map_err(|error| error.raw_os_error().unwrap_or(errno::ENOBUFS))
 }
 
 /// True for an error of an accept that concerns the connection alone, which has gone before it was accepted.

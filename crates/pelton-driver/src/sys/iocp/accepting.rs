@@ -2,6 +2,7 @@
 
 use super::accept::{self, AHEAD, Ahead};
 use super::home::{Home, Stage};
+use super::win32::family_of;
 use super::{Iocp, Unfinished, errno, is_accept, port};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
@@ -10,7 +11,7 @@ use crate::payload::{self, Item};
 use crate::slot::{NIL, OpId, Slot, State, bits};
 use crate::sys::OwnedDescriptor;
 use crate::sys::status::Began;
-use crate::sys::windows::RawDescriptor;
+use crate::sys::windows::raw_of;
 
 impl Iocp {
     /// Begins to accept.
@@ -18,7 +19,7 @@ impl Iocp {
         home.ahead.set(0);
         home.first_ahead.set(NIL);
         home.error.set(0);
-        let begun = family_of(entry.raw.get())
+        let begun = family_of(raw_of(entry))
             .and_then(|family| {
                 home.family.set(family);
                 // Its accepts are all told of by packets. Those of one that is shared are told of in another way, and
@@ -48,12 +49,14 @@ impl Iocp {
 
     /// Gives one more accept to the kernel.
     fn post_accept(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) -> Result<(), i32> {
-        let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
+        let Some(listener) = raw_of(entry).socket() else { return Err(errno::ENOTSOCK) };
         let tell = self.is_shared(entry).then(|| core.shared.wake.port());
         loop {
             let number = self.aheads.claim(home.family.get())?;
             let Some(ahead) = self.aheads.get(number) else { return Err(errno::ENOBUFS) };
-            match self.aheads.post(&self.extensions, listener, ahead, tell) {
+            // Those of a shared one are told of by an event in any case.
+            let skips = entry.of_room.skips.get() && tell.is_none();
+            match self.aheads.post(&self.extensions, listener, ahead, tell, skips) {
                 Began::Posts | Began::Ended => {
                     ahead.slot.set(core.arena.index(slot));
                     ahead.generation.set(slot.generation.get());
@@ -78,7 +81,7 @@ impl Iocp {
         while home.ahead.get() > 0
             && let Some(ahead) = self.aheads.get(at)
         {
-            port::cancel(entry.raw.get().handle(), ahead.overlapped());
+            port::cancel(raw_of(entry).handle(), ahead.overlapped());
             at = ahead.next.get();
         }
     }
@@ -194,7 +197,7 @@ impl Iocp {
         entry: &Entry,
         ahead: &Ahead,
     ) -> Result<(OwnedDescriptor, Option<std::net::SocketAddr>), i32> {
-        let Some(listener) = entry.raw.get().socket() else { return Err(errno::ENOTSOCK) };
+        let Some(listener) = raw_of(entry).socket() else { return Err(errno::ENOTSOCK) };
         let peer = self.aheads.connected(&self.extensions, listener, ahead)?;
         ahead.take_socket().map(|socket| (socket, peer)).ok_or(errno::EIO)
     }
@@ -213,15 +216,4 @@ impl Iocp {
             at = other.next.get();
         }
     }
-}
-
-/// The family of a listener's addresses.
-fn family_of(raw: RawDescriptor) -> Result<i32, i32> {
-    let RawDescriptor::Socket(socket) = raw else { return Err(errno::ENOTSOCK) };
-    // SAFETY: an operation in flight keeps it open.
-    let socket = unsafe { std::os::windows::io::BorrowedSocket::borrow_raw(socket) };
-    let address = socket2::SockRef::from(&socket).local_addr();
-    address
-        .map(|address| i32::from(address.family()))
-        .map_err(|error| error.raw_os_error().unwrap_or(errno::EINVAL))
 }

@@ -5,20 +5,15 @@
 //! that wants more than the poll in the kernel asks for has it cancelled, and its packet starts the next one.
 //!
 //! A poll belongs to the driver and not to an operation: its record is freed when its packet has come and the
-//! socket is closed, in whatever order that happens. The calls are not in any import library and are looked up
-//! when they are first needed.
+//! socket is closed, in whatever order that happens. The device that is asked is in `device.rs`.
 
-use std::cell::{Cell, UnsafeCell};
-use std::ffi::c_void;
-use std::sync::OnceLock;
+use std::cell::{Cell, RefCell, UnsafeCell};
 
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS};
-use windows_sys::Win32::Networking::WinSock::{SIO_BASE_HANDLE, SIO_BSP_HANDLE_POLL, WSAIoctl};
-use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 
-use super::super::errno;
+use super::super::numbers as errno;
 use super::super::status::Status;
-use super::super::windows::calls::socket_error;
+use super::device::{Device, base_of};
 use super::port;
 use super::region::{FromZero, Region};
 use crate::slot::NIL;
@@ -38,18 +33,16 @@ pub(super) const READABLE: u32 = RECEIVE | DISCONNECT | ABORT | ACCEPT | CONNECT
 /// And of its writers. An abort is told to them too.
 pub(super) const WRITABLE: u32 = SEND | ABORT | CONNECT_FAIL | LOCAL_CLOSE;
 
-const IOCTL_AFD_POLL: u32 = 0x0001_2024;
-
 /// The system's block of a call's end: the first words of an `OVERLAPPED`.
 #[repr(C)]
-struct StatusBlock {
-    status: usize,
-    information: usize,
+pub(super) struct StatusBlock {
+    pub(super) status: usize,
+    pub(super) information: usize,
 }
 
 #[repr(C)]
 #[derive(Clone, Copy)]
-struct PollInfo {
+pub(super) struct PollInfo {
     timeout: i64,
     handles: u32,
     exclusive: u32,
@@ -58,95 +51,19 @@ struct PollInfo {
     status: NTSTATUS,
 }
 
-#[repr(C)]
-struct UnicodeString {
-    length: u16,
-    maximum_length: u16,
-    buffer: *const u16,
-}
-
-#[repr(C)]
-struct ObjectAttributes {
-    length: u32,
-    root: HANDLE,
-    name: *const UnicodeString,
-    attributes: u32,
-    security: *const c_void,
-    quality: *const c_void,
-}
-
 /// As the system's own headers lay them out.
 const _: () = {
     const WORD: usize = size_of::<usize>();
-    assert!(size_of::<StatusBlock>() == 2 * WORD && size_of::<UnicodeString>() == 2 * WORD);
+    assert!(size_of::<StatusBlock>() == 2 * WORD);
     assert!(size_of::<PollInfo>() == 32 && std::mem::offset_of!(PollInfo, handle) == 16);
     assert!(std::mem::offset_of!(PollInfo, events) == 16 + WORD);
-    assert!(size_of::<ObjectAttributes>() == 6 * WORD);
 };
 
-type NtCreateFile = unsafe extern "system" fn(
-    *mut HANDLE,
-    u32,
-    *const ObjectAttributes,
-    *mut StatusBlock,
-    *const i64,
-    u32,
-    u32,
-    u32,
-    u32,
-    *const c_void,
-    u32,
-) -> NTSTATUS;
-type NtDeviceIoControlFile = unsafe extern "system" fn(
-    HANDLE,
-    HANDLE,
-    *const c_void,
-    *mut c_void,
-    *mut StatusBlock,
-    u32,
-    *const c_void,
-    u32,
-    *mut c_void,
-    u32,
-) -> NTSTATUS;
-type NtCancelIoFileEx =
-    unsafe extern "system" fn(HANDLE, *const StatusBlock, *mut StatusBlock) -> NTSTATUS;
-
-/// A function as it is found, whose type is not known.
-type Found = unsafe extern "system" fn() -> isize;
-
-/// The calls, by their names in the system's own library.
-#[derive(Clone, Copy)]
-struct Calls {
-    create: NtCreateFile,
-    control: NtDeviceIoControlFile,
-    cancel: NtCancelIoFileEx,
-}
-
-impl Calls {
-    fn get() -> Option<Calls> {
-        static FOUND: OnceLock<Option<Calls>> = OnceLock::new();
-        *FOUND.get_or_init(|| {
-            let name: Vec<u16> = "ntdll.dll\0".encode_utf16().collect();
-            // SAFETY: a name that ends; the library is in every process and stays.
-            let library = unsafe { GetModuleHandleW(name.as_ptr()) };
-            if library.is_null() {
-                return None;
-            }
-            // SAFETY: names that end; the functions are documented to be of these types.
-            unsafe {
-                let find = |name: &[u8]| GetProcAddress(library, name.as_ptr());
-                Some(Calls {
-                    create: std::mem::transmute::<Found, NtCreateFile>(find(b"NtCreateFile\0")?),
-                    control: std::mem::transmute::<Found, NtDeviceIoControlFile>(find(
-                        b"NtDeviceIoControlFile\0",
-                    )?),
-                    cancel: std::mem::transmute::<Found, NtCancelIoFileEx>(find(
-                        b"NtCancelIoFileEx\0",
-                    )?),
-                })
-            }
-        })
+#[cfg(pelton_iocp_elsewhere)]
+impl PollInfo {
+    /// Which socket it asks of.
+    pub(super) fn socket(&self) -> crate::sys::RawDescriptor {
+        self.handle.addr() as crate::sys::RawDescriptor
     }
 }
 
@@ -183,10 +100,10 @@ unsafe impl FromZero for Poll {}
 
 /// The polls of one driver.
 pub(super) struct Polls {
+    /// The device, which is associated; none where it was not needed yet, or could not be had.
+    device: RefCell<Option<Device>>,
     records: Region<Poll>,
     free: Cell<u32>,
-    /// The device, and whether it is associated; none where it could not be had.
-    device: Cell<Option<HANDLE>>,
     in_kernel: Cell<u32>,
 }
 
@@ -195,7 +112,7 @@ impl Polls {
         Some(Polls {
             records: Region::new(capacity)?,
             free: Cell::new(NIL),
-            device: Cell::new(None),
+            device: RefCell::new(None),
             in_kernel: Cell::new(0),
         })
     }
@@ -247,9 +164,8 @@ impl Polls {
     /// # Errors
     /// What the system said. Nothing is in the kernel then.
     pub(super) fn start(&self, poll: &Poll, events: u32) -> Result<(), i32> {
-        let (Some(calls), Some(device)) = (Calls::get(), self.device.get()) else {
-            return Err(errno::ENOSYS);
-        };
+        let device = self.device.borrow();
+        let Some(device) = &*device else { return Err(errno::ENOSYS) };
         debug_assert_eq!(poll.at.get(), At::Rest);
         let info = PollInfo {
             timeout: i64::MAX,
@@ -260,27 +176,14 @@ impl Polls {
             status: 0,
         };
         let (block, place) = (poll.block.get(), poll.info.get());
-        let len = size_of::<PollInfo>() as u32;
         // SAFETY: the record is at rest, so both places are ours to write; from the call to its packet they are
         // the kernel's, and the record is neither freed nor started again before that. The packet carries the
-        // record's address, as the argument for a call that there is none of.
+        // record's address.
         let status = unsafe {
             block.write(StatusBlock { status: Status::PENDING.0 as usize, information: 0 });
             place.write(info);
-            (calls.control)(
-                device,
-                std::ptr::null_mut(),
-                std::ptr::null(),
-                block.cast(),
-                block,
-                IOCTL_AFD_POLL,
-                place.cast(),
-                len,
-                place.cast(),
-                len,
-            )
+            device.poll(block, place)
         };
-        let status = Status(status as u32);
         if !status.is_success() {
             return Err(status.socket_error());
         }
@@ -297,10 +200,8 @@ impl Polls {
             return;
         }
         poll.at.set(At::Cancelled);
-        if let (Some(calls), Some(device)) = (Calls::get(), self.device.get()) {
-            let mut block = StatusBlock { status: 0, information: 0 };
-            // SAFETY: the device is open as long as this lives; the record is the one that was started.
-            unsafe { (calls.cancel)(device, poll.block.get(), &mut block) };
+        if let Some(device) = &*self.device.borrow() {
+            device.cancel(poll.block.get());
         }
     }
 
@@ -329,91 +230,12 @@ impl Polls {
 
     /// Opens the device, if it is not open yet.
     fn open(&self, port: HANDLE) -> Result<(), i32> {
-        if self.device.get().is_some() {
-            return Ok(());
+        let mut device = self.device.borrow_mut();
+        if device.is_none() {
+            let opened = Device::open().ok_or(errno::ENOSYS)?;
+            port::associate(port, opened.handle(), false)?;
+            *device = Some(opened);
         }
-        let calls = Calls::get().ok_or(errno::ENOSYS)?;
-        let name: Vec<u16> = "\\Device\\Afd\\Pelton".encode_utf16().collect();
-        let bytes = (name.len() * 2) as u16;
-        let name = UnicodeString { length: bytes, maximum_length: bytes, buffer: name.as_ptr() };
-        let attributes = ObjectAttributes {
-            length: size_of::<ObjectAttributes>() as u32,
-            root: std::ptr::null_mut(),
-            name: &name,
-            attributes: 0,
-            security: std::ptr::null(),
-            quality: std::ptr::null(),
-        };
-        const SYNCHRONIZE: u32 = 0x0010_0000;
-        const SHARE_READ_WRITE: u32 = 3;
-        const OPEN: u32 = 1;
-        let mut device = std::ptr::null_mut();
-        let mut block = StatusBlock { status: 0, information: 0 };
-        // SAFETY: all that it is given lives on during the call, which does not wait.
-        let status = unsafe {
-            (calls.create)(
-                &mut device,
-                SYNCHRONIZE,
-                &attributes,
-                &mut block,
-                std::ptr::null(),
-                0,
-                SHARE_READ_WRITE,
-                OPEN,
-                0,
-                std::ptr::null(),
-                0,
-            )
-        };
-        if !Status(status as u32).is_success() {
-            // There is no such device: readiness cannot be had on this system.
-            return Err(errno::ENOSYS);
-        }
-        if let Err(error) = port::associate(port, device, false) {
-            close(device);
-            return Err(error);
-        }
-        self.device.set(Some(device));
         Ok(())
     }
-}
-
-impl Drop for Polls {
-    fn drop(&mut self) {
-        if let Some(device) = self.device.get() {
-            close(device);
-        }
-    }
-}
-
-fn close(device: HANDLE) {
-    // SAFETY: it is ours, and nobody uses it after this.
-    unsafe { windows_sys::Win32::Foundation::CloseHandle(device) };
-}
-
-/// The socket of the system below the providers that have been put on top of it.
-fn base_of(socket: usize) -> Result<usize, i32> {
-    let mut last = 0;
-    for question in [SIO_BASE_HANDLE, SIO_BSP_HANDLE_POLL] {
-        let (mut base, mut n) = (0_usize, 0);
-        // SAFETY: the result is ours, of the size that is said, and the call returns at once.
-        let failed = unsafe {
-            WSAIoctl(
-                socket,
-                question,
-                std::ptr::null(),
-                0,
-                (&raw mut base).cast(),
-                size_of::<usize>() as u32,
-                &mut n,
-                std::ptr::null_mut(),
-                None,
-            )
-        };
-        if failed == 0 {
-            return Ok(base);
-        }
-        last = socket_error();
-    }
-    Err(last)
 }

@@ -5,22 +5,19 @@
 //! whether the first was made here: in the table, for duplicates, and among what was given back.
 
 use std::cell::RefCell;
-use std::os::windows::io::BorrowedSocket;
-use std::sync::OnceLock;
 
-use windows_sys::Win32::Foundation::HANDLE;
-use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
-
+use super::win32::{Name, dissociate, is_same, name_of};
 use super::{Iocp, errno, port};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
-use crate::sys::windows::{RawDescriptor, calls};
+use crate::sys::windows::{RawDescriptor, calls, raw_of};
 
 /// How many are remembered that were given back.
 const MOST_REMEMBERED: usize = 1024;
 
-/// What was given back: its number, its address where it has one, and whether successes post packets.
-pub(super) type GivenBack = RefCell<Vec<(RawDescriptor, Option<socket2::SockAddr>, bool)>>;
+/// Sockets that were given back: the number, the address, and whether successes post packets. By these a socket is
+/// known again; a file cannot be, whose number may be another's that is like it in everything that can be asked.
+pub(super) type GivenBack = RefCell<Vec<(RawDescriptor, Name, bool)>>;
 
 impl Iocp {
     /// Has a descriptor's packets come here, from its first operation on.
@@ -28,7 +25,7 @@ impl Iocp {
         if entry.has(flags::REGISTERED) {
             return Ok(());
         }
-        let raw = entry.raw.get();
+        let raw = raw_of(entry);
         // Never on what came from the user, who may count on every packet.
         let may_skip = may_skip
             && !entry.has(flags::FOREIGN)
@@ -57,13 +54,13 @@ impl Iocp {
             if let Some(other) = core.fds.get(at)
                 && other.has(flags::OPEN)
                 && other.has(flags::REGISTERED)
-                && is_same(other.raw.get().handle(), raw.handle())
+                && is_same(raw_of(other).handle(), raw.handle())
             {
                 return Some(other.of_room.skips.get());
             }
         }
         let mut given_back = self.given_back.borrow_mut();
-        let name = name_of(raw);
+        let name = name_of(raw).ok()?;
         // The number alone may be another's by now.
         let at = given_back.iter().position(|(old, known, _)| *old == raw && *known == name)?;
         Some(given_back.swap_remove(at).2)
@@ -71,41 +68,17 @@ impl Iocp {
 
     /// Remembers a descriptor that the user takes back.
     pub(super) fn give_back(&self, entry: &Entry) {
-        let raw = entry.raw.get();
-        if entry.has(flags::REGISTERED) && !port::dissociate(raw.handle()) {
+        let raw = raw_of(entry);
+        if entry.has(flags::REGISTERED)
+            && !dissociate(raw.handle())
+            && let Ok(name) = name_of(raw)
+        {
             let mut given_back = self.given_back.borrow_mut();
             given_back.retain(|(old, ..)| *old != raw);
             if given_back.len() == MOST_REMEMBERED {
                 given_back.remove(0);
             }
-            given_back.push((raw, name_of(raw), entry.of_room.skips.get()));
+            given_back.push((raw, name, entry.of_room.skips.get()));
         }
     }
-}
-
-fn name_of(raw: RawDescriptor) -> Option<socket2::SockAddr> {
-    let RawDescriptor::Socket(socket) = raw else { return None };
-    // SAFETY: it is open, as its entry is, or just was, in the table.
-    let socket = unsafe { BorrowedSocket::borrow_raw(socket) };
-    socket2::SockRef::from(&socket).local_addr().ok()
-}
-
-/// True for two handles that name the same thing, where the system can tell (from Windows 10).
-fn is_same(one: HANDLE, other: HANDLE) -> bool {
-    type Compare = unsafe extern "system" fn(HANDLE, HANDLE) -> i32;
-    static FOUND: OnceLock<Option<Compare>> = OnceLock::new();
-    let compare = FOUND.get_or_init(|| {
-        let name: Vec<u16> = "kernelbase.dll\0".encode_utf16().collect();
-        // SAFETY: names that end; the library stays, and the function is documented to be of this type.
-        unsafe {
-            let library = GetModuleHandleW(name.as_ptr());
-            if library.is_null() {
-                return None;
-            }
-            let call = GetProcAddress(library, c"CompareObjectHandles".as_ptr().cast())?;
-            Some(std::mem::transmute::<unsafe extern "system" fn() -> isize, Compare>(call))
-        }
-    });
-    // SAFETY: both are open.
-    compare.is_some_and(|compare| unsafe { compare(one, other) } != 0)
 }

@@ -35,7 +35,7 @@ pub(super) struct Extensions {
 pub(super) fn get() -> io::Result<Extensions> {
     static FOUND: OnceLock<Result<Extensions, i32>> = OnceLock::new();
     let found = *FOUND.get_or_init(|| {
-        find().map_err(|error| error.raw_os_error().unwrap_or(super::super::errno::EIO))
+        find().map_err(|error| error.raw_os_error().unwrap_or(super::super::numbers::EIO))
     });
     found.map_err(io::Error::from_raw_os_error)
 }

@@ -1,17 +1,17 @@
 //! Files: overlapped where their handle is, and on the blocking pool where its calls wait.
 
-use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
-
+use super::super::numbers as errno;
 use super::super::status::Began;
 use super::super::windows::RawDescriptor;
-use super::super::windows::calls::{self, at_offset, system_error};
+use super::super::windows::calls::{self, system_error};
+use super::super::windows::offset::at_offset;
 use super::home::Home;
+use super::win32::{ReadFile, WriteFile};
 use crate::blocking::{self, FileJob};
 use crate::core::Core;
 use crate::notify::Notifier;
 use crate::payload::Memory;
 use crate::slot::Slot;
-use crate::sys::errno;
 
 /// Reads or writes at a place in a file.
 ///

@@ -14,10 +14,10 @@ use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::scratch::Block;
 use crate::slot::Slot;
-use crate::sys::errno;
+use crate::sys::numbers as errno;
 use crate::sys::status::{self, Began};
 use crate::sys::windows::calls::socket_error;
-use crate::sys::windows::{MessageHeader, messages};
+use crate::sys::windows::{MessageHeader, messages, raw_of};
 
 impl Iocp {
     pub(super) fn receive_message(
@@ -133,11 +133,17 @@ impl Iocp {
 
 /// What a send of a message ends with.
 pub(super) fn message_sent(entry: &Entry, error: i32, bytes: usize) -> i32 {
-    match (error, entry.raw.get().socket()) {
+    let datagrams = raw_of(entry).socket().filter(|_| !entry.has(flags::STREAM));
+    said_of_send(datagrams, error, bytes)
+}
+
+/// What a send says, on a stream or on this socket of datagrams.
+fn said_of_send(datagrams: Option<usize>, error: i32, bytes: usize) -> i32 {
+    match (error, datagrams) {
         (0, _) => i32::try_from(bytes).unwrap_or(i32::MAX),
         (errno::ECANCELED, _) => -errno::ECANCELED,
-        (error, Some(socket)) if !entry.has(flags::STREAM) => -of_sent(socket, error),
-        (error, _) => -status::of_send(error),
+        (error, Some(socket)) => -of_sent(socket, error),
+        (error, None) => -status::of_send(error),
     }
 }
 
@@ -262,5 +268,9 @@ mod tests {
         one.connect(one.local_addr().unwrap()).unwrap();
         assert_eq!(heard(socket, errno::ECONNRESET), Some(errno::ECONNREFUSED));
         assert_eq!(of_sent(socket, errno::ENOTCONN), errno::EDESTADDRREQ);
+        // Also where a send had waited, and not a stream's.
+        assert_eq!(said_of_send(Some(socket), errno::ECONNRESET, 0), -errno::ECONNREFUSED);
+        assert_eq!(said_of_send(None, errno::ECONNRESET, 0), -errno::ECONNRESET);
+        assert_eq!(said_of_send(None, errno::ENOTCONN, 0), -errno::EPIPE);
     }
 }

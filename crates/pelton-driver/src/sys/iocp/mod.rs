@@ -18,26 +18,36 @@ mod accept;
 mod accepting;
 mod afd;
 mod associating;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/device.rs")]
+mod device;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/extension.rs")]
 mod extension;
 mod file;
 mod home;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/messages.rs")]
 mod messages;
+mod of_room;
+mod owed;
 mod own;
 mod pipe;
 mod port;
 mod readiness;
 mod region;
 mod sendfile;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/sharing.rs")]
 mod sharing;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/signals.rs")]
 mod signals;
 mod stream;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/mod.rs")]
+mod win32;
 
 use std::cell::Cell;
 use std::io;
 use std::net::Shutdown;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use windows_sys::Win32::Networking::WinSock::{WSABUF, WSARecv, WSASend};
+use windows_sys::Win32::Networking::WinSock::WSABUF;
 
 use accept::Aheads;
 use afd::Polls;
@@ -45,13 +55,16 @@ use extension::Extensions;
 use home::{Home, Stage};
 use port::{Batch, Packet};
 use region::Region;
+use win32::{Buffers, WSARecv, WSASend};
 
-use super::errno;
+pub(crate) use of_room::OfRoom;
+
+use super::numbers as errno;
 use super::status::{self, Began, Status};
 use super::windows;
 use super::windows::calls::{self, socket_error};
-use super::windows::{KEY_ROOM, KEY_WAKE, NO_DESCRIPTOR, RawDescriptor};
-use super::{Try, part};
+use super::windows::{KEY_ROOM, KEY_WAKE, RawDescriptor, buffer, raw_of};
+use super::{NO_DESCRIPTOR, Try, WakeSource};
 use crate::config::{Config, Error};
 use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, flags};
@@ -127,7 +140,12 @@ impl Iocp {
     }
 
     pub(crate) fn is_simulated(&self) -> bool {
-        false
+        cfg!(pelton_iocp_elsewhere)
+    }
+
+    /// The port is what other threads wake.
+    pub(crate) fn wake_source(&self) -> io::Result<WakeSource> {
+        WakeSource::port_of()
     }
 
     pub(crate) fn prepare(&self, _: &Core) -> Result<(), Error> {
@@ -172,7 +190,7 @@ impl Iocp {
             Op::Write { .. } => self.begin_pipe(core, slot, home, entry, Some(memory)),
             Op::ConnectPipe { .. } => self.begin_pipe(core, slot, home, entry, None),
             Op::Poll { interest, .. } => {
-                let raw = entry.raw.get();
+                let raw = raw_of(entry);
                 slot.progress.set(u32::from(interest == Interest::Writable));
                 if windows::pipe::is_pipe(raw) {
                     self.begin_pipe(core, slot, home, entry, None);
@@ -188,14 +206,14 @@ impl Iocp {
             Op::WriteAt { offset, .. } => {
                 self.transfer(core, slot, home, entry, memory, (offset, true));
             }
-            Op::Sync { .. } => match entry.raw.get() {
+            Op::Sync { .. } => match raw_of(entry) {
                 RawDescriptor::Socket(_) => {
                     let _ = core.finish(slot, -errno::EINVAL);
                 }
                 raw => file::sync(core, slot, raw),
             },
             Op::Shutdown { how, .. } => {
-                let result = calls::shutdown(entry.raw.get(), how);
+                let result = calls::shutdown(raw_of(entry), how);
                 let fd = slot.fd.get();
                 let _ = core.finish(slot, result);
                 if result == 0 {
@@ -226,7 +244,7 @@ impl Iocp {
     /// [`Iocp::start`].
     #[inline]
     pub(crate) fn try_send(&self, core: &Core, entry: &Entry, bytes: &[u8], all: bool) -> Try {
-        let Some(socket) = entry.raw.get().socket() else { return Try::Begun(0) };
+        let Some(socket) = raw_of(entry).socket() else { return Try::Begun(0) };
         if entry.of_room.sends.get() > 0 || bytes.len() > MAX_TRANSFER {
             return Try::Begun(0);
         }
@@ -266,7 +284,7 @@ impl Iocp {
             Stage::InKernel if awaits_signal(slot, entry) => {
                 self.cancel_signal(core, slot, home);
             }
-            Stage::InKernel => port::cancel(entry.raw.get().handle(), home.overlapped()),
+            Stage::InKernel => self.cancel_call(core, slot, home, entry),
             Stage::Listed if home.ahead.get() == 0 => {
                 home.take_back();
                 core.finish_later(slot, core.cancelled(slot));
@@ -274,6 +292,15 @@ impl Iocp {
             // With the blocking pool, in the middle of its own dispatch, or an accept.
             _ if is_accept(slot) => self.cancel_accepts(home, entry),
             _ => {}
+        }
+    }
+
+    /// Asks for the end of a call in the kernel, which ends by its packet, whatever the answer.
+    fn cancel_call(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
+        let found = port::cancel(raw_of(entry).handle(), home.overlapped());
+        if mutant!("iocp-freed-when-not-found") && !found {
+            home.take_back();
+            core.finish_later(slot, core.cancelled(slot));
         }
     }
 
@@ -294,7 +321,7 @@ impl Iocp {
                 && is_receive(slot);
             let Some(home) = self.home_of(core, slot).filter(|_| waits) else { continue };
             if home.stage.get() == Stage::InKernel {
-                port::cancel(entry.raw.get().handle(), home.overlapped());
+                port::cancel(raw_of(entry).handle(), home.overlapped());
             } else if entry.readers.remove(&core.arena, slot) {
                 core.finish_later(slot, 0);
             }
@@ -305,7 +332,7 @@ impl Iocp {
         self.forget_poll(entry);
         self.unshare(entry);
         // SAFETY: the driver owns the descriptor, nothing is in flight on it, and its entry goes now.
-        let result = unsafe { calls::close(entry.raw.get()) };
+        let result = unsafe { calls::close(to_close(entry)) };
         entry.raw.set(NO_DESCRIPTOR);
         core.counters().closes.add(1);
         if let Some(closer) = closer {
@@ -321,7 +348,7 @@ impl Iocp {
 
     #[inline(always)]
     pub(crate) fn has_work(&self) -> bool {
-        self.listed.len() > 0 || self.batch.has_left()
+        self.listed.len() > 0 || self.batch.has_left() || !self.aheads.owed.is_empty()
     }
 
     pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
@@ -338,16 +365,30 @@ impl Iocp {
             let Some(id) = self.listed.pop() else { break };
             self.go_on(core, id, on);
         }
+        if !self.aheads.owed.is_empty() {
+            self.owed(core, on);
+        }
         while let Some(packet) = self.batch.next() {
             self.dispatch(core, packet, on);
+        }
+    }
+
+    /// Accepts that have ended and whose packets could not be posted.
+    #[cold]
+    fn owed(&self, core: &Core, on: &mut impl OnCompletion) {
+        // One by one, so that none is lost where a callback panics.
+        while let Some(overlapped) = self.aheads.owed.take() {
+            if let Some(number) = self.aheads.find(overlapped) {
+                self.accepted(core, number, on);
+            }
         }
     }
 
     /// Before the room is dropped with no operation in flight: polls that were cancelled with their sockets may
     /// still be in the kernel, which writes to their records. What does not come back soon is left behind.
     pub(crate) fn retire(&self, core: &Core) {
-        let give_up = Instant::now() + Duration::from_secs(1);
-        while self.polls.in_kernel() > 0 && Instant::now() < give_up {
+        let give_up = crate::sys::calls::now() + Duration::from_secs(1);
+        while self.polls.in_kernel() > 0 && crate::sys::calls::now() < give_up {
             if self.wait(core, Some(Duration::from_millis(20))).is_err() {
                 break;
             }
@@ -378,7 +419,7 @@ impl Iocp {
         if packet.key == KEY_ROOM {
             // By where it points to, which is not looked at before it is known to be ours.
             if let Some(index) = self.homes.find(packet.overlapped) {
-                return self.completed(core, index, on);
+                return self.completed(core, index, packet, on);
             }
             if let Some(number) = self.aheads.find(packet.overlapped) {
                 return self.accepted(core, number, on);
@@ -392,7 +433,13 @@ impl Iocp {
     }
 
     /// The packet of a slot's own call has come.
-    fn completed(&self, core: &Core, index: u32, on: &mut impl OnCompletion) {
+    fn completed(
+        &self,
+        core: &Core,
+        index: u32,
+        #[cfg_attr(not(pelton_mutants), allow(unused_variables))] packet: Packet,
+        on: &mut impl OnCompletion,
+    ) {
         let Some(home) = self.homes.get(index).filter(|home| home.stage.get() == Stage::InKernel)
         else {
             return core.counters().stale.add(1);
@@ -406,6 +453,8 @@ impl Iocp {
         }
         core.counters().completions.add(1);
         let (status, bytes) = home.ended();
+        #[cfg(pelton_mutants)]
+        let status = if mutant!("iocp-status-of-packet") { Status(packet.status) } else { status };
         if awaits_signal(slot, entry) {
             self.signals.over(index);
             return core.finish_now(slot, readiness::POLLIN, on);
@@ -456,12 +505,12 @@ impl Iocp {
                     0 if unwanted => Some(core.cancelled(slot)),
                     0 => None,
                     errno::ECANCELED => Some(core.cancelled(slot)),
-                    error => Some(-status::of_send(error)),
+                    error => Some(messages::message_sent(entry, error, 0)),
                 }
             }
             Kind::SendMsg => Some(messages::message_sent(entry, error, bytes)),
             Kind::Own => Some(own::said(entry, status, bytes)),
-            Kind::Connect if error == 0 => Some(match entry.raw.get().socket() {
+            Kind::Connect if error == 0 => Some(match raw_of(entry).socket() {
                 Some(socket) => stream::connected(socket),
                 None => -errno::ENOTSOCK,
             }),
@@ -570,7 +619,7 @@ impl Iocp {
         entry: &Entry,
         memory: Option<Memory>,
     ) -> Step {
-        let Some(socket) = entry.raw.get().socket() else { return Step::Done(-errno::ENOTSOCK) };
+        let Some(socket) = raw_of(entry).socket() else { return Step::Done(-errno::ENOTSOCK) };
         if slot.kind.get() == Kind::Own {
             return self.attempt(core, slot, entry);
         }
@@ -601,17 +650,17 @@ impl Iocp {
         socket: usize,
         memory: Option<Memory>,
     ) -> Step {
-        let one;
+        let (one, many);
         let (buffers, n, room) = if slot.kind.get() == Kind::RecvVectored {
             let block = core.scratch.get(slot.progress.get());
             // SAFETY: the header stands in the slot's scratch block.
-            let header = unsafe { &*block.message() };
-            (header.lpBuffers.cast_const(), header.dwBufferCount, block.bytes())
+            many = Buffers::of(unsafe { &*block.message() });
+            (many.as_ptr(), many.len(), block.bytes())
         } else {
             let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
                 return Step::Done(core.cancelled(slot));
             };
-            one = part(memory.ptr, memory.len);
+            one = buffer(memory.ptr, memory.len);
             (&raw const one, 1, memory.len)
         };
         if !entry.has(flags::STREAM) {
@@ -687,7 +736,7 @@ impl Iocp {
         if !entry.has(flags::STREAM) {
             return Some(Step::Wait);
         }
-        let nothing = part(std::ptr::null_mut(), 0);
+        let nothing = buffer(std::ptr::null_mut(), 0);
         let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
         // SAFETY: there is no memory to write to; the slot keeps the socket open.
         let began = unsafe { stream::recv(home, generation, skips, socket, &nothing, 1) };
@@ -719,15 +768,11 @@ impl Iocp {
         // Sockets whose successes post packets are tried without one.
         let mut try_first = !entry.of_room.skips.get() || !slot.has(bits::ALL);
         loop {
-            let one;
+            let (one, many);
             let (buffers, n, first) = if slot.kind.get() == Kind::SendVectored {
                 // SAFETY: the header stands in the slot's scratch block, and its parts in that too.
-                let (header, first) = unsafe {
-                    let header = &*core.scratch.get(slot.progress.get()).message();
-                    let none = header.dwBufferCount == 0;
-                    (header, if none { part(std::ptr::null_mut(), 0) } else { *header.lpBuffers })
-                };
-                (header.lpBuffers.cast_const(), header.dwBufferCount, first)
+                many = Buffers::of(unsafe { &*core.scratch.get(slot.progress.get()).message() });
+                (many.as_ptr(), many.len(), buffer(std::ptr::null_mut(), 0))
             } else {
                 let Some(memory) = memory.take().or_else(|| core.memory_again(slot)) else {
                     return Step::Done(core.cancelled(slot));
@@ -735,7 +780,7 @@ impl Iocp {
                 // Asked again the owner may show less than has been sent already: then nothing is left.
                 let sent = (slot.progress.get() as usize).min(memory.len);
                 slot.arg.set((memory.len - sent) as u32);
-                one = part(memory.ptr.wrapping_add(sent), memory.len - sent);
+                one = buffer(memory.ptr.wrapping_add(sent), memory.len - sent);
                 (&raw const one, 1, one)
             };
             if try_first && entry.of_room.sends.get() == 0 {
@@ -751,7 +796,7 @@ impl Iocp {
                     }
                     Err(errno::EINTR) => continue,
                     Err(errno::EAGAIN) => try_first = false,
-                    Err(error) => return Step::Done(-status::of_send(error)),
+                    Err(error) => return Step::Done(messages::message_sent(entry, error, 0)),
                 }
                 // The owner is not asked again for what it has just shown.
                 if slot.kind.get() == Kind::Send {
@@ -761,7 +806,7 @@ impl Iocp {
                     continue;
                 }
             }
-            // SAFETY: as many parts as were said, of which the first is `first`.
+            // SAFETY: as many parts as were said.
             let (held, n) = unsafe { held(buffers, n) };
             let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
             // SAFETY: the slot owns the memory and keeps the socket open until its last completion, which is not
@@ -778,14 +823,16 @@ impl Iocp {
                         return Step::Done(result);
                     }
                 }
-                Began::Failed(error) => return Step::Done(-status::of_send(error)),
+                Began::Failed(error) => {
+                    return Step::Done(messages::message_sent(entry, error, 0));
+                }
             }
         }
     }
 
     fn connect(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
         let block = core.scratch.get(slot.progress.get());
-        let Some(socket) = entry.raw.get().socket() else {
+        let Some(socket) = raw_of(entry).socket() else {
             let _ = core.finish(slot, -errno::ENOTSOCK);
             return;
         };
@@ -829,7 +876,7 @@ impl Iocp {
         (offset, write): (u64, bool),
     ) {
         slot.set_offset(offset);
-        let raw = entry.raw.get();
+        let raw = raw_of(entry);
         if let RawDescriptor::Socket(_) = raw {
             let _ = core.finish(slot, -errno::ESPIPE);
             return;
@@ -896,7 +943,7 @@ fn sends(slot: &Slot) -> bool {
 
 /// Of one in the kernel: it waits for a handle to be signalled. A poll of a pipe is a read of nothing.
 fn awaits_signal(slot: &Slot, entry: &Entry) -> bool {
-    slot.kind.get() == Kind::Poll && !windows::pipe::is_pipe(entry.raw.get())
+    slot.kind.get() == Kind::Poll && !windows::pipe::is_pipe(raw_of(entry))
 }
 
 fn is_accept(slot: &Slot) -> bool {
@@ -942,7 +989,7 @@ unsafe fn receive_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u
 /// # Safety
 /// There are `n` parts.
 unsafe fn held(parts: *const WSABUF, n: u32) -> ([WSABUF; MAX_PARTS], u32) {
-    let mut held = [part(std::ptr::null_mut(), 0); MAX_PARTS];
+    let mut held = [buffer(std::ptr::null_mut(), 0); MAX_PARTS];
     let (mut room, mut count) = (MOST_HELD, 0);
     while count < MAX_PARTS.min(n as usize) && room > 0 {
         // SAFETY: `count` is less than `n`, says the caller.
@@ -974,12 +1021,13 @@ unsafe fn send_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u32,
 
 /// The error of a file's operation, where it has one.
 fn file_error(status: Status) -> i32 {
-    status.file_error().unwrap_or_else(|| {
-        // SAFETY: plain arguments.
-        let error =
-            unsafe { windows_sys::Win32::Foundation::RtlNtStatusToDosError(status.0 as i32) };
-        error as i32
-    })
+    status.file_error().unwrap_or_else(|| win32::error_of(status))
+}
+
+/// What of a descriptor is closed: a socket as a socket.
+fn to_close(entry: &Entry) -> RawDescriptor {
+    let raw = raw_of(entry);
+    if mutant!("iocp-socket-closed-as-handle") { RawDescriptor::Handle(raw.handle()) } else { raw }
 }
 
 /// An operation that is between two calls while user code runs: where that panics it goes on at the next tick.

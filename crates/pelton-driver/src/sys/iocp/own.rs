@@ -14,7 +14,7 @@ use crate::op::{Form, Interest};
 use crate::seam;
 use crate::slot::Slot;
 use crate::sys::status::Status;
-use crate::sys::windows::RawDescriptor;
+use crate::sys::windows::{RawDescriptor, raw_of};
 
 impl Iocp {
     /// The `OVERLAPPED` of an operation that is prepared and about to be called. It counts as the kernel's from here
@@ -74,7 +74,7 @@ impl Iocp {
 
 /// What an overlapped call of the user's has said, as it is.
 pub(super) fn said(entry: &Entry, status: Status, bytes: usize) -> i32 {
-    let error = match entry.raw.get() {
+    let error = match raw_of(entry) {
         RawDescriptor::Socket(_) => status.socket_error(),
         RawDescriptor::Handle(_) => file_error(status),
     };

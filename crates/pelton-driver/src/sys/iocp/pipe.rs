@@ -4,12 +4,11 @@
 //! the call that makes it, but for errors. A read of a message that is longer than its buffer is a warning, which
 //! posts, too.
 
-use windows_sys::Win32::Storage::FileSystem::{ReadFile, WriteFile};
 use windows_sys::Win32::System::IO::OVERLAPPED;
-use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
 use super::home::{Home, Stage};
 use super::stream::nowhere;
+use super::win32::{ConnectNamedPipe, ReadFile, WriteFile};
 use super::{Iocp, errno, file_error, how_much, sent};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
@@ -18,7 +17,7 @@ use crate::payload::{EMPTY, MORE, Memory, WANTS_MESSAGE};
 use crate::slot::{Slot, bits};
 use crate::sys::status::{self, Began, PipeRead, Status};
 use crate::sys::windows::calls::system_error;
-use crate::sys::windows::{RawDescriptor, pipe};
+use crate::sys::windows::{RawDescriptor, pipe, raw_of};
 
 /// The most bytes of a write that are the kernel's at once: what has been read of those when it is cancelled is not
 /// told. A message is never cut.
@@ -72,7 +71,7 @@ impl Iocp {
         entry: &Entry,
         memory: Option<Memory>,
     ) -> Option<i32> {
-        let raw = entry.raw.get();
+        let raw = raw_of(entry);
         let RawDescriptor::Handle(handle) = raw else { return Some(-errno::EOPNOTSUPP) };
         if !pipe::is_pipe(raw) {
             return Some(-errno::EOPNOTSUPP);
@@ -139,7 +138,7 @@ fn next_part(slot: &Slot, entry: &Entry, memory: Memory) -> Memory {
     let left = memory.len - written;
     slot.arg.set(left as u32);
     let known = entry.of_room.messages.get();
-    let messages = known.unwrap_or_else(|| pipe::writes_messages(entry.raw.get()));
+    let messages = known.unwrap_or_else(|| pipe::writes_messages(raw_of(entry)));
     entry.of_room.messages.set(Some(messages));
     let len = if messages { left } else { left.min(MOST_WRITTEN) };
     Memory { ptr: memory.ptr.wrapping_add(written), len }
@@ -163,7 +162,7 @@ fn with_home(
 /// What a call that has ended means for its operation: a result, or that it goes on.
 fn after(core: &Core, slot: &Slot, entry: &Entry, status: Status, bytes: usize) -> Option<i32> {
     let of_poll = slot.kind.get() == Kind::Poll;
-    if of_poll && status == Status::SUCCESS && pipe::reads_messages(entry.raw.get()) {
+    if of_poll && status == Status::SUCCESS && pipe::reads_messages(raw_of(entry)) {
         // Of a message that has something it reads nothing and leaves it there, and says so. Only one that has
         // nothing is read whole, and is gone.
         entry.of_room.empty_message.set(true);

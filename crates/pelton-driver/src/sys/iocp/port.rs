@@ -2,23 +2,24 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::sync::OnceLock;
 use std::time::Duration;
 
 use windows_sys::Win32::Foundation::HANDLE;
-use windows_sys::Win32::Storage::FileSystem::SetFileCompletionNotificationModes;
-use windows_sys::Win32::System::IO::{
-    CancelIoEx, CreateIoCompletionPort, GetQueuedCompletionStatusEx, OVERLAPPED, OVERLAPPED_ENTRY,
-};
-use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
+use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_ENTRY};
 use windows_sys::Win32::System::Threading::INFINITE;
 use windows_sys::Win32::System::WindowsProgramming::{
     FILE_SKIP_COMPLETION_PORT_ON_SUCCESS, FILE_SKIP_SET_EVENT_ON_HANDLE,
 };
 
-use super::super::errno;
+use super::super::numbers as errno;
 use super::super::windows::KEY_ROOM;
 use super::super::windows::calls::system_error;
+#[cfg(pelton_mutants)]
+use super::win32;
+use super::win32::{
+    CancelIoEx, CreateIoCompletionPort, GetQueuedCompletionStatusEx,
+    SetFileCompletionNotificationModes,
+};
 
 const BATCH: usize = 256;
 
@@ -36,6 +37,14 @@ const _: () = {
 pub(super) struct Packet {
     pub(super) key: usize,
     pub(super) overlapped: *mut OVERLAPPED,
+    /// What the packet itself says of how it went, which nobody promises.
+    #[cfg(pelton_mutants)]
+    pub(super) status: u32,
+}
+
+#[cfg(pelton_mutants)]
+fn said(packet: &OVERLAPPED_ENTRY) -> u32 {
+    packet.Internal as u32
 }
 
 /// The packets of one wait.
@@ -68,7 +77,12 @@ impl Batch {
         self.taken.set(at + 1);
         // SAFETY: one thread; it is copied, and the reference ends here.
         let entry = unsafe { &(&*self.entries.get())[at] };
-        Some(Packet { key: entry.lpCompletionKey, overlapped: entry.lpOverlapped })
+        Some(Packet {
+            key: entry.lpCompletionKey,
+            overlapped: entry.lpOverlapped,
+            #[cfg(pelton_mutants)]
+            status: said(entry),
+        })
     }
 
     /// Waits for packets.
@@ -130,37 +144,6 @@ pub(super) fn associate(port: HANDLE, handle: HANDLE, skip: bool) -> Result<bool
     Ok(set && skip)
 }
 
-/// Ends an association, where the system can do that (from Windows 8.1). Says whether it did.
-pub(super) fn dissociate(handle: HANDLE) -> bool {
-    #[repr(C)]
-    struct Completion {
-        port: HANDLE,
-        key: *mut std::ffi::c_void,
-    }
-    type Set = unsafe extern "system" fn(HANDLE, *mut usize, *const Completion, u32, i32) -> i32;
-    const REPLACE_COMPLETION: i32 = 0x3D;
-    static FOUND: OnceLock<Option<Set>> = OnceLock::new();
-    let set = FOUND.get_or_init(|| {
-        let name: Vec<u16> = "ntdll.dll\0".encode_utf16().collect();
-        // SAFETY: names that end; the library stays, and the function is documented to be of this type.
-        unsafe {
-            let library = GetModuleHandleW(name.as_ptr());
-            if library.is_null() {
-                return None;
-            }
-            let call = GetProcAddress(library, c"NtSetInformationFile".as_ptr().cast())?;
-            Some(std::mem::transmute::<unsafe extern "system" fn() -> isize, Set>(call))
-        }
-    });
-    let Some(set) = *set else { return false };
-    let none = Completion { port: std::ptr::null_mut(), key: std::ptr::null_mut() };
-    let mut block = [0_usize; 2];
-    let len = size_of::<Completion>() as u32;
-    // SAFETY: the handle is open; both arguments are ours.
-    let status = unsafe { set(handle, block.as_mut_ptr(), &none, len, REPLACE_COMPLETION) };
-    status >= 0
-}
-
 /// Nobody waits for the handle's own event. Packets are left out only where that was asked for.
 fn modes(skip: bool) -> u8 {
     let skip = if skip { FILE_SKIP_COMPLETION_PORT_ON_SUCCESS } else { 0 };
@@ -169,14 +152,22 @@ fn modes(skip: bool) -> u8 {
 
 /// Asks for the end of one call. Whatever the system says to that, the call ends by its own packet: where it
 /// finds none to cancel the packet is on its way.
-pub(super) fn cancel(handle: HANDLE, overlapped: *const OVERLAPPED) {
+///
+/// Says whether it was found, which decides nothing.
+pub(super) fn cancel(handle: HANDLE, overlapped: *const OVERLAPPED) -> bool {
+    #[cfg(pelton_mutants)]
+    if mutant!("iocp-cancel-by-thread") {
+        // SAFETY: as below.
+        return unsafe { win32::CancelIo(handle) } != 0;
+    }
     // SAFETY: the handle is open, because an operation in flight keeps it so; the pointer is only compared.
-    unsafe { CancelIoEx(handle, overlapped) };
+    unsafe { CancelIoEx(handle, overlapped) != 0 }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    #[cfg(windows)]
     use windows_sys::Win32::Foundation::INVALID_HANDLE_VALUE;
 
     #[test]
@@ -196,6 +187,7 @@ mod tests {
     }
 
     #[test]
+    #[cfg(windows)] // A simulated system has ports in its worlds alone.
     fn a_wait_for_nothing_is_no_error_and_one_on_no_port_is() {
         // SAFETY: plain arguments.
         let port =

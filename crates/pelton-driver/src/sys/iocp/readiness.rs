@@ -6,6 +6,7 @@ use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::Kind;
 use crate::slot::{NIL, OpId, Slot, bits};
+use crate::sys::windows::raw_of;
 
 /// What a poll is told of, in the numbers of `poll` elsewhere.
 pub(super) const POLLIN: i32 = 0x1;
@@ -50,7 +51,7 @@ impl Iocp {
         }
         let number = match entry.of_room.poll.get() {
             NIL => {
-                let socket = entry.raw.get().socket().ok_or(errno::ENOTSOCK)?;
+                let socket = raw_of(entry).socket().ok_or(errno::ENOTSOCK)?;
                 let number = self.polls.claim(core.shared.wake.port(), socket)?;
                 entry.of_room.poll.set(number);
                 number
@@ -167,6 +168,9 @@ struct Again<'a> {
 impl Drop for Again<'_> {
     fn drop(&mut self) {
         let (core, entry) = (self.core, self.entry);
+        if mutant!("iocp-poll-not-rearmed") {
+            return;
+        }
         if entry.readers.is_empty() && entry.writers.is_empty() {
             return;
         }

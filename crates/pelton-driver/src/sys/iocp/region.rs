@@ -9,8 +9,10 @@ use std::marker::PhantomData;
 use std::ptr::NonNull;
 
 use windows_sys::Win32::System::Memory::{
-    MEM_COMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_NOACCESS, PAGE_READWRITE, VirtualAlloc, VirtualFree,
+    MEM_COMMIT, MEM_RELEASE, MEM_RESERVE, PAGE_NOACCESS, PAGE_READWRITE,
 };
+
+use super::win32::{VirtualAlloc, VirtualFree};
 
 /// What the system gives out at once.
 const STEP: usize = 64 * 1024;

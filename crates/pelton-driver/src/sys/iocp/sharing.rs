@@ -22,13 +22,14 @@ use super::accept::Ahead;
 use crate::descriptor::Entry;
 use crate::sys::windows::calls::system_error;
 use crate::sys::windows::socket::{Share, take_share};
-use crate::sys::windows::{KEY_ROOM, RawDescriptor};
+use crate::sys::windows::{KEY_ROOM, RawDescriptor, raw_of};
 
 /// What keeps each of a driver's shared listeners alive, by the number of its socket.
 pub(super) type Shared = RefCell<Vec<(RawDescriptor, Share)>>;
 
-/// How often a packet that the system refuses to post is tried again, a millisecond apart.
-const TRIES: u32 = 10_000;
+/// How often a packet that the system refuses to post is tried again, a millisecond apart. Other accepts' packets wait
+/// behind it, so it is not for ever.
+const TRIES: u32 = if cfg!(test) { 3 } else { 10_000 };
 
 impl Iocp {
     /// A listener has been made, and is in the table unless that was full.
@@ -43,14 +44,14 @@ impl Iocp {
     /// True for a listener that others share.
     pub(super) fn is_shared(&self, entry: &Entry) -> bool {
         entry.of_room.by_event.get()
-            || self.shared.borrow().iter().any(|(raw, _)| *raw == entry.raw.get())
+            || self.shared.borrow().iter().any(|(raw, _)| *raw == raw_of(entry))
     }
 
     /// A descriptor goes.
     pub(super) fn unshare(&self, entry: &Entry) {
         let share = {
             let mut shared = self.shared.borrow_mut();
-            let at = shared.iter().position(|(raw, _)| *raw == entry.raw.get());
+            let at = shared.iter().position(|(raw, _)| *raw == raw_of(entry));
             at.map(|at| shared.swap_remove(at))
         };
         drop(share);
@@ -128,15 +129,52 @@ impl Drop for Signal {
 unsafe extern "system" fn signalled(about: *mut c_void, _: bool) {
     // SAFETY: the record of an accept that is in the kernel, as far as its driver knows: it neither moves nor is
     // freed before the packet below has been dispatched.
-    let (port, overlapped) = unsafe {
+    let (port, overlapped, owed) = unsafe {
         let ahead = &*about.cast::<Ahead>();
-        (ahead.port(), ahead.overlapped())
+        (ahead.port(), ahead.overlapped(), ahead.owed())
     };
     for _ in 0..TRIES {
+        #[cfg(test)]
+        if tests::REFUSES.load(std::sync::atomic::Ordering::SeqCst) {
+            continue;
+        }
         // SAFETY: the port is open as long as the driver has an operation in flight, and this is one.
         if unsafe { PostQueuedCompletionStatus(port, 0, KEY_ROOM, overlapped) } != 0 {
             return;
         }
         std::thread::sleep(Duration::from_millis(1));
+    }
+    // SAFETY: the room's, which stays as long as it has an operation in flight, or is left behind whole.
+    unsafe { &*owed }.put(overlapped);
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+    use crate::driver::ListenOptions;
+    use crate::{Backend, Config, Driver, Submission, Token};
+
+    /// Every post of an accept's packet is refused.
+    pub(super) static REFUSES: AtomicBool = AtomicBool::new(false);
+
+    #[test]
+    fn an_accept_whose_packet_is_never_posted_comes_with_the_next_tick() {
+        let config = || Config { backend: Backend::Iocp, ..Config::default() };
+        let driver = Driver::new(config()).unwrap();
+        let options = ListenOptions { reuse_port: true, ..ListenOptions::default() };
+        let listener = driver.listen("127.0.0.1:0".parse().unwrap(), options).unwrap();
+        let address = driver.local_addr(listener).unwrap();
+        let key = driver.submit(Submission::accept(listener), Token::NONE).unwrap();
+        REFUSES.store(true, Ordering::SeqCst);
+        let _client = std::net::TcpStream::connect(address).unwrap();
+        let give_up = std::time::Instant::now() + Duration::from_secs(20);
+        while !driver.is_done(&key) && std::time::Instant::now() < give_up {
+            driver.tick(Some(Duration::from_millis(10)), |_| {}).unwrap();
+        }
+        REFUSES.store(false, Ordering::SeqCst);
+        assert!(driver.is_done(&key), "the connection is lost");
+        assert!(driver.take(key).unwrap().is_ok());
     }
 }

@@ -29,7 +29,7 @@ use windows_sys::Win32::System::Threading::{
     WT_EXECUTEONLYONCE,
 };
 
-use super::super::errno;
+use super::super::numbers as errno;
 use super::super::windows::calls::system_error;
 use super::super::windows::{KEY_ROOM, RawDescriptor};
 use super::home::Home;

@@ -1,17 +1,17 @@
 //! Receives and sends in the kernel's words, and connects.
 
 use windows_sys::Win32::Networking::WinSock::{
-    AF_INET6, SO_UPDATE_CONNECT_CONTEXT, SOCKADDR_IN, SOCKADDR_IN6, SOL_SOCKET, WSABUF, WSARecv,
-    WSASend, bind, setsockopt,
+    AF_INET6, SO_UPDATE_CONNECT_CONTEXT, SOCKADDR_IN, SOCKADDR_IN6, SOL_SOCKET, WSABUF,
 };
 use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0};
 
-use super::super::errno;
+use super::super::numbers as errno;
 use super::super::status::Began;
 use super::super::windows::calls::socket_error;
 use super::super::windows::{AddressLength, AddressStorage};
 use super::extension::Extensions;
 use super::home::Home;
+use super::win32::{WSARecv, WSASend, bind, setsockopt};
 
 /// No place in a file.
 pub(super) fn nowhere() -> OVERLAPPED_0 {
@@ -26,6 +26,7 @@ pub(super) fn with_home(
     call: impl FnOnce(*mut OVERLAPPED) -> bool,
 ) -> Began {
     let ok = call(home.give(generation, nowhere()));
+    let skips = skips || mutant!("iocp-success-is-the-end");
     let began = Began::of(ok, if ok { 0 } else { socket_error() }, skips);
     if began != Began::Posts {
         home.take_back();
@@ -89,6 +90,15 @@ pub(super) unsafe fn connect(
     address: *const AddressStorage,
     len: AddressLength,
 ) -> Began {
+    #[cfg(pelton_mutants)]
+    if mutant!("iocp-connect-blocks") {
+        // SAFETY: by the caller.
+        return match unsafe { super::super::windows::calls::connect_waiting(socket, address, len) }
+        {
+            0 => Began::Ended,
+            error => Began::Failed(-error),
+        };
+    }
     let Some(connect) = calls.connect else { return Began::Failed(errno::ENOSYS) };
     // SAFETY: the family is the first word of any address.
     let family = unsafe { (*address).ss_family };
@@ -104,6 +114,9 @@ pub(super) unsafe fn connect(
 
 /// Makes a connected socket one like any other: before that it has no peer, no options and no directions.
 pub(super) fn connected(socket: usize) -> i32 {
+    if mutant!("iocp-connect-context") {
+        return 0;
+    }
     // SAFETY: the socket is open; there is no argument.
     let failed =
         unsafe { setsockopt(socket, SOL_SOCKET, SO_UPDATE_CONNECT_CONTEXT, std::ptr::null(), 0) };

@@ -40,6 +40,18 @@ impl WakeSource {
         }
     }
 
+    /// A completion port of this thread's simulated system.
+    #[cfg(pelton_iocp_elsewhere)]
+    pub(crate) fn port_of() -> io::Result<WakeSource> {
+        Ok(WakeSource(Object::Event(calls::port_simulated()?)))
+    }
+
+    /// The driver's port.
+    #[cfg(pelton_iocp_elsewhere)]
+    pub(crate) fn port(&self) -> *mut std::ffi::c_void {
+        std::ptr::without_provenance_mut(self.watch() as usize)
+    }
+
     /// The queue that a driver waits on.
     #[allow(dead_code, reason = "not every system has one")]
     pub(crate) fn queue(queue: Arc<Queue>) -> WakeSource {

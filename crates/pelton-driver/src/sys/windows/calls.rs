@@ -5,6 +5,7 @@
 use std::io;
 use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr};
+use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 use std::ptr;
 use std::time::{Instant, SystemTime};
 
@@ -18,9 +19,11 @@ use windows_sys::Win32::Networking::WinSock::{
 use windows_sys::Win32::Storage::FileSystem::{
     FILE_TYPE_DISK, FlushFileBuffers, GetFileType, ReadFile, WriteFile,
 };
-use windows_sys::Win32::System::IO::{OVERLAPPED, OVERLAPPED_0, OVERLAPPED_0_0};
+use windows_sys::Win32::System::IO::{GetOverlappedResult, OVERLAPPED};
+use windows_sys::Win32::System::Threading::CreateEventW;
 
 use super::super::{errno, status};
+use super::offset::at_offset;
 use super::{AddressLength, AddressStorage, RawDescriptor};
 use crate::config::Backend;
 use crate::message::Received;
@@ -167,6 +170,21 @@ pub(crate) unsafe fn connect(
     0
 }
 
+/// `connect` of a stream, which waits. For a test of what finds that.
+///
+/// # Safety
+/// The socket is open; `len` bytes of the address are valid.
+#[cfg(pelton_mutants)]
+pub(crate) unsafe fn connect_waiting(
+    socket: usize,
+    address: *const AddressStorage,
+    len: AddressLength,
+) -> i32 {
+    // SAFETY: by the caller.
+    let failed = unsafe { ws_connect(socket, address.cast::<SOCKADDR>(), len) };
+    if failed == SOCKET_ERROR { -socket_error() } else { 0 }
+}
+
 /// Whether a datagram socket is told that something it sent has found nobody. Off, because that would end receives
 /// that wait for others; on for one that is connected. A system that does not know the request does no harm.
 pub(crate) fn tell_of_resets(socket: usize, on: bool) {
@@ -190,30 +208,52 @@ pub(crate) fn shutdown(raw: RawDescriptor, how: Shutdown) -> i32 {
     if unsafe { ws_shutdown(socket, how) } == 0 { 0 } else { -socket_error() }
 }
 
-/// The place in a file as an overlapped call takes it: all 64 bits.
-pub(crate) fn at_offset(offset: u64) -> OVERLAPPED_0 {
-    OVERLAPPED_0 {
-        Anonymous: OVERLAPPED_0_0 { Offset: offset as u32, OffsetHigh: (offset >> 32) as u32 },
-    }
-}
-
 /// True for a file on a disk.
 pub(crate) fn is_file(raw: RawDescriptor) -> bool {
     // SAFETY: plain arguments.
     unsafe { GetFileType(raw.handle()) == FILE_TYPE_DISK }
 }
 
-/// Reads from a file whose calls wait, on a thread that may.
+/// Reads from a file, on a thread that may wait, whether its calls do that or not.
 ///
 /// # Safety
 /// The handle is open, and `ptr` valid for writes of `len` bytes that nobody else touches.
 pub(crate) unsafe fn pread(raw: RawDescriptor, ptr: *mut u8, len: usize, offset: u64) -> i32 {
-    let mut overlapped = OVERLAPPED { Anonymous: at_offset(offset), ..OVERLAPPED::default() };
     let len = u32::try_from(len).unwrap_or(u32::MAX);
+    let read = |n: *mut u32, overlapped: *mut OVERLAPPED| {
+        // SAFETY: by the caller: all of it is there until the call is over, which `waited` waits for.
+        unsafe { ReadFile(raw.handle(), ptr, len, n, overlapped) }
+    };
+    waited(raw, offset, read).unwrap_or_else(file_read_failed)
+}
+
+/// Makes a call on a file, and waits until it is over: how many bytes, or what was wrong.
+///
+/// The handle may be one whose calls go on, and may be associated with somebody's port. So it signals an event, whose
+/// lowest bit says that no packet is to be posted.
+fn waited(
+    raw: RawDescriptor,
+    offset: u64,
+    call: impl FnOnce(*mut u32, *mut OVERLAPPED) -> i32,
+) -> Result<i32, i32> {
+    // SAFETY: an event of no name that is reset by a new call.
+    let event = unsafe { CreateEventW(ptr::null(), 1, 0, ptr::null()) };
+    if event.is_null() {
+        return Err(system_error());
+    }
+    // SAFETY: it has just been made, and nobody else owns it.
+    let event = unsafe { OwnedHandle::from_raw_handle(event) };
+    let signal = event.as_raw_handle().map_addr(|address| address | 1);
+    let mut overlapped =
+        OVERLAPPED { Anonymous: at_offset(offset), hEvent: signal, ..OVERLAPPED::default() };
     let mut n = 0;
-    // SAFETY: by the caller. The handle is one whose calls wait: nothing of this is used when it has returned.
-    let done = unsafe { ReadFile(raw.handle(), ptr, len, &mut n, &mut overlapped) };
-    if done != 0 { n as i32 } else { file_read_failed(system_error()) }
+    let mut done = call(&mut n, &mut overlapped);
+    if done == 0 && system_error() == errno::IO_PENDING {
+        // SAFETY: the handle is open, and the call was made on it with this `OVERLAPPED`. When this returns the kernel
+        // has written that for the last time.
+        done = unsafe { GetOverlappedResult(raw.handle(), &overlapped, &mut n, 1) };
+    }
+    if done != 0 { Ok(n as i32) } else { Err(system_error()) }
 }
 
 /// What a read of a file ends with that has failed: at the end of the file it has read nothing.
@@ -221,17 +261,17 @@ pub(crate) fn file_read_failed(error: i32) -> i32 {
     if error == errno::HANDLE_EOF { 0 } else { -status::of_file(error) }
 }
 
-/// Writes to a file whose calls wait, on a thread that may.
+/// Writes to a file, on a thread that may wait, whether its calls do that or not.
 ///
 /// # Safety
 /// The handle is open, and `ptr` valid for reads of `len` bytes.
 pub(crate) unsafe fn pwrite(raw: RawDescriptor, ptr: *const u8, len: usize, offset: u64) -> i32 {
-    let mut overlapped = OVERLAPPED { Anonymous: at_offset(offset), ..OVERLAPPED::default() };
     let len = u32::try_from(len).unwrap_or(u32::MAX);
-    let mut n = 0;
-    // SAFETY: as for `pread`.
-    let done = unsafe { WriteFile(raw.handle(), ptr, len, &mut n, &mut overlapped) };
-    if done != 0 { n as i32 } else { -status::of_file(system_error()) }
+    let write = |n: *mut u32, overlapped: *mut OVERLAPPED| {
+        // SAFETY: as for `pread`.
+        unsafe { WriteFile(raw.handle(), ptr, len, n, overlapped) }
+    };
+    waited(raw, offset, write).unwrap_or_else(|error| -status::of_file(error))
 }
 
 /// Brings what was written to a file to the disk. Windows knows no less than all of it.

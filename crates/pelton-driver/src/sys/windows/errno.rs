@@ -84,3 +84,34 @@ pub(crate) const WSAVERNOTSUPPORTED: i32 = 10092;
 pub(crate) const WAIT_TIMEOUT: i32 = 258;
 /// A wait was interrupted by a call for this thread: `WAIT_IO_COMPLETION`.
 pub(crate) const WAIT_IO_COMPLETION: i32 = 192;
+
+/// Whoever asks may not (`WSAEACCES`), and a pointer that points nowhere (`WSAEFAULT`).
+pub(crate) const WSAEACCES: i32 = 10013;
+pub(crate) const WSAEFAULT: i32 = 10014;
+/// The address is taken, or is none of this system's: `WSAEADDRINUSE`, `WSAEADDRNOTAVAIL`.
+pub(crate) const WSAEADDRINUSE: i32 = 10048;
+pub(crate) const WSAEADDRNOTAVAIL: i32 = 10049;
+/// The network is down, or cannot be reached: `WSAENETDOWN`, `WSAENETUNREACH`.
+pub(crate) const WSAENETDOWN: i32 = 10050;
+pub(crate) const WSAENETUNREACH: i32 = 10051;
+/// It took too long: `WSAETIMEDOUT`.
+pub(crate) const WSAETIMEDOUT: i32 = 10060;
+/// The host cannot be reached: `WSAEHOSTUNREACH`.
+pub(crate) const WSAEHOSTUNREACH: i32 = 10065;
+/// The peer has ended in order: `WSAEDISCON`.
+pub(crate) const WSAEDISCON: i32 = 10101;
+/// Whoever asks may not: `ERROR_ACCESS_DENIED`.
+pub(crate) const ACCESS_DENIED: i32 = 5;
+/// Somebody has it open who does not share: `ERROR_SHARING_VIOLATION`; or has locked it: `ERROR_LOCK_VIOLATION`.
+pub(crate) const SHARING_VIOLATION: i32 = 32;
+pub(crate) const LOCK_VIOLATION: i32 = 33;
+/// The disk is full: `ERROR_DISK_FULL`.
+pub(crate) const DISK_FULL: i32 = 112;
+/// The system has no more: `ERROR_NO_SYSTEM_RESOURCES`.
+pub(crate) const NO_SYSTEM_RESOURCES: i32 = 1450;
+/// The other end of a pipe has gone: `ERROR_BROKEN_PIPE`; or was never there: `ERROR_PIPE_NOT_CONNECTED`.
+pub(crate) const BROKEN_PIPE: i32 = 109;
+pub(crate) const PIPE_NOT_CONNECTED: i32 = 233;
+/// A pipe is not in a state for that: `ERROR_BAD_PIPE`; or its client is not there yet: `ERROR_PIPE_LISTENING`.
+pub(crate) const BAD_PIPE: i32 = 230;
+pub(crate) const PIPE_LISTENING: i32 = 536;

@@ -9,6 +9,7 @@ use windows_sys::Win32::Networking::WinSock::{
 };
 use windows_sys::Win32::System::IO::{CreateIoCompletionPort, PostQueuedCompletionStatus};
 
+pub(crate) use std::os::windows::io::RawSocket;
 use std::os::windows::io::{AsRawHandle, FromRawHandle, OwnedHandle};
 
 use crate::descriptor::Entry;
@@ -20,6 +21,7 @@ pub(super) mod descriptor;
 pub mod errno;
 pub(crate) mod file;
 pub(crate) mod messages;
+pub(crate) mod offset;
 pub(crate) mod pipe;
 pub(crate) mod socket;
 pub(crate) mod startup;
@@ -49,6 +51,9 @@ pub(crate) type Part = WSABUF;
 pub(crate) fn part(ptr: *mut u8, len: usize) -> Part {
     WSABUF { len: u32::try_from(len).unwrap_or(u32::MAX), buf: ptr }
 }
+
+/// The same, for a call.
+pub(crate) use part as buffer;
 
 #[cfg(any(test, feature = "fake-kernel"))]
 pub(crate) fn part_base(part: &Part) -> *mut u8 {
@@ -131,50 +136,12 @@ pub(crate) unsafe fn socket_address(
     None
 }
 
-/// What a descriptor's entry in the table keeps for the room of Windows.
-pub(crate) struct OfRoom {
-    /// The record of the socket's poll, or none.
-    pub(crate) poll: std::cell::Cell<u32>,
-    /// Successes of the handle that come at once post no packet.
-    pub(crate) skips: std::cell::Cell<bool>,
-    /// Sends that are in the kernel.
-    pub(crate) sends: std::cell::Cell<u32>,
-    /// A listener that is associated with another port: its accepts are told of by events.
-    pub(crate) by_event: std::cell::Cell<bool>,
-    /// That it was reset has been told.
-    pub(crate) reset_told: std::cell::Cell<bool>,
-    /// It has been shut down for receiving.
-    pub(crate) read_shut: std::cell::Cell<bool>,
-    /// What is written to this pipe are messages, where that is known.
-    pub(crate) messages: std::cell::Cell<Option<bool>>,
-    /// A message of no bytes has been taken from this pipe, and told to nobody yet.
-    pub(crate) empty_message: std::cell::Cell<bool>,
-}
+pub(crate) use super::iocp::OfRoom;
 
-impl OfRoom {
-    pub(crate) const fn new() -> OfRoom {
-        OfRoom {
-            poll: std::cell::Cell::new(crate::slot::NIL),
-            skips: std::cell::Cell::new(false),
-            sends: std::cell::Cell::new(0),
-            by_event: std::cell::Cell::new(false),
-            reset_told: std::cell::Cell::new(false),
-            read_shut: std::cell::Cell::new(false),
-            messages: std::cell::Cell::new(None),
-            empty_message: std::cell::Cell::new(false),
-        }
-    }
-
-    pub(crate) fn clear(&self) {
-        self.poll.set(crate::slot::NIL);
-        self.skips.set(false);
-        self.sends.set(0);
-        self.by_event.set(false);
-        self.reset_told.set(false);
-        self.read_shut.set(false);
-        self.messages.set(None);
-        self.empty_message.set(false);
-    }
+/// The descriptor of an entry, as the room takes it.
+#[inline(always)]
+pub(crate) fn raw_of(entry: &Entry) -> RawDescriptor {
+    entry.raw.get()
 }
 
 /// Reads what is cached: Windows cannot say what that is.
@@ -213,6 +180,11 @@ impl WakeSource {
         }
         // SAFETY: it has just been made, and nobody else owns it.
         Ok(WakeSource { port: unsafe { OwnedHandle::from_raw_handle(port) } })
+    }
+
+    /// A port of a driver's.
+    pub(crate) fn port_of() -> io::Result<WakeSource> {
+        WakeSource::new(false)
     }
 
     /// The driver's port. Open as long as this lives.
