@@ -125,8 +125,9 @@ impl Behaviour {
         if self.threads && system.is_simulated() {
             return Outcome::NeedsThreads;
         }
-        if self.subject == "local" && system.has_ports() {
-            return Outcome::NotRun("the room of Windows has no Unix sockets".into());
+        if system.has_ports() && matches!(self.subject, "local" | "sendfile") {
+            let why = "simulated ports have neither Unix sockets nor `TransmitFile`";
+            return Outcome::NotRun(why.into());
         }
         if let Err(why) = available(system) {
             return Outcome::NotRun(why);

@@ -33,6 +33,7 @@ mod pipe;
 mod port;
 mod readiness;
 mod region;
+#[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/sendfile.rs")]
 mod sendfile;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/sharing.rs")]
 mod sharing;

@@ -14,7 +14,8 @@ use crate::payload;
 use crate::slot::{Slot, bits};
 use crate::sys::status::{self, Began, Status};
 use crate::sys::windows::RawDescriptor;
-use crate::sys::windows::calls::{self, at_offset, socket_error, system_error};
+use crate::sys::windows::calls::{self, socket_error, system_error};
+use crate::sys::windows::offset::at_offset;
 
 /// The most bytes that are the kernel's at once.
 const AT_ONCE: u32 = 1 << 20;
