@@ -55,6 +55,14 @@ mod linux {
             "a file in memory cannot be tried without waiting there",
         ),
         (
+            "epoll::each_kind_that_is_cancelled",
+            "a Unix socket that is full takes what is sent from a file all the same",
+        ),
+        ("no_code_reads_a_status", "the sources are not in the machine"),
+        ("nothing_asks_for_a_procedure_call", "the sources are not in the machine"),
+        ("the_output_of_a_child_is_read", "the machine has no program to start"),
+        ("a_child_whose_reactor_has_ended", "the machine has no program to start"),
+        (
             "that_end_at_once_do_not_starve",
             "a file in memory cannot be tried without waiting there",
         ),
