@@ -58,13 +58,16 @@ impl State {
     /// Starts a connect to an address in the system's form, or says how one goes.
     ///
     /// # Safety
-    /// `len` bytes of the address are valid.
+    /// `len` bytes of the address are valid, or it is null.
     pub(super) unsafe fn connect_to(
         &mut self,
         id: FileId,
         address: *const AddressStorage,
         len: AddressLength,
     ) -> i32 {
+        if address.is_null() {
+            return -libc::EFAULT;
+        }
         // SAFETY: by the caller, who also gives no more than an address has.
         let (ip, bytes) = unsafe {
             let len_here = (len as usize).min(size_of::<AddressStorage>());
