@@ -11,9 +11,10 @@ use super::epoll::Epoll;
 use super::fault::Fault;
 use super::pipe::Pipe;
 use super::port::{Bound, Port};
-use super::ring::{OpKey, Ring};
+use super::ring::Ring;
 use super::state::{HostId, ProcId, State};
 use super::stream::{Listener, Stream};
+use super::table::OpKey;
 use crate::sys::RawDescriptor;
 
 /// Numbers below this within a world: so many descriptors can it have at once.

@@ -47,6 +47,7 @@ mod shrink;
 mod sparse;
 mod state;
 mod stream;
+mod table;
 mod words;
 mod world;
 

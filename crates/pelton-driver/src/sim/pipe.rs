@@ -5,8 +5,8 @@ use std::collections::VecDeque;
 use super::calls::{here, tried};
 use super::fault::Fault;
 use super::file::{File, FileId, Kind};
-use super::ring::OpKey;
 use super::state::{Event, MICRO, State};
+use super::table::OpKey;
 use crate::sys::RawDescriptor;
 
 /// How many bytes one holds.

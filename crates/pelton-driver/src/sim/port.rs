@@ -20,10 +20,10 @@ use std::net::SocketAddr;
 
 use super::fault::Fault;
 use super::file::{File, FileId, Kind, Waiter};
-use super::ring::OpKey;
 use super::seal::Seal;
 use super::state::{Event, MICRO, ProcId, State};
 use super::stream::{Context, Phase};
+use super::table::{OpKey, Table};
 use super::words::time;
 use crate::sys::RawDescriptor;
 
@@ -154,42 +154,14 @@ enum Queued {
 
 pub(super) struct Port {
     queue: VecDeque<Queued>,
-    requests: Vec<(u32, Option<Request>)>,
-    free: Vec<u32>,
+    requests: Table<Request>,
     proc: Option<ProcId>,
     number: u64,
 }
 
 impl Port {
-    fn get(&mut self, key: OpKey) -> Option<&mut Request> {
-        let (generation, request) = self.requests.get_mut(key.index as usize)?;
-        if *generation == key.generation { request.as_mut() } else { None }
-    }
-
-    fn add(&mut self, request: Request) -> OpKey {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.requests.push((1, None));
-            self.requests.len() as u32 - 1
-        });
-        let place = &mut self.requests[index as usize];
-        place.1 = Some(request);
-        OpKey { index, generation: place.0 }
-    }
-
-    fn remove(&mut self, key: OpKey) -> Option<Request> {
-        self.get(key)?;
-        let place = &mut self.requests[key.index as usize];
-        place.0 += 1;
-        self.free.push(key.index);
-        place.1.take()
-    }
-
     fn in_flight(&self) -> impl Iterator<Item = (OpKey, &Request)> {
-        self.requests.iter().enumerate().filter_map(|(index, (generation, request))| {
-            let key = OpKey { index: index as u32, generation: *generation };
-            let request = request.as_ref().filter(|request| request.stage == Stage::InFlight)?;
-            Some((key, request))
-        })
+        self.requests.iter().filter(|(_, request)| request.stage == Stage::InFlight)
     }
 
     pub(super) fn reactor(&self) -> Option<ProcId> {
@@ -203,7 +175,7 @@ impl Port {
 
     /// How many calls have not been told of.
     pub(super) fn left(&self) -> usize {
-        self.requests.len() - self.free.len()
+        self.requests.len()
     }
 }
 
@@ -216,21 +188,19 @@ impl State {
     }
 
     fn request(&mut self, id: FileId, key: OpKey) -> Option<&mut Request> {
-        self.port(id)?.get(key)
+        self.port(id)?.requests.get_mut(key)
     }
 
     pub(super) fn port_create(&mut self) -> FileId {
         let (number, proc) = (self.files.len() as u64, self.current_proc);
-        let (queue, requests, free) = (VecDeque::new(), Vec::new(), Vec::new());
-        let port = Port { queue, requests, free, proc, number };
+        let (queue, requests) = (VecDeque::new(), Table::new());
+        let port = Port { queue, requests, proc, number };
         self.new_file(Kind::Port(Box::new(port)), false)
     }
 
-    pub(super) fn port_closed(&mut self, mut port: Port) {
+    pub(super) fn port_closed(&mut self, port: Port) {
         // The driver has seen to it that nothing is in flight, or has left its memory behind.
-        for at in 0..port.requests.len() {
-            let key = OpKey { index: at as u32, generation: port.requests[at].0 };
-            let Some(request) = port.remove(key) else { continue };
+        for (_, request) in port.requests.iter() {
             if request.stage == Stage::InFlight {
                 let what = request.call.name();
                 self.violation(format!("a port was closed with {what} in flight"));
@@ -289,7 +259,7 @@ impl State {
         let (done, started, stage) = (0, false, Stage::InFlight);
         let request = Request { call, file, key, overlapped, parts, seal, done, started, stage };
         let Some(port) = self.port(bound.port) else { return libc::EBADF };
-        let (number, key) = (port.number, port.add(request));
+        let (number, key) = (port.number, port.requests.add(request));
         if matches!(call, Call::Read(_) | Call::Write(_)) {
             let more = self.choose("disk takes", number, 256) * MICRO;
             if more > 0 {
@@ -313,7 +283,7 @@ impl State {
             self.end_request(bound.port, key, 0, bytes);
             return 0;
         }
-        let Some(request) = self.port(bound.port).and_then(|port| port.remove(key)) else {
+        let Some(request) = self.port(bound.port).and_then(|port| port.requests.remove(key)) else {
             return libc::EIO;
         };
         // SAFETY: by the caller.
@@ -362,9 +332,7 @@ impl State {
 
     fn is_poll(&self, port: FileId, key: OpKey) -> bool {
         let Some(File { kind: Kind::Port(port), .. }) = self.file(port) else { return false };
-        let (generation, request) = &port.requests[key.index as usize];
-        *generation == key.generation
-            && request.as_ref().is_some_and(|request| matches!(request.call, Call::Poll(_)))
+        port.requests.get(key).is_some_and(|request| matches!(request.call, Call::Poll(_)))
     }
 
     /// Whether older calls of its direction wait on the same file: they come first.
@@ -650,7 +618,7 @@ impl State {
     fn end_request(&mut self, id: FileId, key: OpKey, status: u32, bytes: usize) {
         let Some(port) = self.port(id) else { return };
         let number = port.number;
-        let Some(request) = port.get(key) else { return };
+        let Some(request) = port.requests.get_mut(key) else { return };
         request.stage = Stage::Ended { status, bytes };
         let seal = std::mem::replace(&mut request.seal, Seal::none());
         let parts = std::mem::take(&mut request.parts);
@@ -721,7 +689,9 @@ impl State {
                 }
                 Queued::Of(key) => key,
             };
-            let Some(request) = self.port(id).and_then(|port| port.remove(key)) else { continue };
+            let Some(request) = self.port(id).and_then(|port| port.requests.remove(key)) else {
+                continue;
+            };
             let Stage::Ended { status, bytes } = request.stage else { continue };
             // SAFETY: its packet is taken here: until now all of it is the system's.
             let place = unsafe { &*request.overlapped };

@@ -32,6 +32,7 @@ use super::fault::Fault;
 use super::file::{File, FileId, Kind, Waiter};
 use super::seal::Seal;
 use super::state::{Event, MICRO, MILLI, ProcId, State};
+use super::table::{OpKey, Table};
 use super::words::{operation, time};
 use crate::sys::{AddressLength, AddressStorage, MessageHeader, Part};
 
@@ -55,13 +56,6 @@ const POLL_MULTISHOT: u32 = 1;
 const CANCEL_ALL: u32 = 1;
 const CANCEL_FD: u32 = 1 << 1;
 const PBUF_INCREMENTAL: u16 = 2;
-
-/// An operation in flight, by place and generation.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct OpKey {
-    pub(super) index: u32,
-    pub(super) generation: u32,
-}
 
 /// A submission entry, in the kernel's layout.
 #[derive(Clone, Copy)]
@@ -160,8 +154,7 @@ pub(super) struct Ring {
     incremental: bool,
     cq_tail: u32,
     overflow: VecDeque<Completion>,
-    ops: Vec<(u32, Option<Op>)>,
-    free: Vec<u32>,
+    ops: Table<Op>,
     work: VecDeque<OpKey>,
     /// Work that is not to be seen before so many more enters.
     kept: Vec<(OpKey, u32)>,
@@ -202,26 +195,7 @@ impl Ring {
     }
 
     fn op(&mut self, key: OpKey) -> Option<&mut Op> {
-        let (generation, op) = self.ops.get_mut(key.index as usize)?;
-        if *generation == key.generation { op.as_mut() } else { None }
-    }
-
-    fn add(&mut self, op: Op) -> OpKey {
-        let index = self.free.pop().unwrap_or_else(|| {
-            self.ops.push((1, None));
-            self.ops.len() as u32 - 1
-        });
-        let place = &mut self.ops[index as usize];
-        place.1 = Some(op);
-        OpKey { index, generation: place.0 }
-    }
-
-    fn remove(&mut self, key: OpKey) -> Option<Op> {
-        self.op(key)?;
-        let place = &mut self.ops[key.index as usize];
-        place.0 += 1;
-        self.free.push(key.index);
-        place.1.take()
+        self.ops.get_mut(key)
     }
 
     pub(super) fn reactor(&self) -> Option<ProcId> {
@@ -230,20 +204,16 @@ impl Ring {
 
     /// What waits, by name, and on which file.
     pub(super) fn waiting(&self) -> impl Iterator<Item = (&'static str, FileId)> {
-        let ops = self.ops.iter().filter_map(|(_, op)| op.as_ref());
-        ops.map(|op| (operation(op.entry.opcode), op.file))
+        self.ops.iter().map(|(_, op)| (operation(op.entry.opcode), op.file))
     }
 
     /// Operations that have not ended.
     pub(super) fn in_flight(&self) -> usize {
-        self.ops.len() - self.free.len()
+        self.ops.len()
     }
 
     fn keys(&self) -> Vec<OpKey> {
-        let live = |(index, place): (usize, &(u32, Option<Op>))| {
-            place.1.as_ref().map(|_| OpKey { index: index as u32, generation: place.0 })
-        };
-        self.ops.iter().enumerate().filter_map(live).collect()
+        self.ops.iter().map(|(key, _)| key).collect()
     }
 }
 
@@ -307,8 +277,7 @@ impl State {
             incremental: !old,
             cq_tail: 0,
             overflow: VecDeque::new(),
-            ops: Vec::new(),
-            free: Vec::new(),
+            ops: Table::new(),
             work: VecDeque::new(),
             kept: Vec::new(),
             groups: HashMap::new(),
@@ -322,7 +291,7 @@ impl State {
         // What is in flight holds its files no longer. The driver has seen to it that nothing is, or has
         // left its memory behind.
         for key in ring.keys() {
-            if let Some(op) = ring.remove(key) {
+            if let Some(op) = ring.ops.remove(key) {
                 if !op.parts.is_empty() || op.entry.flags & BUFFER_SELECT != 0 {
                     let user_data = op.entry.user_data;
                     self.violation(format!(
@@ -507,7 +476,7 @@ impl State {
         let op = Op { entry, file, parts, seal, done: 0, started: false, cancelled: false, phase };
         let Some(ring) = self.ring(id) else { return };
         let number = ring.number;
-        let key = ring.add(op);
+        let key = ring.ops.add(op);
         if is_file_op(entry.opcode) && !self.is_pipe(file) {
             // A worker does it.
             let more = self.choose("worker takes", number, 256) * MICRO;
@@ -957,7 +926,7 @@ impl State {
 
     /// The last completion.
     pub(super) fn end(&mut self, id: FileId, key: OpKey, result: i32, flags: u32) {
-        let Some(op) = self.ring(id).and_then(|ring| ring.remove(key)) else { return };
+        let Some(op) = self.ring(id).and_then(|ring| ring.ops.remove(key)) else { return };
         let written = if fills(op.entry.opcode) { result.max(0) as usize } else { 0 };
         // SAFETY: until this completion nobody but the kernel touches the memory.
         if let Err(what) = unsafe { op.seal.check(&op.parts, written) } {
