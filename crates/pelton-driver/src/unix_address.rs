@@ -137,6 +137,32 @@ impl UnixAddr {
     }
 }
 
+/// As `socket2` has addresses.
+impl UnixAddr {
+    pub(crate) fn to_system(&self) -> io::Result<socket2::SockAddr> {
+        // SAFETY: all of the storage is zero to begin with, and the address is as long as was written.
+        let ((), system) = unsafe {
+            socket2::SockAddr::try_init(|storage, len| {
+                *len = self.write(&mut *storage.cast()) as _;
+                Ok(())
+            })?
+        };
+        Ok(system)
+    }
+
+    /// # Errors
+    /// `Unsupported`: it is of another family.
+    pub(crate) fn of_system(address: &socket2::SockAddr) -> io::Result<UnixAddr> {
+        // SAFETY: so many bytes of it are the address.
+        let bytes = unsafe {
+            std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), address.len() as usize)
+        };
+        UnixAddr::read(bytes).ok_or_else(|| {
+            io::Error::new(io::ErrorKind::Unsupported, "the socket is not a Unix socket")
+        })
+    }
+}
+
 impl fmt::Debug for UnixAddr {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match &self.0 {

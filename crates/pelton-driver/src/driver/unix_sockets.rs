@@ -14,7 +14,7 @@ impl Driver {
     ///
     /// # Errors
     /// The path is in use, or not allowed; the address is unnamed; or a table of descriptors is full.
-    /// `Unsupported` on Windows, whose completion ports do not serve them yet.
+    /// `Unsupported` on Windows before Windows 10, version 1803, which has none.
     ///
     /// ```
     /// # #[cfg(unix)] {
@@ -53,7 +53,7 @@ impl Driver {
     /// [`Driver::unix_listen`] for an example.
     ///
     /// # Errors
-    /// A table of descriptors is full. `Unsupported` on Windows.
+    /// A table of descriptors is full. `Unsupported` on Windows before Windows 10, version 1803.
     pub fn unix_socket(&self) -> io::Result<Fd> {
         self.attach_stream(socket::unix_stream(self.wants())?)
     }

@@ -105,35 +105,13 @@ pub(crate) fn unix_listening(
         return Ok(socket);
     }
     let socket = unix_socket(wants)?;
-    socket.bind(&system_address(address)?)?;
+    socket.bind(&address.to_system()?)?;
     socket.listen(backlog)?;
     Ok(socket.into())
 }
 
 fn unix_socket(wants: Wants) -> io::Result<Socket> {
     native::socket(Domain::UNIX, Type::STREAM, Protocol::from(0), wants.nonblocking)
-}
-
-/// The address in the system's form.
-fn system_address(address: &UnixAddr) -> io::Result<socket2::SockAddr> {
-    // SAFETY: all of the storage is zero to begin with, and the address is as long as was written.
-    let ((), system) = unsafe {
-        socket2::SockAddr::try_init(|storage, len| {
-            *len = address.write(&mut *storage.cast()) as _;
-            Ok(())
-        })?
-    };
-    Ok(system)
-}
-
-fn unix_address(address: &socket2::SockAddr) -> io::Result<UnixAddr> {
-    // SAFETY: so many bytes of it are the address.
-    let bytes = unsafe {
-        std::slice::from_raw_parts(address.as_ptr().cast::<u8>(), address.len() as usize)
-    };
-    UnixAddr::read(bytes).ok_or_else(|| {
-        io::Error::new(io::ErrorKind::Unsupported, "the socket is not a Unix socket")
-    })
 }
 
 /// Two stream sockets that are connected to each other.
@@ -201,7 +179,7 @@ impl Open {
         if sim::owns(self.0) {
             return local::unix_local_addr(self.0).map_err(error_of);
         }
-        unix_address(&SockRef::from(&self.system()).local_addr()?)
+        UnixAddr::of_system(&SockRef::from(&self.system()).local_addr()?)
     }
 
     pub(crate) fn unix_peer_addr(self) -> io::Result<UnixAddr> {
@@ -209,7 +187,7 @@ impl Open {
         if sim::owns(self.0) {
             return local::unix_peer_addr(self.0).map_err(error_of);
         }
-        unix_address(&SockRef::from(&self.system()).peer_addr()?)
+        UnixAddr::of_system(&SockRef::from(&self.system()).peer_addr()?)
     }
 
     pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {

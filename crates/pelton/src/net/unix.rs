@@ -39,8 +39,9 @@ impl UnixStream {
     /// Cancelled: the attempt is given up.
     ///
     /// # Errors
-    /// The path is too long for a Unix socket; nobody listens there; it is not allowed; no reactor runs on this
-    /// thread. `Unsupported` on Windows.
+    /// The path is too long for a Unix socket; nobody listens there (`ConnectionRefused`, or `NotFound` where
+    /// there is no such file; always the first on Windows); it is not allowed; no reactor runs on this thread.
+    /// `Unsupported` on Windows before Windows 10, version 1803.
     pub async fn connect(path: impl AsRef<Path>) -> io::Result<UnixStream> {
         UnixStream::connect_addr(&UnixAddr::from_path(path)?).await
     }
@@ -140,7 +141,7 @@ impl UnixListener {
     ///
     /// # Errors
     /// `AddrInUse`: there is such a file. The path is too long for a Unix socket, or not allowed; no reactor runs
-    /// on this thread. `Unsupported` on Windows.
+    /// on this thread. `Unsupported` on Windows before Windows 10, version 1803.
     pub fn bind(path: impl AsRef<Path>) -> io::Result<UnixListener> {
         UnixListener::bind_addr(&UnixAddr::from_path(path)?)
     }

@@ -2,8 +2,9 @@
 
 use super::accept::{self, AHEAD, Ahead};
 use super::home::{Home, Stage};
+use super::steps::Unfinished;
 use super::win32::family_of;
-use super::{Iocp, Unfinished, errno, is_accept, port};
+use super::{Iocp, errno, is_accept, port};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::Kind;

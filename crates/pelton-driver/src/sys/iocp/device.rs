@@ -6,12 +6,12 @@ use std::sync::OnceLock;
 
 use windows_sys::Win32::Foundation::{HANDLE, NTSTATUS};
 use windows_sys::Win32::Networking::WinSock::{SIO_BASE_HANDLE, SIO_BSP_HANDLE_POLL, WSAIoctl};
-use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 
 use super::super::numbers as errno;
 use super::super::status::Status;
 use super::super::windows::calls::socket_error;
 use super::afd::{PollInfo, StatusBlock};
+use super::lookup::{Found, NTDLL, find};
 
 const IOCTL_AFD_POLL: u32 = 0x0001_2024;
 
@@ -66,9 +66,6 @@ type NtDeviceIoControlFile = unsafe extern "system" fn(
 type NtCancelIoFileEx =
     unsafe extern "system" fn(HANDLE, *const StatusBlock, *mut StatusBlock) -> NTSTATUS;
 
-/// A function as it is found, whose type is not known.
-type Found = unsafe extern "system" fn() -> isize;
-
 /// The calls, by their names in the system's own library.
 #[derive(Clone, Copy)]
 struct Calls {
@@ -81,23 +78,15 @@ impl Calls {
     fn get() -> Option<Calls> {
         static FOUND: OnceLock<Option<Calls>> = OnceLock::new();
         *FOUND.get_or_init(|| {
-            let name: Vec<u16> = "ntdll.dll\0".encode_utf16().collect();
-            // SAFETY: a name that ends; the library is in every process and stays.
-            let library = unsafe { GetModuleHandleW(name.as_ptr()) };
-            if library.is_null() {
-                return None;
-            }
-            // SAFETY: names that end; the functions are documented to be of these types.
+            let create = find(NTDLL, c"NtCreateFile")?;
+            let control = find(NTDLL, c"NtDeviceIoControlFile")?;
+            let cancel = find(NTDLL, c"NtCancelIoFileEx")?;
+            // SAFETY: the functions are documented to be of these types.
             unsafe {
-                let find = |name: &[u8]| GetProcAddress(library, name.as_ptr());
                 Some(Calls {
-                    create: std::mem::transmute::<Found, NtCreateFile>(find(b"NtCreateFile\0")?),
-                    control: std::mem::transmute::<Found, NtDeviceIoControlFile>(find(
-                        b"NtDeviceIoControlFile\0",
-                    )?),
-                    cancel: std::mem::transmute::<Found, NtCancelIoFileEx>(find(
-                        b"NtCancelIoFileEx\0",
-                    )?),
+                    create: std::mem::transmute::<Found, NtCreateFile>(create),
+                    control: std::mem::transmute::<Found, NtDeviceIoControlFile>(control),
+                    cancel: std::mem::transmute::<Found, NtCancelIoFileEx>(cancel),
                 })
             }
         })

@@ -16,7 +16,7 @@ use windows_sys::core::GUID;
 use super::super::windows::calls::socket_error;
 use super::super::windows::startup;
 
-/// The calls, and what the providers of TCP are like.
+/// The calls, and what the providers of streams are like.
 #[derive(Clone, Copy)]
 pub(super) struct Extensions {
     pub(super) accept: LPFN_ACCEPTEX,
@@ -26,7 +26,7 @@ pub(super) struct Extensions {
     pub(super) receive_message: LPFN_WSARECVMSG,
     /// None where the provider has none.
     pub(super) transmit_file: LPFN_TRANSMITFILE,
-    /// Every socket of TCP is a handle of the system's, and successes that come at once may leave out their
+    /// Every stream socket is a handle of the system's, and successes that come at once may leave out their
     /// packets. Providers that somebody has put on top may post them in spite of that.
     pub(super) are_handles: bool,
 }
@@ -44,7 +44,8 @@ fn find() -> io::Result<Extensions> {
     startup::ensure()?;
     let of = |domain| Socket::new(domain, Type::STREAM, Some(Protocol::TCP));
     let (v4, v6) = (of(Domain::IPV4), of(Domain::IPV6));
-    let are_handles = [&v4, &v6].into_iter().flatten().all(is_handle);
+    let unix = Socket::new(Domain::UNIX, Type::STREAM, None);
+    let are_handles = [&v4, &v6, &unix].into_iter().flatten().all(is_handle);
     let socket = v4.or(v6)?;
     let of = |domain| Socket::new(domain, Type::DGRAM, Some(Protocol::UDP));
     let datagrams = of(Domain::IPV4).or_else(|_| of(Domain::IPV6));

@@ -1,23 +1,80 @@
 //! Files: overlapped where their handle is, and on the blocking pool where its calls wait.
 
 use super::super::numbers as errno;
-use super::super::status::Began;
-use super::super::windows::RawDescriptor;
+use super::super::status::{self, Began};
 use super::super::windows::calls::{self, system_error};
 use super::super::windows::offset::at_offset;
+use super::super::windows::{RawDescriptor, raw_of};
+use super::Iocp;
 use super::home::Home;
 use super::win32::{ReadFile, WriteFile};
 use crate::blocking::{self, FileJob};
 use crate::core::Core;
+use crate::descriptor::{Entry, flags};
 use crate::notify::Notifier;
 use crate::payload::Memory;
 use crate::slot::Slot;
+
+impl Iocp {
+    /// Begins to read or write at a place in a file.
+    pub(super) fn transfer(
+        &self,
+        core: &Core,
+        slot: &Slot,
+        home: &Home,
+        entry: &Entry,
+        memory: Memory,
+        (offset, write): (u64, bool),
+    ) {
+        slot.set_offset(offset);
+        let raw = raw_of(entry);
+        if let RawDescriptor::Socket(_) = raw {
+            let _ = core.finish(slot, -errno::ESPIPE);
+            return;
+        }
+        if !entry.has(flags::WAITS)
+            && let Err(error) = self.associate(core, entry, true)
+        {
+            if error != errno::EINVAL {
+                let _ = core.finish(slot, -error);
+                return;
+            }
+            if !calls::is_file(raw) {
+                // A pipe, or whatever else has no places, and whose calls would wait for ever.
+                let _ = core.finish(slot, -errno::ESPIPE);
+                return;
+            }
+            // It was not opened for overlapped calls.
+            entry.set(flags::WAITS);
+        }
+        if entry.has(flags::WAITS) {
+            return transfer_on_pool(core, slot, raw, memory, offset, write);
+        }
+        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
+        // SAFETY: the slot owns the memory and keeps the handle open until its last completion, which is not
+        // before the packet.
+        let began = unsafe { transfer(home, generation, skips, raw, memory, offset, write) };
+        let result = match began {
+            Began::Posts => return,
+            Began::Ended => {
+                let (status, bytes) = home.ended();
+                self.after(core, slot, entry, status, bytes).unwrap_or(0)
+            }
+            Began::Failed(error) if write => -status::of_file(error),
+            // Past what any file system holds, which some call an error.
+            Began::Failed(errno::EINVAL) if offset >= 1 << 56 => 0,
+            Began::Failed(error) => status::of_read(status::of_file(error), 0),
+        };
+        core.counters().completions.add(1);
+        let _ = core.finish(slot, result);
+    }
+}
 
 /// Reads or writes at a place in a file.
 ///
 /// # Safety
 /// The handle is open and the memory nobody else's, until the packet has come, where one does.
-pub(super) unsafe fn transfer(
+unsafe fn transfer(
     home: &Home,
     generation: u32,
     skips: bool,
@@ -45,7 +102,7 @@ pub(super) unsafe fn transfer(
 }
 
 /// The same on a thread of the blocking pool, for a handle whose calls wait.
-pub(super) fn transfer_on_pool(
+fn transfer_on_pool(
     core: &Core,
     slot: &Slot,
     raw: RawDescriptor,

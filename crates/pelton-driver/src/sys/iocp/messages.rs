@@ -9,7 +9,9 @@ use windows_sys::Win32::Networking::WinSock::{
     MSG_CTRUNC, MSG_TRUNC, SOCKADDR, SOCKADDR_STORAGE, WSABUF, WSASendMsg, getpeername,
 };
 
-use super::{Iocp, Step, held, receive_now, send_now, stream};
+use super::receive::receive_now;
+use super::send::{held, send_now};
+use super::{Iocp, Step, stream};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::scratch::Block;

@@ -18,12 +18,15 @@ mod accept;
 mod accepting;
 mod afd;
 mod associating;
+mod connect;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/device.rs")]
 mod device;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/extension.rs")]
 mod extension;
 mod file;
 mod home;
+#[cfg(windows)]
+mod lookup;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/messages.rs")]
 mod messages;
 mod of_room;
@@ -32,13 +35,16 @@ mod own;
 mod pipe;
 mod port;
 mod readiness;
+mod receive;
 mod region;
+mod send;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/sendfile.rs")]
 mod sendfile;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/sharing.rs")]
 mod sharing;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/signals.rs")]
 mod signals;
+mod steps;
 mod stream;
 #[cfg_attr(pelton_iocp_elsewhere, path = "elsewhere/mod.rs")]
 mod win32;
@@ -48,22 +54,26 @@ use std::io;
 use std::net::Shutdown;
 use std::time::Duration;
 
-use windows_sys::Win32::Networking::WinSock::WSABUF;
-
 use accept::Aheads;
 use afd::Polls;
 use extension::Extensions;
 use home::{Home, Stage};
 use port::{Batch, Packet};
 use region::Region;
-use win32::{Buffers, WSARecv, WSASend};
+use steps::told;
 
 pub(crate) use of_room::OfRoom;
 
+/// Whether a test has this port refuse the packet that is about to wake its driver.
+#[cfg(all(test, pelton_iocp_elsewhere))]
+pub(crate) fn refuses_wake(port: super::RawDescriptor) -> bool {
+    win32::REFUSED_WAKE.take(port)
+}
+
 use super::numbers as errno;
-use super::status::{self, Began, Status};
+use super::status::{self, Status};
 use super::windows;
-use super::windows::calls::{self, socket_error};
+use super::windows::calls;
 use super::windows::{KEY_ROOM, KEY_WAKE, RawDescriptor, buffer, raw_of};
 use super::{NO_DESCRIPTOR, Try, WakeSource};
 use crate::config::{Config, Error};
@@ -71,11 +81,8 @@ use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::{Interest, Kind, Op};
 use crate::payload::{self, Item, MAX_TRANSFER, Memory};
-use crate::scratch::MAX_PARTS;
 use crate::slot::{OpId, Slot, State, bits};
 
-/// The most bytes of a send that are the kernel's at once.
-const MOST_HELD: u32 = 1 << 20;
 /// How many items one multishot operation may yield before others have their turn.
 const SHARE: usize = 16;
 /// The most accepts of one driver that are in the kernel at once.
@@ -475,461 +482,8 @@ impl Iocp {
         }
     }
 
-    /// What a call that has ended means for its operation: a result, or that it goes on.
-    fn after(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        entry: &Entry,
-        status: Status,
-        bytes: usize,
-    ) -> Option<i32> {
-        let mut error = status.socket_error();
-        if error == errno::ECANCELED
-            && is_receive(slot)
-            && entry.of_room.read_shut.get()
-            && !slot.has(bits::CANCELLED)
-        {
-            error = errno::WSAESHUTDOWN;
-        }
-        let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
-        match slot.kind.get() {
-            Kind::Recv | Kind::RecvVectored => Some(status::of_recv(error, bytes)),
-            Kind::RecvPooled | Kind::RecvMulti if error != 0 => Some(status::of_recv(error, 0)),
-            // Nothing was received yet: that there is something is all that is known.
-            Kind::RecvPooled | Kind::RecvMulti => unwanted.then(|| core.cancelled(slot)),
-            Kind::Send | Kind::SendVectored => {
-                // Also where it was cancelled in the middle.
-                let finished = sent(core, slot, bytes);
-                match error {
-                    0 if finished => Some(how_much(core, slot)),
-                    0 if unwanted => Some(core.cancelled(slot)),
-                    0 => None,
-                    errno::ECANCELED => Some(core.cancelled(slot)),
-                    error => Some(messages::message_sent(entry, error, 0)),
-                }
-            }
-            Kind::SendMsg => Some(messages::message_sent(entry, error, bytes)),
-            Kind::Own => Some(own::said(entry, status, bytes)),
-            Kind::Connect if error == 0 => Some(match raw_of(entry).socket() {
-                Some(socket) => stream::connected(socket),
-                None => -errno::ENOTSOCK,
-            }),
-            Kind::ReadAt => Some(match status::of_file(file_error(status)) {
-                // Past what any file system holds, which some call an error.
-                errno::EINVAL if slot.offset() >= 1 << 56 => 0,
-                error => status::of_read(error, bytes),
-            }),
-            Kind::WriteAt => Some(match status::of_file(file_error(status)) {
-                0 => bytes as i32,
-                error => -error,
-            }),
-            _ => Some(-error),
-        }
-    }
-
-    /// Begins an operation that receives or sends, in the call that starts it.
-    fn begin(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry, memory: Option<Memory>) {
-        match self.step(core, slot, home, entry, memory) {
-            Step::Posted => {}
-            Step::Done(result) => {
-                core.counters().completions.add(1);
-                let _ = core.finish(slot, told(slot, entry, result));
-            }
-            Step::NoBuffer => core.stall(slot),
-            Step::Wait => self.park(core, slot, entry),
-            Step::Yield(item) => {
-                // The rest at the next tick, in turn with the others.
-                self.list(core, slot, home);
-                core.yielded_later(slot, item);
-            }
-        }
-    }
-
-    /// Goes on with an operation in a tick's dispatch, as far as that leads.
-    fn run(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        home: &Home,
-        entry: &Entry,
-        on: &mut impl OnCompletion,
-    ) {
-        let mut share = SHARE;
-        loop {
-            match self.step(core, slot, home, entry, None) {
-                Step::Posted => return,
-                Step::Done(result) => {
-                    return core.finish_now(slot, told(slot, entry, result), on);
-                }
-                Step::NoBuffer => return core.stall(slot),
-                Step::Wait => {
-                    return self.park_now(core, slot, entry, on);
-                }
-                Step::Yield(item) => {
-                    let unfinished = Unfinished { room: self, core, slot, home };
-                    core.yielded(slot, item, on);
-                    std::mem::forget(unfinished);
-                }
-            }
-            // The callback may have cancelled it or closed its descriptor, which this operation ends by here:
-            // no kernel has it.
-            if slot.has(bits::CANCELLED) || entry.has(flags::CLOSING) {
-                return core.finish_now(slot, core.cancelled(slot), on);
-            }
-            share -= 1;
-            if share == 0 {
-                return self.list(core, slot, home);
-            }
-        }
-    }
-
-    /// Goes on with an operation that was listed, if it is still there.
-    fn go_on(&self, core: &Core, id: OpId, on: &mut impl OnCompletion) {
-        let Some(slot) = core.arena.find(id) else { return };
-        let (Some(home), Some(entry)) = (self.home_of(core, slot), core.entry_of(slot)) else {
-            return;
-        };
-        if home.stage.get() != Stage::Listed {
-            return;
-        }
-        home.take_back();
-        let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
-        if unwanted && home.ahead.get() > 0 && is_accept(slot) {
-            // The packets of what it has in the kernel end it.
-        } else if unwanted {
-            core.finish_now(slot, core.cancelled(slot), on);
-        } else if is_accept(slot) {
-            self.refill(core, slot, home, entry, on);
-        } else {
-            self.run(core, slot, home, entry, on);
-        }
-    }
-
-    fn list(&self, core: &Core, slot: &Slot, home: &Home) {
-        home.stage.set(Stage::Listed);
-        self.listed.push(core.arena.id(slot));
-    }
-
-    /// Makes the next call of an operation that receives or sends.
-    fn step(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        home: &Home,
-        entry: &Entry,
-        memory: Option<Memory>,
-    ) -> Step {
-        let Some(socket) = raw_of(entry).socket() else { return Step::Done(-errno::ENOTSOCK) };
-        if slot.kind.get() == Kind::Own {
-            return self.attempt(core, slot, entry);
-        }
-        if let Err(error) = self.associate(core, entry, true) {
-            return Step::Done(-error);
-        }
-        match slot.kind.get() {
-            Kind::RecvMsg => return self.receive_message(core, slot, entry, socket),
-            Kind::SendMsg => return self.send_message(core, slot, home, entry, socket),
-            _ => {}
-        }
-        let pooled = matches!(slot.kind.get(), Kind::RecvPooled | Kind::RecvMulti);
-        if pooled {
-            self.receive_pooled(core, slot, home, entry, socket)
-        } else if matches!(slot.kind.get(), Kind::Recv | Kind::RecvVectored) {
-            self.receive(core, slot, home, entry, socket, memory)
-        } else {
-            self.send(core, slot, home, entry, socket, memory)
-        }
-    }
-
-    fn receive(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        home: &Home,
-        entry: &Entry,
-        socket: usize,
-        memory: Option<Memory>,
-    ) -> Step {
-        let (one, many);
-        let (buffers, n, room) = if slot.kind.get() == Kind::RecvVectored {
-            let block = core.scratch.get(slot.progress.get());
-            // SAFETY: the header stands in the slot's scratch block.
-            many = Buffers::of(unsafe { &*block.message() });
-            (many.as_ptr(), many.len(), block.bytes())
-        } else {
-            let Some(memory) = memory.or_else(|| core.memory_again(slot)) else {
-                return Step::Done(core.cancelled(slot));
-            };
-            one = buffer(memory.ptr, memory.len);
-            (&raw const one, 1, memory.len)
-        };
-        if !entry.has(flags::STREAM) {
-            // A message that is too long would fail and post all the same: it is tried, and waited for.
-            // SAFETY: the memory is the operation's own, nobody else touches it, and the call does not wait.
-            return match unsafe { receive_now(socket, buffers, n) } {
-                Err(errno::EAGAIN | errno::EINTR) => Step::Wait,
-                Err(error) => match messages::heard(socket, error) {
-                    Some(error) => Step::Done(status::of_recv(error, room)),
-                    None => self.receive(core, slot, home, entry, socket, memory),
-                },
-                Ok(n) => Step::Done(n as i32),
-            };
-        }
-        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
-        // SAFETY: the slot owns the memory and keeps the socket open until its last completion, which is not
-        // before the packet.
-        let began = unsafe { stream::recv(home, generation, skips, socket, buffers, n) };
-        match began {
-            Began::Posts => Step::Posted,
-            Began::Ended => {
-                let (status, bytes) = home.ended();
-                Step::Done(status::of_recv(status.socket_error(), bytes))
-            }
-            Began::Failed(error) => Step::Done(status::of_recv(error, 0)),
-        }
-    }
-
-    /// Receives into a buffer of the pool, which is taken when there is something for it.
-    fn receive_pooled(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        home: &Home,
-        entry: &Entry,
-        socket: usize,
-    ) -> Step {
-        loop {
-            let Some(buffer) = core.pool.pick() else { return Step::NoBuffer };
-            let (ptr, room) = buffer.rest();
-            // SAFETY: the unfilled rest of a pooled buffer that is with this room; an operation in flight keeps
-            // its socket open.
-            let result = unsafe { calls::recv(socket, ptr, room as usize) };
-            let result = match result {
-                n if n >= 0 => n,
-                error => match -error {
-                    errno::EINTR => continue,
-                    errno::EAGAIN => match self.await_bytes(slot, home, entry, socket) {
-                        Some(step) => return step,
-                        None => continue,
-                    },
-                    error if entry.has(flags::STREAM) => status::of_recv(error, room as usize),
-                    error => match messages::heard(socket, error) {
-                        Some(error) => status::of_recv(error, room as usize),
-                        None => continue,
-                    },
-                },
-            };
-            if result <= 0 {
-                return Step::Done(result);
-            }
-            let lease = core.pool.commit(buffer, result as u32);
-            if slot.kind.get() == Kind::RecvMulti {
-                return Step::Yield(Item::Lease(lease));
-            }
-            payload::put_lease(slot, lease);
-            return Step::Done(result);
-        }
-    }
-
-    /// Waits for bytes, with no buffer for them. None where they have come meanwhile.
-    fn await_bytes(&self, slot: &Slot, home: &Home, entry: &Entry, socket: usize) -> Option<Step> {
-        if !entry.has(flags::STREAM) {
-            return Some(Step::Wait);
-        }
-        let nothing = buffer(std::ptr::null_mut(), 0);
-        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
-        // SAFETY: there is no memory to write to; the slot keeps the socket open.
-        let began = unsafe { stream::recv(home, generation, skips, socket, &nothing, 1) };
-        match began {
-            Began::Posts => Some(Step::Posted),
-            Began::Ended => {
-                let (status, _) = home.ended();
-                let error = status.socket_error();
-                (error != 0).then(|| Step::Done(status::of_recv(error, 0)))
-            }
-            Began::Failed(error) => Some(Step::Done(status::of_recv(error, 0))),
-        }
-    }
-
-    /// Sends what may be sent at once, and has the kernel hold a part of the rest.
-    ///
-    /// Not all of it: what the kernel holds when a send is cancelled it may have sent or not, and a send that is
-    /// to send only some must not wait until its peer has taken everything.
-    fn send(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        home: &Home,
-        entry: &Entry,
-        socket: usize,
-        memory: Option<Memory>,
-    ) -> Step {
-        let mut memory = memory;
-        // Sockets whose successes post packets are tried without one.
-        let mut try_first = !entry.of_room.skips.get() || !slot.has(bits::ALL);
-        loop {
-            let (one, many);
-            let (buffers, n, first) = if slot.kind.get() == Kind::SendVectored {
-                // SAFETY: the header stands in the slot's scratch block, and its parts in that too.
-                many = Buffers::of(unsafe { &*core.scratch.get(slot.progress.get()).message() });
-                (many.as_ptr(), many.len(), buffer(std::ptr::null_mut(), 0))
-            } else {
-                let Some(memory) = memory.take().or_else(|| core.memory_again(slot)) else {
-                    return Step::Done(core.cancelled(slot));
-                };
-                // Asked again the owner may show less than has been sent already: then nothing is left.
-                let sent = (slot.progress.get() as usize).min(memory.len);
-                slot.arg.set((memory.len - sent) as u32);
-                one = buffer(memory.ptr.wrapping_add(sent), memory.len - sent);
-                (&raw const one, 1, one)
-            };
-            if try_first && entry.of_room.sends.get() == 0 {
-                // SAFETY: the memory is the operation's own, and the call does not wait.
-                match unsafe { send_now(socket, buffers, n) } {
-                    Ok(n) => {
-                        if let Some(result) =
-                            self.after(core, slot, entry, Status::SUCCESS, n as usize)
-                        {
-                            return Step::Done(result);
-                        }
-                        continue;
-                    }
-                    Err(errno::EINTR) => continue,
-                    Err(errno::EAGAIN) => try_first = false,
-                    Err(error) => return Step::Done(messages::message_sent(entry, error, 0)),
-                }
-                // The owner is not asked again for what it has just shown.
-                if slot.kind.get() == Kind::Send {
-                    let sent = slot.progress.get() as usize;
-                    let ptr = first.buf.wrapping_sub(sent);
-                    memory = Some(Memory { ptr, len: sent + first.len as usize });
-                    continue;
-                }
-            }
-            // SAFETY: as many parts as were said.
-            let (held, n) = unsafe { held(buffers, n) };
-            let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
-            // SAFETY: the slot owns the memory and keeps the socket open until its last completion, which is not
-            // before the packet.
-            let began = unsafe { stream::send(home, generation, skips, socket, held.as_ptr(), n) };
-            match began {
-                Began::Posts => {
-                    entry.of_room.sends.set(entry.of_room.sends.get() + 1);
-                    return Step::Posted;
-                }
-                Began::Ended => {
-                    let (status, bytes) = home.ended();
-                    if let Some(result) = self.after(core, slot, entry, status, bytes) {
-                        return Step::Done(result);
-                    }
-                }
-                Began::Failed(error) => {
-                    return Step::Done(messages::message_sent(entry, error, 0));
-                }
-            }
-        }
-    }
-
-    fn connect(&self, core: &Core, slot: &Slot, home: &Home, entry: &Entry) {
-        let block = core.scratch.get(slot.progress.get());
-        let Some(socket) = raw_of(entry).socket() else {
-            let _ = core.finish(slot, -errno::ENOTSOCK);
-            return;
-        };
-        // SAFETY: the address was written into the block when the operation was submitted.
-        let len = unsafe { *block.address_len.get() };
-        if !entry.has(flags::STREAM) {
-            // SAFETY: as above; the call only says where to send to.
-            let result = unsafe { calls::connect(socket, block.address.get(), len) };
-            let _ = core.finish(slot, result);
-            return;
-        }
-        if let Err(error) = self.associate(core, entry, true) {
-            let _ = core.finish(slot, -error);
-            return;
-        }
-        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
-        let address = block.address.get().cast();
-        // SAFETY: the address stands in the slot's block, and the slot keeps the socket open, until its last
-        // completion.
-        let began = unsafe {
-            stream::connect(&self.extensions, home, generation, skips, socket, address, len)
-        };
-        let result = match began {
-            Began::Posts => return,
-            Began::Ended => {
-                let (status, bytes) = home.ended();
-                self.after(core, slot, entry, status, bytes).unwrap_or(0)
-            }
-            Began::Failed(error) => -error,
-        };
-        let _ = core.finish(slot, result);
-    }
-
-    fn transfer(
-        &self,
-        core: &Core,
-        slot: &Slot,
-        home: &Home,
-        entry: &Entry,
-        memory: Memory,
-        (offset, write): (u64, bool),
-    ) {
-        slot.set_offset(offset);
-        let raw = raw_of(entry);
-        if let RawDescriptor::Socket(_) = raw {
-            let _ = core.finish(slot, -errno::ESPIPE);
-            return;
-        }
-        if !entry.has(flags::WAITS)
-            && let Err(error) = self.associate(core, entry, true)
-        {
-            if error != errno::EINVAL {
-                let _ = core.finish(slot, -error);
-                return;
-            }
-            if !calls::is_file(raw) {
-                // A pipe, or whatever else has no places, and whose calls would wait for ever.
-                let _ = core.finish(slot, -errno::ESPIPE);
-                return;
-            }
-            // It was not opened for overlapped calls.
-            entry.set(flags::WAITS);
-        }
-        if entry.has(flags::WAITS) {
-            return file::transfer_on_pool(core, slot, raw, memory, offset, write);
-        }
-        let (generation, skips) = (slot.generation.get(), entry.of_room.skips.get());
-        // SAFETY: the slot owns the memory and keeps the handle open until its last completion, which is not
-        // before the packet.
-        let began = unsafe { file::transfer(home, generation, skips, raw, memory, offset, write) };
-        let result = match began {
-            Began::Posts => return,
-            Began::Ended => {
-                let (status, bytes) = home.ended();
-                self.after(core, slot, entry, status, bytes).unwrap_or(0)
-            }
-            Began::Failed(error) if write => -status::of_file(error),
-            // Past what any file system holds, which some call an error.
-            Began::Failed(errno::EINVAL) if offset >= 1 << 56 => 0,
-            Began::Failed(error) => status::of_read(status::of_file(error), 0),
-        };
-        core.counters().completions.add(1);
-        let _ = core.finish(slot, result);
-    }
-
     fn home_of(&self, core: &Core, slot: &Slot) -> Option<&Home> {
         self.homes.get(core.arena.index(slot))
-    }
-}
-
-/// What is told of the end of an operation that receives or sends on a stream.
-fn told(slot: &Slot, entry: &Entry, result: i32) -> i32 {
-    if entry.has(flags::STREAM) && (sends(slot) || is_receive(slot)) {
-        status::of_reset(result, sends(slot), &entry.of_room.reset_told)
-    } else {
-        result
     }
 }
 
@@ -951,75 +505,6 @@ fn is_accept(slot: &Slot) -> bool {
     matches!(slot.kind.get(), Kind::Accept | Kind::AcceptMulti)
 }
 
-/// Counts bytes that have been sent. True when the operation has nothing left to send.
-fn sent(core: &Core, slot: &Slot, bytes: usize) -> bool {
-    // One that sends nothing would go on for ever.
-    let all = slot.has(bits::ALL) && bytes > 0;
-    if slot.kind.get() == Kind::SendVectored {
-        let block = core.scratch.get(slot.progress.get());
-        block.skip(bytes);
-        return block.bytes() == 0 || !all;
-    }
-    slot.progress.set(slot.progress.get() + bytes as u32);
-    // While a send is in the kernel this says how much it was given: it is in no list.
-    bytes == slot.arg.get() as usize || !all
-}
-
-/// How much a send has sent.
-fn how_much(core: &Core, slot: &Slot) -> i32 {
-    match slot.kind.get() {
-        Kind::SendVectored => core.scratch.get(slot.progress.get()).skipped() as i32,
-        _ => slot.progress.get() as i32,
-    }
-}
-
-/// Receives what is there, without a wait.
-///
-/// # Safety
-/// The socket is open and does not block; the buffers are valid for writes and nobody else's.
-unsafe fn receive_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u32, i32> {
-    let (mut received, mut flags) = (0, 0);
-    let none = std::ptr::null_mut();
-    // SAFETY: by the caller; without an `OVERLAPPED` it is over when it returns.
-    let failed = unsafe { WSARecv(socket, buffers, n, &mut received, &mut flags, none, None) };
-    if failed == 0 { Ok(received) } else { Err(socket_error()) }
-}
-
-/// As many parts of a send as the kernel is to hold at once, the last of them perhaps cut short.
-///
-/// # Safety
-/// There are `n` parts.
-unsafe fn held(parts: *const WSABUF, n: u32) -> ([WSABUF; MAX_PARTS], u32) {
-    let mut held = [buffer(std::ptr::null_mut(), 0); MAX_PARTS];
-    let (mut room, mut count) = (MOST_HELD, 0);
-    while count < MAX_PARTS.min(n as usize) && room > 0 {
-        // SAFETY: `count` is less than `n`, says the caller.
-        let WSABUF { len, buf } = unsafe { *parts.add(count) };
-        held[count] = WSABUF { len: len.min(room), buf };
-        room -= held[count].len;
-        count += 1;
-    }
-    (held, count as u32)
-}
-
-/// Sends what there is room for, without a wait.
-///
-/// # Safety
-/// The socket is open and does not block; the buffers are valid for reads.
-unsafe fn send_now(socket: usize, buffers: *const WSABUF, n: u32) -> Result<u32, i32> {
-    let (mut sent, none) = (0, std::ptr::null_mut());
-    // SAFETY: by the caller; without an `OVERLAPPED` it is over when it returns.
-    let failed = unsafe { WSASend(socket, buffers, n, &mut sent, 0, none, None) };
-    // SAFETY: by the caller.
-    let is_something = || unsafe { (0..n as usize).any(|at| (*buffers.add(at)).len > 0) };
-    match failed {
-        // Something that is sent in no part waits for room.
-        0 if sent == 0 && is_something() => Err(errno::EAGAIN),
-        0 => Ok(sent),
-        _ => Err(socket_error()),
-    }
-}
-
 /// The error of a file's operation, where it has one.
 fn file_error(status: Status) -> i32 {
     status.file_error().unwrap_or_else(|| win32::error_of(status))
@@ -1029,21 +514,4 @@ fn file_error(status: Status) -> i32 {
 fn to_close(entry: &Entry) -> RawDescriptor {
     let raw = raw_of(entry);
     if mutant!("iocp-socket-closed-as-handle") { RawDescriptor::Handle(raw.handle()) } else { raw }
-}
-
-/// An operation that is between two calls while user code runs: where that panics it goes on at the next tick.
-struct Unfinished<'a> {
-    room: &'a Iocp,
-    core: &'a Core,
-    slot: &'a Slot,
-    home: &'a Home,
-}
-
-impl Drop for Unfinished<'_> {
-    #[cold]
-    fn drop(&mut self) {
-        if matches!(self.slot.state.get(), State::Busy | State::Orphan) {
-            self.room.list(self.core, self.slot, self.home);
-        }
-    }
 }

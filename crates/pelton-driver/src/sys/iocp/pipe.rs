@@ -7,9 +7,10 @@
 use windows_sys::Win32::System::IO::OVERLAPPED;
 
 use super::home::{Home, Stage};
+use super::send::{how_much, sent};
 use super::stream::nowhere;
 use super::win32::{ConnectNamedPipe, ReadFile, WriteFile};
-use super::{Iocp, errno, file_error, how_much, sent};
+use super::{Iocp, errno, file_error};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::Kind;

@@ -23,7 +23,6 @@ use windows_sys::Win32::Foundation::{
 };
 use windows_sys::Win32::Storage::FileSystem::{FILE_TYPE_UNKNOWN, GetFileType};
 use windows_sys::Win32::System::IO::{OVERLAPPED, PostQueuedCompletionStatus};
-use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 use windows_sys::Win32::System::Threading::{
     INFINITE, RegisterWaitForSingleObject, UnregisterWaitEx, WT_EXECUTEINWAITTHREAD,
     WT_EXECUTEONLYONCE,
@@ -33,6 +32,7 @@ use super::super::numbers as errno;
 use super::super::windows::calls::system_error;
 use super::super::windows::{KEY_ROOM, RawDescriptor};
 use super::home::Home;
+use super::lookup::{Found, NTDLL, find};
 use super::stream::nowhere;
 use super::{Iocp, file_error};
 use crate::core::Core;
@@ -271,9 +271,6 @@ type Associate = unsafe extern "system" fn(
 ) -> NTSTATUS;
 type Cancel = unsafe extern "system" fn(HANDLE, u8) -> NTSTATUS;
 
-/// A function as it is found, whose type is not known.
-type Found = unsafe extern "system" fn() -> isize;
-
 /// The calls of wait packets.
 #[derive(Clone, Copy)]
 struct Calls {
@@ -286,18 +283,11 @@ impl Calls {
     fn get() -> Option<Calls> {
         static FOUND: OnceLock<Option<Calls>> = OnceLock::new();
         *FOUND.get_or_init(|| {
-            let name: Vec<u16> = "ntdll.dll\0".encode_utf16().collect();
-            // SAFETY: a name that ends; the library is in every process and stays.
-            let library = unsafe { GetModuleHandleW(name.as_ptr()) };
-            if library.is_null() {
-                return None;
-            }
-            // SAFETY: names that end; the functions are documented to be of these types.
+            let create = find(NTDLL, c"NtCreateWaitCompletionPacket")?;
+            let associate = find(NTDLL, c"NtAssociateWaitCompletionPacket")?;
+            let cancel = find(NTDLL, c"NtCancelWaitCompletionPacket")?;
+            // SAFETY: the functions are documented to be of these types.
             unsafe {
-                let find = |name: &[u8]| GetProcAddress(library, name.as_ptr());
-                let create = find(b"NtCreateWaitCompletionPacket\0")?;
-                let associate = find(b"NtAssociateWaitCompletionPacket\0")?;
-                let cancel = find(b"NtCancelWaitCompletionPacket\0")?;
                 Some(Calls {
                     create: std::mem::transmute::<Found, Create>(create),
                     associate: std::mem::transmute::<Found, Associate>(associate),

@@ -6,7 +6,6 @@ use std::sync::OnceLock;
 
 use socket2::{Domain, Protocol, Socket, Type};
 use windows_sys::Win32::Networking::WinSock::WSABUF;
-use windows_sys::Win32::System::LibraryLoader::{GetModuleHandleW, GetProcAddress};
 
 pub(super) use windows_sys::Win32::Foundation::HANDLE;
 use windows_sys::Win32::Foundation::RtlNtStatusToDosError;
@@ -22,6 +21,7 @@ pub(super) use windows_sys::Win32::System::IO::{
 pub(super) use windows_sys::Win32::System::Memory::{VirtualAlloc, VirtualFree};
 pub(super) use windows_sys::Win32::System::Pipes::ConnectNamedPipe;
 
+use super::lookup::{Found, KERNELBASE, NTDLL, find};
 use crate::sys::numbers as errno;
 use crate::sys::status::Status;
 use crate::sys::windows::{MessageHeader, RawDescriptor, RawSocket};
@@ -46,7 +46,9 @@ impl Buffers {
 
 /// A socket for an accept or a connect, whose simple calls never block.
 pub(super) fn fresh_socket(family: i32) -> Result<RawSocket, i32> {
-    let socket = Socket::new(Domain::from(family), Type::STREAM, Some(Protocol::TCP))
+    let domain = Domain::from(family);
+    let protocol = (domain != Domain::UNIX).then_some(Protocol::TCP);
+    let socket = Socket::new(domain, Type::STREAM, protocol)
         .and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
     match socket {
         Ok(socket) => Ok(std::os::windows::io::IntoRawSocket::into_raw_socket(socket)),
@@ -83,16 +85,9 @@ pub(super) fn is_same(one: HANDLE, other: HANDLE) -> bool {
     type Compare = unsafe extern "system" fn(HANDLE, HANDLE) -> i32;
     static FOUND: OnceLock<Option<Compare>> = OnceLock::new();
     let compare = FOUND.get_or_init(|| {
-        let name: Vec<u16> = "kernelbase.dll\0".encode_utf16().collect();
-        // SAFETY: names that end; the library stays, and the function is documented to be of this type.
-        unsafe {
-            let library = GetModuleHandleW(name.as_ptr());
-            if library.is_null() {
-                return None;
-            }
-            let call = GetProcAddress(library, c"CompareObjectHandles".as_ptr().cast())?;
-            Some(std::mem::transmute::<unsafe extern "system" fn() -> isize, Compare>(call))
-        }
+        let found = find(KERNELBASE, c"CompareObjectHandles")?;
+        // SAFETY: the function is documented to be of this type.
+        Some(unsafe { std::mem::transmute::<Found, Compare>(found) })
     });
     // SAFETY: both are open.
     compare.is_some_and(|compare| unsafe { compare(one, other) } != 0)
@@ -109,16 +104,9 @@ pub(super) fn dissociate(handle: HANDLE) -> bool {
     const REPLACE_COMPLETION: i32 = 0x3D;
     static FOUND: OnceLock<Option<Set>> = OnceLock::new();
     let set = FOUND.get_or_init(|| {
-        let name: Vec<u16> = "ntdll.dll\0".encode_utf16().collect();
-        // SAFETY: names that end; the library stays, and the function is documented to be of this type.
-        unsafe {
-            let library = GetModuleHandleW(name.as_ptr());
-            if library.is_null() {
-                return None;
-            }
-            let call = GetProcAddress(library, c"NtSetInformationFile".as_ptr().cast())?;
-            Some(std::mem::transmute::<unsafe extern "system" fn() -> isize, Set>(call))
-        }
+        let found = find(NTDLL, c"NtSetInformationFile")?;
+        // SAFETY: the function is documented to be of this type.
+        Some(unsafe { std::mem::transmute::<Found, Set>(found) })
     });
     let Some(set) = *set else { return false };
     let none = Completion { port: std::ptr::null_mut(), key: std::ptr::null_mut() };

@@ -53,19 +53,37 @@ fn alone(address: SocketAddr, options: ListenOptions, wants: Wants) -> io::Resul
     Ok(socket.into())
 }
 
-/// A Unix stream socket: there is none.
-pub(crate) fn unix_stream(_: Wants) -> io::Result<OwnedDescriptor> {
-    Err(no_unix_sockets())
+/// A Unix stream socket, where the system has those: from Windows 10, version 1803.
+pub(crate) fn unix_stream(wants: Wants) -> io::Result<OwnedDescriptor> {
+    Ok(unix_socket(wants)?.into())
 }
 
-/// A Unix stream socket that listens: there is none.
-pub(crate) fn unix_listening(_: &UnixAddr, _: i32, _: Wants) -> io::Result<OwnedDescriptor> {
-    Err(no_unix_sockets())
+/// A Unix stream socket that listens at a path.
+pub(crate) fn unix_listening(
+    address: &UnixAddr,
+    backlog: i32,
+    wants: Wants,
+) -> io::Result<OwnedDescriptor> {
+    let socket = unix_socket(wants)?;
+    socket.bind(&address.to_system()?)?;
+    socket.listen(backlog)?;
+    Ok(socket.into())
 }
 
-fn no_unix_sockets() -> io::Error {
-    let what = "Unix sockets are not served on Windows: use a named pipe, or TCP on the loopback";
-    io::Error::new(io::ErrorKind::Unsupported, what)
+fn unix_socket(wants: Wants) -> io::Result<Socket> {
+    startup::ensure()?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None).map_err(|error| {
+        if error.raw_os_error() != Some(super::super::errno::EAFNOSUPPORT) {
+            return error;
+        }
+        let what = "this system has no Unix sockets (Windows has them from Windows 10, version 1803): \
+                    use a named pipe, or TCP on the loopback";
+        io::Error::new(io::ErrorKind::Unsupported, what)
+    })?;
+    if wants.nonblocking {
+        socket.set_nonblocking(true)?;
+    }
+    Ok(socket)
 }
 
 /// A listener that drivers of this process share. The socket here is what each of them has a duplicate of.
@@ -191,11 +209,17 @@ impl Open {
     }
 
     pub(crate) fn unix_local_addr(self) -> io::Result<UnixAddr> {
-        Err(no_unix_sockets())
+        self.with(|socket| match socket.local_addr() {
+            // Not bound yet, which is no error elsewhere.
+            Err(error) if error.raw_os_error() == Some(super::super::errno::WSAEINVAL) => {
+                Ok(UnixAddr::default())
+            }
+            address => UnixAddr::of_system(&address?),
+        })
     }
 
     pub(crate) fn unix_peer_addr(self) -> io::Result<UnixAddr> {
-        Err(no_unix_sockets())
+        self.with(|socket| UnixAddr::of_system(&socket.peer_addr()?))
     }
 
     pub(crate) fn peer_addr(self) -> io::Result<SocketAddr> {

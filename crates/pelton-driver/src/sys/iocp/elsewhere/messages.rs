@@ -1,7 +1,9 @@
 //! Datagrams with an address and control messages, of a simulated system: it has no `WSARecvMsg`, and is asked as
 //! other rooms ask it.
 
-use super::{Buffers, Home, Iocp, Step, errno, held, send_now, stream};
+use super::send::{held, send_now};
+use super::win32::Buffers;
+use super::{Home, Iocp, Step, errno, stream};
 use crate::core::Core;
 use crate::descriptor::{Entry, flags};
 use crate::sim::calls as kernel;
