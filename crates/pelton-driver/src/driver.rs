@@ -283,6 +283,10 @@ impl Driver {
 
     /// Gives the driver a descriptor of the user's: a socket, a pipe, a file.
     ///
+    /// On Windows one that is associated with another completion port, another driver's or anybody's, has
+    /// operations of this one refused with `ERROR_INVALID_PARAMETER` when they are submitted; a file is read and
+    /// written all the same.
+    ///
     /// # Errors
     /// The table is full (`max_descriptors`), the descriptor could not be made non-blocking where the
     /// backend needs that, or the system did not say what kind of socket it is. The descriptor is then closed.
@@ -308,6 +312,10 @@ impl Driver {
     }
 
     /// Takes a descriptor back from the driver.
+    ///
+    /// It may be given to this driver again. On Windows it may be given to another only where the system can end
+    /// an association with a port, which it can from Windows 8.1; before that another driver's operations on it are
+    /// refused, as [`Driver::attach`] says.
     ///
     /// # Errors
     /// `EBADF`: the driver has no such descriptor. `ResourceBusy`: operations are in flight on it; cancel

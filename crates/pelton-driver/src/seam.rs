@@ -201,7 +201,8 @@ impl Driver {
     }
 
     /// Lets operations work on a descriptor that stays the user's: the driver never closes it. It may be made not
-    /// to block. [`Driver::close`] ends what is in flight on it, and the association.
+    /// to block. [`Driver::close`] ends what is in flight on it, and the association; on Windows the latter only as
+    /// [`Driver::detach`] says.
     ///
     /// # Errors
     /// As for [`Driver::attach`].

@@ -202,6 +202,47 @@ fn a_socket_that_is_associated_elsewhere_is_refused_and_not_waited_for() {
     assert_eq!(errno(driver.run(Submission::recv(fd, [0; 8])).0), errno::EINVAL);
 }
 
+#[test]
+fn a_handle_of_any_kind_is_open_after_the_driver_that_it_was_associated_with() {
+    use std::os::windows::io::AsRawSocket;
+    let (socket, mut peer) = tcp_pair();
+    let opened = file();
+    let (name, end) = PipeServerOptions::new().create_unique().unwrap();
+    let _client = PipeClientOptions::new().open(&name).unwrap();
+    let driver = driver();
+    let raw = [
+        RawDescriptor::Socket(socket.as_raw_socket()),
+        RawDescriptor::Handle(opened.as_raw_handle()),
+        end.as_raw(),
+    ];
+    // SAFETY: each is open until the end of this, which is after the driver.
+    let fds = raw.map(|raw| unsafe { driver.associate(raw) }.unwrap());
+    let recv = driver.go(Submission::recv(fds[0], [0; 8]));
+    driver.run(Submission::write_at(fds[1], *b"kept", 0)).0.unwrap();
+    let read = driver.go(Submission::read(fds[2], Vec::with_capacity(8)));
+    driver.settle();
+    assert!(!driver.is_done(&recv) && !driver.is_done(&read), "vacuous: nothing was in flight");
+    drop(driver);
+    // All are open, and another driver is told at once what it may do with them: nothing hangs.
+    peer.write_all(b"open").unwrap();
+    let mut buf = [0; 8];
+    assert_eq!((&socket).read(&mut buf).unwrap(), 4);
+    assert_eq!(opened.metadata().unwrap().len(), 4);
+    let other = On { backend: Backend::Iocp }.driver();
+    // SAFETY: as above.
+    let fds = raw.map(|raw| unsafe { other.associate(raw) }.unwrap());
+    peer.write_all(b"more").unwrap();
+    match other.run(Submission::recv(fds[0], [0; 8])).0 {
+        Ok(n) => assert_eq!(n, 4, "the system has ended the association"),
+        refused => assert_eq!(errno(refused), errno::EINVAL),
+    }
+    // A file does not need the port.
+    assert_eq!(other.run(Submission::read_at(fds[1], [0; 8], 0)).0.unwrap(), 4);
+    drop(other);
+    assert_eq!(opened.metadata().unwrap().len(), 4);
+    drop((end, socket));
+}
+
 /// As [`file`], but that its calls wait.
 fn waiting_file() -> std::fs::File {
     use std::os::windows::fs::OpenOptionsExt;

@@ -495,6 +495,10 @@ pub(super) fn fsync(raw: RawDescriptor, data_only: bool) -> i32 {
 pub(super) fn wake_simulated(raw: RawDescriptor) -> Option<io::Result<()>> {
     #[cfg(feature = "sim")]
     if sim::owns(raw) {
+        #[cfg(all(test, pelton_iocp_elsewhere))]
+        if super::iocp::refuses_wake(raw) {
+            return Some(Err(super::unix::error_of(-libc::ENOMEM)));
+        }
         if !sim::is_here(raw) {
             // The world is another thread's, which alone may touch it.
             sim::remote_wake(raw);

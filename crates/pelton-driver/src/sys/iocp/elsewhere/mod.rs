@@ -10,6 +10,8 @@
 use std::collections::HashMap;
 use std::ffi::c_void;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+#[cfg(test)]
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
@@ -71,6 +73,25 @@ pub(crate) struct Refused {
 thread_local! {
     pub(crate) static REFUSED: std::cell::Cell<Refused> =
         const { std::cell::Cell::new(Refused { wait: false, device: false }) };
+}
+
+/// The port that refuses the next packet which wakes its driver, from any thread.
+#[cfg(test)]
+pub(crate) static REFUSED_WAKE: RefusedWake = RefusedWake(AtomicI32::new(-1));
+
+#[cfg(test)]
+pub(crate) struct RefusedWake(AtomicI32);
+
+#[cfg(test)]
+impl RefusedWake {
+    fn set(&self, driver: &crate::Driver) {
+        self.0.store(number(driver.notifier().shared.wake.port()), Ordering::SeqCst);
+    }
+
+    /// Whether the packet is refused that is about to be posted.
+    pub(crate) fn take(&self, port: crate::sys::RawDescriptor) -> bool {
+        self.0.compare_exchange(port, -1, Ordering::SeqCst, Ordering::SeqCst).is_ok()
+    }
 }
 
 // Ports.

@@ -1,9 +1,10 @@
 //! What the system refuses only where a test says so: the room on a simulated system, from outside.
 
 use std::io;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use super::{REFUSED, Refused};
+use super::{REFUSED, REFUSED_WAKE, Refused};
 use crate::op::Interest;
 use crate::sim::{Rooms, World, WorldOptions};
 use crate::{Backend, Config, Driver, Submission, Token};
@@ -71,5 +72,58 @@ fn without_the_device_readiness_is_refused_and_all_else_works() {
             driver.tick(Some(Duration::from_secs(1)), |_| {}).unwrap();
         }
         assert!(driver.take(poll).unwrap().is_ok());
+    });
+}
+
+#[test]
+fn a_wake_that_the_port_refuses_is_taken_back_and_the_next_one_wakes() {
+    in_world(|_| {
+        let driver = driver();
+        let notifier = driver.notifier();
+        REFUSED_WAKE.set(&driver);
+        let refused = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                // One that finds the driver awake enters no kernel, and is refused by none.
+                while notifier.notify().is_ok() {
+                    std::thread::yield_now();
+                }
+                refused.store(true, Ordering::SeqCst);
+                // The driver sleeps on: what was refused has not woken it.
+                notifier.notify().unwrap();
+            });
+            while !refused.load(Ordering::SeqCst) {
+                driver.tick(None, |_| {}).unwrap();
+            }
+        });
+        let counted = driver.counters().snapshot();
+        assert_eq!(counted.wakes_failed, 1);
+        assert!(counted.wakes_sent > 0, "vacuous: no wake has entered the kernel");
+    });
+}
+
+#[test]
+fn what_is_given_back_may_be_given_to_another_driver_where_the_system_ends_associations() {
+    in_world(|_| {
+        let (one, other) = (driver(), driver());
+        let (mine, peer) = one.stream_pair().unwrap();
+        let receive = one.submit(Submission::recv(mine, [0; 8]), Token::NONE).unwrap();
+        drop(one.submit(Submission::send(peer, *b"here"), Token::NONE).unwrap());
+        while !one.is_done(&receive) {
+            one.tick(Some(Duration::from_secs(1)), |_| {}).unwrap();
+        }
+        assert_eq!(one.take(receive).unwrap().0.unwrap(), 4);
+        let given = other.attach(one.detach(mine).unwrap()).unwrap();
+        let receive = other.submit(Submission::recv(given, [0; 8]), Token::NONE).unwrap();
+        other.tick(Some(Duration::ZERO), |_| {}).unwrap();
+        assert!(!other.is_done(&receive), "it waits, and is not refused");
+        let send = one.submit(Submission::send(peer, *b"there"), Token::NONE).unwrap();
+        while !other.is_done(&receive) {
+            one.tick(Some(Duration::ZERO), |_| {}).unwrap();
+            other.tick(Some(Duration::from_secs(1)), |_| {}).unwrap();
+        }
+        assert_eq!(other.take(receive).unwrap().0.unwrap(), 5);
+        assert_eq!(one.take(send).unwrap().0.unwrap(), 5);
+        assert_eq!((one.counters().stale.get(), other.counters().stale.get()), (0, 0));
     });
 }
