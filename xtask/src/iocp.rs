@@ -13,6 +13,7 @@ use crate::tally::Tally;
 const SUITES: &[&[&str]] = &[
     &["-p", "pelton-driver", "--features", "sim", "--lib", "iocp"],
     &["-p", "pelton-conformance", "--lib", "ports"],
+    &["-p", "pelton-conformance", "--test", "differential"],
     &["-p", "pelton-swarm", "--test", "worlds", "ports"],
 ];
 

@@ -35,6 +35,9 @@ behaviours! {
         cannot bear AcceptRunsOut, AcceptAborted because "they end an accept, and the runtime makes another";
     "an accept that is cancelled takes nobody with it" => a_cancelled_accept_takes_nobody_with_it
         [Libxev "accept cancellation"];
+    "a client that comes as one accept is cancelled is the other's" => the_accept_that_is_left_is_told
+        []
+        cannot bear AcceptRunsOut, AcceptAborted because "they end an accept, and the runtime makes another";
     "an accept ends when its listener is closed" => an_accept_ends_with_its_listener
         [ReseauMain "accept unblocks on close"];
     "a client that has gone before it was accepted harms nobody" => a_client_that_has_gone_harms_nobody
@@ -244,6 +247,50 @@ fn a_cancelled_accept_takes_nobody_with_it(on: &Bench) {
     let server = driver.adopt(driver.accepted(listener));
     driver.send(client, "x");
     assert_eq!(driver.receive(server, 1), b"x");
+}
+
+/// The kernel wakes one accept for a connection: it must not be the cancelled one alone.
+fn the_accept_that_is_left_is_told(on: &Bench) {
+    let driver = on.driver();
+    let (listener, address) = driver.listening();
+    for round in 0..20 {
+        let accepts = [0, 1].map(|_| driver.go(Submission::accept(listener)));
+        let multi = (round % 2 == 1).then(|| driver.go(Submission::accept_multi(listener)));
+        if round % 4 < 2 {
+            driver.settle();
+        }
+        let [cancelled, left] = accepts;
+        assert!(driver.cancel(cancelled.id()));
+        let client = driver.socket(address);
+        let connect = driver.go(Submission::connect(client, address));
+        // Whoever of them has it: the cancel may have come too late.
+        let multi_has = || multi.as_ref().and_then(|multi| driver.next(multi));
+        let mut has = None;
+        driver.until(|| {
+            has = has.take().or_else(multi_has);
+            has.is_some() || driver.is_done(&left) || driver.is_done(&cancelled)
+        });
+        let early = driver.end(cancelled).ok();
+        if has.is_none() && early.is_none() {
+            driver.until(|| {
+                has = has.take().or_else(multi_has);
+                has.is_some() || driver.is_done(&left)
+            });
+        }
+        driver.run(Submission::close(client)).unwrap();
+        let _ = driver.end(connect);
+        for key in [left.id()].into_iter().chain(multi.iter().map(|multi| multi.id())) {
+            driver.cancel(key);
+        }
+        let taken = [early.is_some(), driver.end(left).is_ok(), has.is_some()];
+        assert!(
+            taken.into_iter().filter(|taken| *taken).count() <= 1,
+            "one client came: {taken:?}"
+        );
+        if let Some(multi) = multi {
+            drop(driver.end(multi));
+        }
+    }
 }
 
 fn an_accept_ends_with_its_listener(on: &Bench) {

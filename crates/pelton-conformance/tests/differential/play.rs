@@ -29,11 +29,26 @@ enum Held {
 }
 
 enum What {
-    Send { end: End, len: usize, all: bool },
-    Receive { end: End, room: usize },
-    Readable { end: End, was: bool },
-    Writable { end: End },
-    Connect { somebody: bool },
+    Send {
+        end: End,
+        len: usize,
+        all: bool,
+    },
+    Receive {
+        end: End,
+        room: usize,
+    },
+    /// `was`: there was something to receive since the poll began.
+    Readable {
+        end: End,
+        was: bool,
+    },
+    Writable {
+        end: End,
+    },
+    Connect {
+        somebody: bool,
+    },
     Accept,
     Write,
     Read(Reading),
@@ -355,8 +370,19 @@ impl Play<'_> {
             }
         }
         // What was sent is known before what was received is looked at.
-        ended.sort_by_key(|(number, what, ..)| (!matches!(what, What::Send { .. }), *number));
-        for (number, what, cancelled, outcome) in ended {
+        let (sends, mut others): (Vec<_>, Vec<_>) =
+            ended.into_iter().partition(|(_, what, ..)| matches!(what, What::Send { .. }));
+        for (number, what, cancelled, outcome) in sends {
+            self.came(number, what, cancelled, outcome)?;
+        }
+        // A poll may be told of what a receive beside it takes now.
+        let polls = self.in_flight.iter_mut().map(|one| &mut one.what);
+        for what in polls.chain(others.iter_mut().map(|(_, what, ..)| what)) {
+            if let What::Readable { end, was } = what {
+                *was |= self.connections[*end / 2].readable(*end & 1);
+            }
+        }
+        for (number, what, cancelled, outcome) in others {
             self.came(number, what, cancelled, outcome)?;
         }
         Ok(())
@@ -463,7 +489,14 @@ impl Play<'_> {
                 self.step(0, &Step::Receive { end: peer, room: 1 << 20 })?;
             }
             let driver = self.driver;
-            driver.until(|| self.in_flight.iter().any(|one| one.held.is_done(driver)));
+            // Something else that ends in between says nothing of these bytes.
+            let concerns = |what: &What| match *what {
+                What::Send { end: from, .. } => from == end,
+                What::Receive { end: to, .. } => to == peer,
+                _ => false,
+            };
+            let ended = |one: &InFlight| concerns(&one.what) && one.held.is_done(driver);
+            driver.until(|| self.in_flight.iter().any(ended));
             self.collect()?;
             // The end of the stream, or an error, and it will be so again.
             if self.connections[end / 2].progress() == before && self.is_sending(end) == sending {

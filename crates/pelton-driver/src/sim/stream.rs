@@ -189,7 +189,8 @@ impl State {
             Phase::Fresh => ready |= libc::POLLOUT | libc::POLLHUP,
             Phase::Connecting => {}
             Phase::Connected => {
-                if stream.room() > 0 {
+                // A pair that is full tells nobody that it was shut for writing.
+                if stream.room() > 0 || (stream.shut_write && !stream.unix) {
                     ready |= libc::POLLOUT;
                 }
                 if stream.fin && stream.shut_write {

@@ -4,6 +4,10 @@
 //! when anything of that is there, and tells all of them; whoever is left then is polled for again. A waiter
 //! that wants more than the poll in the kernel asks for has it cancelled, and its packet starts the next one.
 //!
+//! What a poll tells was so when it ended, and its packet may come late: by then a receive may have taken what was
+//! there. A waiter that came when the poll was in the kernel already, and that does nothing but wait, is therefore
+//! told by the next one, which each record counts.
+//!
 //! A poll belongs to the driver and not to an operation: its record is freed when its packet has come and the
 //! socket is closed, in whatever order that happens. The device that is asked is in `device.rs`.
 
@@ -89,6 +93,8 @@ pub(super) struct Poll {
     pub(super) at: Cell<At>,
     /// What the one in the kernel asks for.
     pub(super) asked: Cell<u32>,
+    /// How often it has been given to the kernel.
+    pub(super) round: Cell<u32>,
     /// The entry of the socket, and its name; no entry where that is closed.
     pub(super) fd: Cell<u32>,
     pub(super) named: Cell<u32>,
@@ -189,6 +195,7 @@ impl Polls {
         }
         // Also where it ended at once: the device posts a packet for each.
         poll.at.set(At::Kernel);
+        poll.round.set(poll.round.get().wrapping_add(1));
         poll.asked.set(events);
         self.in_kernel.set(self.in_kernel.get() + 1);
         Ok(())

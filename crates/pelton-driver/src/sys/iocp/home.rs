@@ -46,6 +46,8 @@ pub(super) struct Home {
     pub(super) family: Cell<i32>,
     /// Accepts: what they end with, or 0.
     pub(super) error: Cell<i32>,
+    /// Polls: the first of the socket's polls in the kernel that may tell of it.
+    pub(super) round: Cell<u32>,
     /// What a receive says of what it has received, which the kernel may write when it ends.
     pub(super) recv_flags: UnsafeCell<u32>,
 }

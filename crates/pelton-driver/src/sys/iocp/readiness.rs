@@ -19,9 +19,18 @@ impl Iocp {
     /// Puts an operation into the queue of its direction and has its socket polled, in the call that starts it.
     pub(super) fn park(&self, core: &Core, slot: &Slot, entry: &Entry) {
         queue_of(slot, entry).push(&core.arena, slot);
+        // What one that is in the kernel by now tells may be over.
+        let late =
+            self.polls.get(entry.of_room.poll.get()).is_some_and(|poll| poll.at.get() != At::Rest);
         if let Err(error) = self.poll(core, slot.fd.get(), entry) {
             queue_of(slot, entry).remove(&core.arena, slot);
             let _ = core.finish(slot, -error);
+            return;
+        }
+        if let Some(home) = self.home_of(core, slot)
+            && let Some(poll) = self.polls.get(entry.of_room.poll.get())
+        {
+            home.round.set(poll.round.get().wrapping_add(u32::from(late)));
         }
     }
 
@@ -96,7 +105,11 @@ impl Iocp {
         let events = ended.unwrap_or(u32::MAX);
         for (bits, queue) in [(afd::READABLE, &entry.readers), (afd::WRITABLE, &entry.writers)] {
             if events & bits != 0 {
-                queue.each(&core.arena, |slot| told.push(core.arena.id(slot)));
+                queue.each(&core.arena, |slot| {
+                    if ended.is_err() || !self.is_late(core, slot, poll.round.get()) {
+                        told.push(core.arena.id(slot));
+                    }
+                });
             }
         }
         for id in &told {
@@ -104,6 +117,12 @@ impl Iocp {
         }
         self.told.set(told);
         drop(again);
+    }
+
+    /// Whether an operation waits for nothing but the level, and since after the poll of this round began.
+    fn is_late(&self, core: &Core, slot: &Slot, round: u32) -> bool {
+        let since = self.home_of(core, slot).map_or(round, |home| home.round.get());
+        slot.kind.get() == Kind::Poll && since.wrapping_sub(round).cast_signed() > 0
     }
 
     /// Goes on with an operation whose socket may be ready, if it still waits for that.

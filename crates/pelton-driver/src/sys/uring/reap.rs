@@ -105,6 +105,13 @@ impl Uring {
         if slot.has(bits::POLLING) || (result < 0 && try_again(slot.kind.get(), result)) {
             return self.dispatch_again(core, slot, cqe, on);
         }
+        if result == -errno::ECANCELED && accepts(slot.kind.get()) {
+            if may_restart(core, slot) {
+                // Roused, and not cancelled by anybody.
+                return self.dispatch_again(core, slot, cqe, on);
+            }
+            self.rouse_accepts(core, slot);
+        }
         let result = match slot.kind.get() {
             Kind::RecvPooled => {
                 if let Some(buffer) = cqe.buffer() {
@@ -189,6 +196,24 @@ impl Uring {
         };
         if again {
             self.cancel(core, slot);
+        }
+    }
+
+    /// An accept has been cancelled. The kernel wakes one waiting accept for each connection, and until a cancelled
+    /// one has ended it may be that one: then nobody tells the others, though a connection is there. So they are
+    /// all taken out of the kernel and given to it again, which looks before it waits.
+    #[cold]
+    fn rouse_accepts(&self, core: &Core, ended: &Slot) {
+        let Some(entry) = core.entry_of(ended) else { return };
+        if entry.in_flight() < 2 {
+            return;
+        }
+        for at in 0..core.arena.used() {
+            let Some(slot) = core.arena.get(at) else { break };
+            let waits = slot.fd.get() == ended.fd.get() && accepts(slot.kind.get());
+            if waits && !std::ptr::eq(slot, ended) && may_restart(core, slot) {
+                self.cancel(core, slot);
+            }
         }
     }
 
@@ -423,6 +448,10 @@ fn try_again(kind: Kind, result: i32) -> bool {
         errno::ENOBUFS => matches!(kind, Kind::RecvPooled | Kind::RecvMulti),
         _ => false,
     }
+}
+
+fn accepts(kind: Kind) -> bool {
+    matches!(kind, Kind::Accept | Kind::AcceptMulti)
 }
 
 fn sends(kind: Kind) -> bool {
