@@ -70,6 +70,21 @@ fn run(
     parse(name, &String::from_utf8_lossy(&output.stdout))
 }
 
+/// Puts the lines of another round where they are faster than those that are there, or new.
+pub(crate) fn keep_least(kept: &mut Vec<Micro>, round: Vec<Micro>) {
+    for line in round {
+        let same = |other: &&mut Micro| {
+            (&other.bench, &other.server, &other.backend)
+                == (&line.bench, &line.server, &line.backend)
+        };
+        match kept.iter_mut().find(same) {
+            None => kept.push(line),
+            Some(other) if line.ns_min < other.ns_min => *other = line,
+            Some(_) => {}
+        }
+    }
+}
+
 /// Puts what the counting build counted into the lines of the same benchmark.
 fn merge(lines: &mut [Micro], counted: &[Micro]) {
     let (bench, count) = COUNTED;
@@ -101,6 +116,22 @@ mod tests {
         let lines = parse("s", text).expect("one good line");
         assert_eq!((lines.len(), lines[0].ns_min), (1, Some(1.5)));
         assert!(parse("s", "{\"bench\":1}\n").is_err());
+    }
+
+    #[test]
+    fn of_several_rounds_the_fastest_line_of_each_stays_as_a_whole() {
+        let line = |bench: &str, ns: f64, median: f64| {
+            format!(
+                "{{\"bench\":\"{bench}\",\"server\":\"s\",\"ns_min\":{ns},\"ns_median\":{median}}}"
+            )
+        };
+        let round = |text: &str| parse("s", text).expect("lines");
+        let mut kept = Vec::new();
+        keep_least(&mut kept, round(&line("a", 5.0, 9.0)));
+        keep_least(&mut kept, round(&format!("{}\n{}", line("a", 4.0, 10.0), line("b", 1.0, 1.0))));
+        keep_least(&mut kept, round(&line("a", 6.0, 6.0)));
+        let told: Vec<_> = kept.iter().map(|line| (line.ns_min, line.ns_median)).collect();
+        assert_eq!(told, [(Some(4.0), Some(10.0)), (Some(1.0), Some(1.0))]);
     }
 
     #[test]
