@@ -130,7 +130,8 @@ impl Default for Config {
             max_operations: 1 << 20,
             max_descriptors: 1 << 20,
             pool_buffers: 64,
-            pool_buffer_len: 32 * 1024,
+            // The kernel takes them in turn: all of them, one mebibyte, should stay in a processor's own cache.
+            pool_buffer_len: 16 * 1024,
             batch_wait: Duration::ZERO,
             shutdown_timeout: Duration::from_secs(5),
         }
