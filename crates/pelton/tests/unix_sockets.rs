@@ -3,16 +3,13 @@
 
 mod common;
 
-use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::task::Poll;
 
 use common::inside_each_backend;
 use pelton::io::{AsyncRead, AsyncWrite, PollStream, Spare};
 use pelton::net::{UnixAddr, UnixListener, UnixStream};
-use socket2::{Domain, SockAddr, Socket, Type};
 
 /// A path of this test's own, which is gone with it.
 struct Place(PathBuf);
@@ -160,6 +157,9 @@ fn an_abstract_name_ends_with_its_listener() {
 // Others refuse a connection that there is no room for.
 #[cfg(target_os = "linux")]
 fn a_connect_waits_for_room_at_the_listener_and_can_be_given_up() {
+    use socket2::{Domain, SockAddr, Socket, Type};
+    use std::future::poll_fn;
+    use std::task::Poll;
     inside_each_backend(|_| async {
         let place = Place::new();
         let address = UnixAddr::from_path(&place.0).unwrap();

@@ -27,31 +27,47 @@ fn every_outcome_is_one_that_the_model_allows() {
     let mut runner = TestRunner::new_with_rng(config, rng);
     let played = std::cell::Cell::new(0);
     let outcome = runner.run(&script::script(), |script| {
-        let systems = [
-            System::IoUring,
-            System::Epoll,
-            System::SimRing,
-            System::SimReadiness,
-            #[cfg(pelton_iocp_elsewhere)]
-            System::SimPorts,
-        ];
         played.set(played.get() + 1);
         // Two worlds each: what races, and how bytes are cut, is the seed's choice there.
-        let runs = systems.into_iter().flat_map(|system| match system {
-            System::IoUring | System::Epoll => vec![(system, 0)],
-            _ => vec![(system, played.get()), (system, 1000 + played.get())],
-        });
-        let mut ran = 0;
-        for (system, seed) in runs {
-            let _on = Told(system, seed);
-            ran += usize::from(on(system, seed, |bench| play::play(bench, &script)).is_some());
-        }
-        assert!(ran >= 5, "epoll and the simulated system run everywhere");
+        play_everywhere(&script, &[played.get(), 1000 + played.get()]);
         Ok(())
     });
     if let Err(error) = outcome {
         panic!("{error}");
     }
+}
+
+#[test]
+fn scripts_that_have_found_something_find_nothing_any_more() {
+    let worlds: Vec<u64> = (0..16).collect();
+    for script in script::that_found_something() {
+        play_everywhere(&script, &worlds);
+    }
+}
+
+/// Plays a script on every system, on the simulated ones in these worlds.
+fn play_everywhere(script: &[script::Step], worlds: &[u64]) {
+    let systems = [
+        System::IoUring,
+        System::Epoll,
+        System::SimRing,
+        System::SimReadiness,
+        #[cfg(pelton_iocp_elsewhere)]
+        System::SimPorts,
+    ];
+    let runs = systems.into_iter().flat_map(|system| {
+        let worlds = match system {
+            System::IoUring | System::Epoll => &[0],
+            _ => worlds,
+        };
+        worlds.iter().map(move |world| (system, *world))
+    });
+    let mut ran = 0;
+    for (system, seed) in runs {
+        let _on = Told(system, seed);
+        ran += usize::from(on(system, seed, |bench| play::play(bench, script)).is_some());
+    }
+    assert!(ran > 2 * worlds.len(), "epoll and the simulated system run everywhere");
 }
 
 /// Says on which system it was when a script fails.

@@ -54,6 +54,23 @@ pub(crate) enum Step {
     Settle,
 }
 
+/// Scripts that have found a bug, as short as they were when it was known.
+pub(crate) fn that_found_something() -> Vec<Vec<Step>> {
+    let send = |len| Step::Send { end: 1, len, all: false };
+    vec![
+        // A cancelled accept swallowed the word of a connection, and the other one was told of nothing.
+        vec![
+            Step::Accept,
+            Step::Accept,
+            Step::Cancel { which: 0, by_operation: false },
+            Step::Connect { somebody: true },
+            Step::Settle,
+        ],
+        // A full connection that is shut for writing lets a send go that waits for room.
+        vec![send(1 << 20), send(1), Step::Shutdown(1, std::net::Shutdown::Write)],
+    ]
+}
+
 pub(crate) fn script() -> impl Strategy<Value = Vec<Step>> {
     proptest::collection::vec(step(), 1..40)
 }

@@ -396,6 +396,11 @@ pub(super) const MUTANTS: &[Mutant] = &[
         "The next wake makes up for one that failed.",
     ),
     scripts(
+        "accepts-not-roused",
+        "Where an accept was cancelled the others on its listener are left as they are.",
+        "A connection is told to whoever waits for one.",
+    ),
+    scripts(
         "cancel-forgets",
         "A room says that a send was cancelled, and not how much of it went.",
         "What an operation has done is told, however it ends.",

@@ -229,9 +229,23 @@ impl State {
     /// Something about a file has changed: whoever waits for it looks again.
     pub(super) fn wake_file(&mut self, id: FileId, events: i16) {
         let always = libc::POLLERR | libc::POLLHUP;
+        let Some(file) = self.file(id) else { return };
+        // Of those that accept the first alone is woken, and one that is doomed stays where it is.
+        let alone = matches!(file.kind, Kind::Listener(_)) && events & always == 0;
+        let waiters: Vec<_> = if alone { file.waiters.clone() } else { Vec::new() };
+        let mut accepts = waiters.into_iter().filter_map(|waiter| match waiter {
+            Waiter::Op { ring, op, .. } => Some((waiter, self.accepts(ring, op)?)),
+            _ => None,
+        });
+        let first = accepts.next();
+        let passed_over: Vec<_> = accepts
+            .map(|(waiter, _)| waiter)
+            .chain(first.and_then(|(waiter, doomed)| doomed.then_some(waiter)))
+            .collect();
         let Some(file) = self.file_mut(id) else { return };
         let mut woken = Vec::new();
         file.waiters.retain(|waiter| match *waiter {
+            _ if passed_over.contains(waiter) => true,
             Waiter::Op { events: wanted, .. } | Waiter::Request { events: wanted, .. }
                 if (wanted | always) & events != 0 =>
             {

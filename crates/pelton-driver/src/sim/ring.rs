@@ -10,6 +10,8 @@
 //! - A full completion queue keeps what does not fit in a list, raises a flag, and ends multishot operations.
 //! - Every operation ends with exactly one completion without `MORE`, also one that is cancelled.
 //! - An operation in flight holds its file, so a close does not end it.
+//! - A connection wakes one accept of those that wait for its listener. One that was cancelled may be that one, and
+//!   then nobody hears of it.
 //!
 //! # What is chosen
 //! The order of task work; whether it comes late; whether a cancel that finds an operation with its work
@@ -92,6 +94,8 @@ enum Phase {
     Ready,
     /// With a worker, or late: an event brings it back.
     Away,
+    /// Cancelled, and among those that wait until its task work is done: it may be woken in another's place.
+    Doomed,
 }
 
 struct Op {

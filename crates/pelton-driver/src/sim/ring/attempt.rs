@@ -76,6 +76,9 @@ impl State {
         let Some(ring) = self.ring(id) else { return };
         let number = ring.number;
         let Some(op) = ring.op(key) else { return };
+        if op.phase == Phase::Doomed {
+            return;
+        }
         op.phase = Phase::Ready;
         if self.fault(Fault::LateCompletion, number, String::new) {
             let after = (1 + self.choose("late-completion by", number, 2000)) * MICRO;
@@ -93,6 +96,12 @@ impl State {
             return self.plan(2 * MILLI, Event::Kept(id));
         }
         self.queue_work(id, key);
+    }
+
+    /// Whether an operation accepts, and where it is doomed.
+    pub(in crate::sim) fn accepts(&mut self, id: FileId, key: OpKey) -> Option<bool> {
+        let op = self.ring(id)?.op(key)?;
+        (op.entry.opcode == IoringOp::Accept as u8).then_some(op.phase == Phase::Doomed)
     }
 
     /// Tries an operation: it ends, yields, or waits for its file.

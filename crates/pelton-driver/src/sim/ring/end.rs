@@ -67,7 +67,19 @@ impl State {
         let Some(ring) = self.ring(id) else { return -libc::ENOENT };
         let number = ring.number;
         let Some(op) = ring.op(key) else { return -libc::ENOENT };
-        let (phase, file) = (op.phase, op.file);
+        let (phase, file, code) = (op.phase, op.file, op.entry.opcode);
+        if phase == Phase::Armed
+            && code == IoringOp::Accept as u8
+            && self.choose("cancel race", number, 2) == 1
+        {
+            let story = "was cancelled, and may be woken in another's place until it has ended";
+            self.tell_op("cancel race", number, id, key, story);
+            self.queue_work(id, key);
+            if let Some(op) = self.ring(id).and_then(|ring| ring.op(key)) {
+                op.phase = Phase::Doomed;
+            }
+            return 0;
+        }
         if phase != Phase::Armed {
             let label = if self.fault(Fault::CancelTooLate, number, String::new) {
                 Some(Fault::CancelTooLate.name())

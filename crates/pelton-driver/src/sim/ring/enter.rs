@@ -114,7 +114,13 @@ impl State {
         ring.work.extend(now.into_iter().map(|(key, _)| key));
         for _ in 0..ring.work.len() {
             let Some(key) = self.ring(id).and_then(|ring| ring.work.pop_front()) else { break };
-            self.attempt(id, key);
+            match self.ring(id).and_then(|ring| ring.op(key)).map(|op| (op.phase, op.file)) {
+                Some((Phase::Doomed, file)) => {
+                    self.wait_no_more(file, id, key);
+                    self.end_cancelled(id, key);
+                }
+                _ => self.attempt(id, key),
+            }
         }
         if let Some(ring) = self.ring(id) {
             // A driver that no scheduler turns is to look each time, or nothing would ever happen while its
