@@ -3,6 +3,7 @@
 
 mod common;
 
+use std::future::poll_fn;
 use std::io;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -158,7 +159,6 @@ fn an_abstract_name_ends_with_its_listener() {
 #[cfg(target_os = "linux")]
 fn a_connect_waits_for_room_at_the_listener_and_can_be_given_up() {
     use socket2::{Domain, SockAddr, Socket, Type};
-    use std::future::poll_fn;
     use std::task::Poll;
     inside_each_backend(|_| async {
         let place = Place::new();
