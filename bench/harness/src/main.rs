@@ -208,13 +208,20 @@ fn guard(update: bool, require: bool, programs: &Programs, path: &Path) -> Resul
     }
     // A baseline that cannot be read is told before anything is counted.
     let baseline = if update { None } else { Some(gate::Baseline::read(path)?) };
-    let now = gate::measure(programs)?;
+    let mut now = gate::measure(programs)?;
     let Some(baseline) = baseline else {
         now.write(path)?;
         println!("written: {}", path.display());
         return Ok(ExitCode::SUCCESS);
     };
-    let outcome = baseline.compare(&now);
+    let mut outcome = baseline.compare(&now);
+    if outcome.failures > 0 {
+        // How a stream is cut into receives is the machine's affair, and a busy one's differ: what has moved for good
+        // does so again.
+        println!("{} counts moved: once more", outcome.failures);
+        now.keep_nearer(&baseline, &gate::measure(programs)?);
+        outcome = baseline.compare(&now);
+    }
     for line in &outcome.lines {
         println!("{line}");
     }
