@@ -229,19 +229,7 @@ impl State {
     /// Something about a file has changed: whoever waits for it looks again.
     pub(super) fn wake_file(&mut self, id: FileId, events: i16) {
         let always = libc::POLLERR | libc::POLLHUP;
-        let Some(file) = self.file(id) else { return };
-        // Of those that accept the first alone is woken, and one that is doomed stays where it is.
-        let alone = matches!(file.kind, Kind::Listener(_)) && events & always == 0;
-        let waiters: Vec<_> = if alone { file.waiters.clone() } else { Vec::new() };
-        let mut accepts = waiters.into_iter().filter_map(|waiter| match waiter {
-            Waiter::Op { ring, op, .. } => Some((waiter, self.accepts(ring, op)?)),
-            _ => None,
-        });
-        let first = accepts.next();
-        let passed_over: Vec<_> = accepts
-            .map(|(waiter, _)| waiter)
-            .chain(first.and_then(|(waiter, doomed)| doomed.then_some(waiter)))
-            .collect();
+        let passed_over = if events & always == 0 { self.passed_over(id) } else { Vec::new() };
         let Some(file) = self.file_mut(id) else { return };
         let mut woken = Vec::new();
         file.waiters.retain(|waiter| match *waiter {
@@ -265,6 +253,26 @@ impl State {
                 Waiter::Request { port, key, .. } => self.request_woken(port, key),
             }
         }
+    }
+
+    /// Who is not woken by a connection: of those that accept the first alone is, and one that is doomed stays where it
+    /// is.
+    fn passed_over(&mut self, listener: FileId) -> Vec<Waiter> {
+        let waiters = match self.file(listener) {
+            Some(File { kind: Kind::Listener(_), waiters, .. }) => waiters.clone(),
+            _ => return Vec::new(),
+        };
+        let mut passed_over = Vec::new();
+        let mut is_first = true;
+        for waiter in waiters {
+            let Waiter::Op { ring, op, .. } = waiter else { continue };
+            let Some(doomed) = self.accepts(ring, op) else { continue };
+            if doomed || !is_first {
+                passed_over.push(waiter);
+            }
+            is_first = false;
+        }
+        passed_over
     }
 
     pub(super) fn wait_for(&mut self, id: FileId, waiter: Waiter) {
