@@ -129,22 +129,10 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Runs one test. Where it passes and its process is then ended by a signal, which Wine does once in a thousand when
-/// the machine is busy, it runs a second time, and that counts.
-fn one(kit: &Kit, program: &Program, name: &str) -> Verdict {
-    match once(kit, program, name) {
-        Verdict::Failed(said) if said.contains(PASSED) && said.contains("signal: ") => {
-            println!("again: {} {name}: ended by a signal after it had passed", program.name);
-            once(kit, program, name)
-        }
-        verdict => verdict,
-    }
-}
-
 const PASSED: &str = "test result: ok. 1 passed";
 
-/// Runs one test once, and ends it where it takes too long.
-fn once(kit: &Kit, program: &Program, name: &str) -> Verdict {
+/// Runs one test, and ends it where it takes too long.
+fn one(kit: &Kit, program: &Program, name: &str) -> Verdict {
     let mut command = kit.wine("wine");
     command.arg(&program.path).args(["--exact", name, "--nocapture", "--test-threads=1"]);
     command.current_dir(&program.folder).env("RUST_BACKTRACE", "0");
