@@ -13,11 +13,11 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
     if check { self::check() } else { conformance(&["write", PAGE, &shown_elsewhere()?]) }
 }
 
-/// What completion ports have shown under Wine, in a file; an empty one where there is no Wine.
+/// What other builds have shown, in a file: kqueue's room on Linux, and completion ports under Wine where that is.
 #[cfg(unix)]
 fn shown_elsewhere() -> Outcome<String> {
-    let path = crate::metadata::read()?.target_directory.join("conformance-iocp.txt");
-    let shown = crate::windows::shown()?;
+    let path = crate::metadata::read()?.target_directory.join("conformance-elsewhere.txt");
+    let shown = crate::kqueue::shown()? + &crate::windows::shown()?;
     std::fs::write(&path, shown).map_err(|error| format!("{}: {error}", path.display()))?;
     path.into_os_string().into_string().map_err(|path| format!("{path:?} is not text"))
 }

@@ -21,6 +21,7 @@ const PORTABLE: &[(&str, &str)] = &[
     ("pelton", "bytes"),
     ("pelton-http", ""),
     ("pelton-cli", ""),
+    ("pelton-conformance", ""),
     ("xtask", ""),
 ];
 

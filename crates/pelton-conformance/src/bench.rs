@@ -10,11 +10,11 @@ use std::time::Duration;
 use pelton::{Builder, Runtime};
 use pelton_driver::{Backend, Config, Driver, Error};
 
-#[cfg(windows)]
+#[cfg(not(target_os = "linux"))]
 use self::in_no_world as in_world;
 use crate::registry::Behaviour;
 use crate::rig::{Rig, small};
-#[cfg(unix)]
+#[cfg(target_os = "linux")]
 use crate::worlds::in_world;
 
 /// Longer than anything here takes: what comes to it has hung. On a simulated system it is virtual time, of which
@@ -31,6 +31,9 @@ pub enum System {
     IoUring,
     /// epoll on the real system.
     Epoll,
+    /// kqueue on the real system: macOS or a BSD, or Linux in builds for tests in which epoll plays the queue
+    /// (`cargo xtask kqueue`).
+    Kqueue,
     /// Completion ports on the real system: Windows, or Wine.
     Iocp,
     /// io_uring on a simulated system in which nothing goes wrong.
@@ -47,9 +50,10 @@ pub enum System {
 
 impl System {
     /// Every one that runs in any build.
-    pub const ALL: [System; 6] = [
+    pub const ALL: [System; 7] = [
         System::IoUring,
         System::Epoll,
+        System::Kqueue,
         System::Iocp,
         System::SimRing,
         System::SimReadiness,
@@ -61,6 +65,7 @@ impl System {
         match self {
             System::IoUring => "io_uring",
             System::Epoll => "epoll",
+            System::Kqueue => "kqueue",
             System::Iocp => "iocp",
             System::SimRing => "sim, ring",
             System::SimReadiness => "sim, readiness",
@@ -72,7 +77,7 @@ impl System {
 
     /// True where there is one thread and time is virtual.
     pub fn is_simulated(self) -> bool {
-        !matches!(self, System::IoUring | System::Epoll | System::Iocp)
+        !matches!(self, System::IoUring | System::Epoll | System::Kqueue | System::Iocp)
     }
 
     /// True on simulated completion ports.
@@ -88,7 +93,7 @@ impl System {
     /// The seeds of the worlds that a behaviour runs in; real systems have one run.
     fn seeds(self) -> std::ops::Range<u64> {
         match self {
-            System::IoUring | System::Epoll | System::Iocp => 0..1,
+            System::IoUring | System::Epoll | System::Kqueue | System::Iocp => 0..1,
             System::SimRing | System::SimReadiness | System::SimPorts => 0..2,
             System::SimFaults | System::SimPortsFaults => 0..20,
         }
@@ -153,7 +158,7 @@ pub fn on<R>(system: System, seed: u64, f: impl FnOnce(&Bench) -> R) -> Option<R
 }
 
 /// On a system that simulates nothing.
-#[cfg(windows)]
+#[cfg(not(target_os = "linux"))]
 fn in_no_world<R>(
     system: System,
     seed: u64,
@@ -187,7 +192,11 @@ fn seeds(system: System) -> std::ops::Range<u64> {
 /// Whether a real backend can run here, and why not.
 fn available(system: System) -> Result<(), String> {
     if system.is_simulated() {
-        return if cfg!(unix) { Ok(()) } else { Err("the simulator runs on Linux".into()) };
+        return if cfg!(target_os = "linux") {
+            Ok(())
+        } else {
+            Err("the simulator runs on Linux".into())
+        };
     }
     match Driver::new(Config { backend: backend(system, 0), ..small() }) {
         Ok(_) => Ok(()),
@@ -200,6 +209,7 @@ fn backend(system: System, seed: u64) -> Backend {
     match system {
         System::IoUring | System::SimRing => Backend::IoUring,
         System::Epoll | System::SimReadiness => Backend::Epoll,
+        System::Kqueue => Backend::Kqueue,
         System::Iocp | System::SimPorts | System::SimPortsFaults => Backend::Iocp,
         System::SimFaults if seed.is_multiple_of(2) => Backend::IoUring,
         System::SimFaults => Backend::Epoll,
@@ -248,7 +258,7 @@ impl Bench {
 
     /// What a driver or runtime that was made here says that it runs on.
     pub fn shown_backend(&self) -> Backend {
-        #[cfg(unix)]
+        #[cfg(target_os = "linux")]
         if self.is_simulated() {
             return Backend::Sim;
         }

@@ -21,7 +21,7 @@ mod registry;
 mod rig;
 mod rows;
 mod table;
-#[cfg_attr(windows, path = "no_worlds.rs")]
+#[cfg_attr(not(target_os = "linux"), path = "no_worlds.rs")]
 mod worlds;
 
 mod cancelling;

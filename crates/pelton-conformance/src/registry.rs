@@ -78,7 +78,7 @@ macro_rules! behaviours {
             },
         )+];
 
-        #[cfg(all(test, unix))]
+        #[cfg(all(test, target_os = "linux"))]
         mod io_uring {
             $(#[test] fn $name() {
                 $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::IoUring);
@@ -90,13 +90,19 @@ macro_rules! behaviours {
                 $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::Iocp);
             })+
         }
-        #[cfg(all(test, unix))]
+        #[cfg(all(test, target_os = "linux"))]
         mod epoll {
             $(#[test] fn $name() {
                 $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::Epoll);
             })+
         }
-        #[cfg(all(test, unix))]
+        #[cfg(all(test, unix, any(not(target_os = "linux"), pelton_kqueue_elsewhere)))]
+        mod kqueue {
+            $(#[test] fn $name() {
+                $crate::bench::test(super::BEHAVIOURS, stringify!($name), $crate::System::Kqueue);
+            })+
+        }
+        #[cfg(all(test, target_os = "linux"))]
         mod sim {
             mod ring {
                 $($crate::registry::behaviours! { @sim SimRing $name $($need)? })+

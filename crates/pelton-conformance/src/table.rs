@@ -1,5 +1,6 @@
 //! docs/conformance.md: behaviours by backends, from a real run.
 
+use std::collections::HashMap;
 use std::fmt::Write;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
@@ -9,15 +10,13 @@ use crate::bench::{Outcome, System};
 use crate::registry::{Behaviour, Origin, Source};
 use crate::rows::ROWS;
 
-/// Backends that are not here yet.
-const TO_COME: [&str; 1] = ["kqueue"];
-
 const BEGINS: &str = "\
 # Conformance
 
 One suite of behaviours for every backend, in `crates/pelton-conformance`. `cargo xtask conformance` runs it
-and writes this file; the tests are `io_uring::…`, `epoll::…`, `iocp::…`, `sim::ring::…`, `sim::readiness::…` and
-`sim::faults::…` of that crate. Those of `iocp` were shown under Wine 8.
+and writes this file; the tests are `io_uring::…`, `epoll::…`, `kqueue::…`, `iocp::…`, `sim::ring::…`,
+`sim::readiness::…` and `sim::faults::…` of that crate. Those of `iocp` were shown under Wine 8, and those of `kqueue` on
+Linux, where epoll plays the kernel's queue (`cargo xtask kqueue`).
 
 A cell says **yes** where the behaviour was shown by the run that wrote this file. On the simulated system a
 behaviour is shown in several worlds: 2 for a ring, 2 for readiness, and 20, half of either, in which
@@ -38,8 +37,8 @@ const NOT_ON_WINE: &[(&str, &str)] = &[
     ("a_directory_is_removed", "Wine tells nobody of it"),
 ];
 
-/// Runs everything on one backend and gives back its cells, a line for each: the behaviour's name, a tabulator and
-/// what came of it. For [`write()`] on another system.
+/// Runs everything on one backend and gives back its cells, a line for each: the backend, the behaviour's name and
+/// what came of it, with tabulators between them. For [`write()`] in another build or on another system.
 ///
 /// # Errors
 /// There is no such backend, or a behaviour does not hold.
@@ -59,12 +58,13 @@ pub fn show(backend: &str) -> Result<String, String> {
                 }
             },
         };
-        let _ = writeln!(text, "{}\t{cell}", behaviour.name);
+        let _ = writeln!(text, "{backend}\t{}\t{cell}", behaviour.name);
     }
     if failed.is_empty() { Ok(text) } else { Err(format!("did not hold: {}", failed.join(", "))) }
 }
 
-/// Runs everything and writes the file. What a backend of another system has [shown](show) is in the file `shown`.
+/// Runs everything and writes the file. What backends of other builds and systems have [shown](show) is in the file
+/// `shown`.
 ///
 /// # Errors
 /// A behaviour does not hold, or a file cannot be read or written.
@@ -74,18 +74,23 @@ pub fn write(path: &Path, shown: Option<&Path>) -> Result<String, String> {
             .map_err(|error| format!("{}: {error}", shown.display()))?,
         None => String::new(),
     };
-    let elsewhere: std::collections::HashMap<&str, &str> =
-        elsewhere.lines().filter_map(|line| line.split_once('\t')).collect();
+    let elsewhere: HashMap<(&str, &str), &str> = elsewhere
+        .lines()
+        .filter_map(|line| {
+            let (backend, line) = line.split_once('\t')?;
+            let (name, cell) = line.split_once('\t')?;
+            Some(((backend, name), cell))
+        })
+        .collect();
     let mut failed = Vec::new();
     let mut shown = 0;
     let text =
         page(
             &mut |behaviour, system| match catch_unwind(AssertUnwindSafe(|| behaviour.run(system)))
             {
-                Ok(Outcome::NotRun(_))
-                    if system == System::Iocp && elsewhere.contains_key(behaviour.name) =>
-                {
-                    elsewhere[behaviour.name].to_owned()
+                Ok(Outcome::NotRun(why)) => {
+                    let shown = elsewhere.get(&(system.name(), behaviour.name));
+                    shown.map_or(format!("not run: {why}"), |cell| (*cell).to_owned())
                 }
                 Ok(outcome) => {
                     shown += usize::from(outcome == Outcome::Holds);
@@ -122,7 +127,7 @@ pub fn check(path: &Path) -> Result<String, String> {
 
 /// The lines, without the cells of the backends that a run fills.
 fn rows_of(text: &str) -> Vec<String> {
-    let cells = System::ALL.len() + TO_COME.len();
+    let cells = System::ALL.len();
     text.lines()
         .map(|line| {
             let columns: Vec<&str> = line.split(" | ").collect();
@@ -152,8 +157,7 @@ impl ZipLongest for Vec<String> {
 
 fn page(cell: &mut dyn FnMut(&Behaviour, System) -> String) -> String {
     let mut text = String::from(BEGINS);
-    let columns: Vec<&str> =
-        System::ALL.iter().map(|system| system.name()).chain(TO_COME).collect();
+    let columns: Vec<&str> = System::ALL.iter().map(|system| system.name()).collect();
     let mut subject = "";
     for behaviour in behaviours() {
         if behaviour.subject != subject {
@@ -163,11 +167,8 @@ fn page(cell: &mut dyn FnMut(&Behaviour, System) -> String) -> String {
             let _ = writeln!(text, "| Behaviour | From | {} |", columns.join(" | "));
             let _ = writeln!(text, "|---|---|{}", "---|".repeat(columns.len()));
         }
-        let cells: Vec<String> = System::ALL
-            .iter()
-            .map(|system| cell(behaviour, *system))
-            .chain(TO_COME.map(|_| "to come".to_owned()))
-            .collect();
+        let cells: Vec<String> =
+            System::ALL.iter().map(|system| cell(behaviour, *system)).collect();
         let from = origins(behaviour.origins);
         let _ = writeln!(text, "| {} | {from} | {} |", behaviour.text, cells.join(" | "));
     }

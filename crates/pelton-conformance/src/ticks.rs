@@ -42,7 +42,7 @@ fn a_forced_backend_is_the_one_that_runs(on: &Bench) {
     assert_eq!(driver.fallback(), None, "one that is forced falls back to nothing");
     let unforced = Driver::new(small()).unwrap();
     assert_eq!(unforced.is_simulated(), on.is_simulated());
-    #[cfg(unix)]
+    #[cfg(target_os = "linux")]
     if on.is_simulated() {
         let sim = Driver::new(Config { backend: pelton_driver::Backend::Sim, ..small() }).unwrap();
         assert_eq!(sim.backend(), pelton_driver::Backend::Sim);

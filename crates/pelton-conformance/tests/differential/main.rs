@@ -4,7 +4,7 @@
 //! This keeps the simulator honest: what it answers is held against the same sets as what the real kernel answers. The
 //! model says what a script may do, not what it does: how bytes are cut, and which of a cancel and its target comes
 //! first, is the kernel's affair. `PELTON_DIFFERENTIAL_CASES` in the environment is how many scripts are played.
-#![cfg(unix)]
+#![cfg(target_os = "linux")]
 
 mod connection;
 mod file;
@@ -50,6 +50,8 @@ fn play_everywhere(script: &[script::Step], worlds: &[u64]) {
     let systems = [
         System::IoUring,
         System::Epoll,
+        #[cfg(pelton_kqueue_elsewhere)]
+        System::Kqueue,
         System::SimRing,
         System::SimReadiness,
         #[cfg(pelton_iocp_elsewhere)]
@@ -57,7 +59,7 @@ fn play_everywhere(script: &[script::Step], worlds: &[u64]) {
     ];
     let runs = systems.into_iter().flat_map(|system| {
         let worlds = match system {
-            System::IoUring | System::Epoll => &[0],
+            System::IoUring | System::Epoll | System::Kqueue => &[0],
             _ => worlds,
         };
         worlds.iter().map(move |world| (system, *world))
