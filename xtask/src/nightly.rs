@@ -6,27 +6,26 @@
 
 use std::path::Path;
 use std::process::Command;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::args::Args;
 use crate::metadata;
-use crate::run::{count_tests, nightly, output_of, succeeds};
+use crate::run::{count_quietly, count_tests, nightly, output_of, succeeds};
 use crate::suites;
 use crate::tally::Tally;
 use crate::{Outcome, run};
 
 pub(crate) fn miri(args: Args) -> Outcome {
     unless_skipped(args, "miri", lacks_miri, || {
-        interpreted(suites::MIRI, "-Zmiri-strict-provenance -Zmiri-disable-isolation")?;
-        interpreted(suites::MIRI_SIMULATED, "-Zmiri-permissive-provenance -Zmiri-disable-isolation")
-    })
-}
-
-fn interpreted(suites: &[&[&str]], flags: &str) -> Outcome {
-    count(suites, |suite| {
-        let mut command = nightly("cargo");
-        command.args(["miri", "test"]).args(suite);
-        or_default(&mut command, "MIRIFLAGS", flags);
-        command
+        let strict = suites::MIRI.iter().map(|suite| (*suite, "-Zmiri-strict-provenance"));
+        let simulated = suites::MIRI_SIMULATED.iter();
+        let simulated = simulated.map(|suite| (*suite, "-Zmiri-permissive-provenance"));
+        count_together(strict.chain(simulated), |(suite, flags)| {
+            let mut command = nightly("cargo");
+            command.args(["miri", "test"]).args(suite);
+            or_default(&mut command, "MIRIFLAGS", &format!("{flags} -Zmiri-disable-isolation"));
+            (suite.join(" "), command)
+        })
     })
 }
 
@@ -60,12 +59,53 @@ pub(crate) fn count(suites: &[&[&str]], command: impl Fn(&[&str]) -> Command) ->
         let (tally, verdict) = count_tests(&mut command(suite))?;
         verdict?;
         if tally.ran() == 0 {
-            return Err(format!("`{}` ran no test; see xtask/src/suites.rs", suite.join(" ")));
+            return Err(ran_none(&suite.join(" ")));
         }
         total += tally;
     }
     println!("{total}");
     Ok(())
+}
+
+/// [`count`] for a checker that runs everything on one thread: as many suites at a time as there are processors.
+/// What one prints comes when it has ended.
+fn count_together<S: Send>(
+    suites: impl Iterator<Item = S> + Send,
+    command: impl Fn(S) -> (String, Command) + Sync,
+) -> Outcome {
+    let (suites, told) = (Mutex::new(suites), Mutex::new((Tally::default(), Ok(()))));
+    let processors = std::thread::available_parallelism().map_or(1, usize::from);
+    let one_by_one = || {
+        loop {
+            let Some(suite) = locked(&suites).next() else { return };
+            let (name, mut command) = command(suite);
+            let counted = count_quietly(&mut command).and_then(|(tally, verdict)| {
+                verdict?;
+                if tally.ran() > 0 { Ok(tally) } else { Err(ran_none(&name)) }
+            });
+            let (total, verdict) = &mut *locked(&told);
+            match counted {
+                Ok(tally) => *total += tally,
+                Err(why) => *verdict = Err(why),
+            }
+        }
+    };
+    std::thread::scope(|scope| {
+        for _ in 0..processors {
+            scope.spawn(one_by_one);
+        }
+    });
+    let (total, verdict) = told.into_inner().unwrap_or_else(PoisonError::into_inner);
+    println!("{total}");
+    verdict
+}
+
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn ran_none(suite: &str) -> String {
+    format!("`{suite}` ran no test; see xtask/src/suites.rs")
 }
 
 /// A build directory of its own, beside the others: flags that change every crate must not throw

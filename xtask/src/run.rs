@@ -3,7 +3,7 @@
 use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Command, ExitStatus, Stdio};
 
 use crate::Outcome;
 use crate::tally::{Meter, Tally};
@@ -33,7 +33,7 @@ pub(crate) fn nightly(program: &str) -> Command {
 pub(crate) fn run(command: &mut Command) -> Outcome {
     announce(command);
     let status = command.status().map_err(|error| cannot_run(command, &error))?;
-    if status.success() { Ok(()) } else { Err(format!("`{}`: {status}", show(command))) }
+    verdict(command, status)
 }
 
 /// Runs the command silently; a program that is not there counts as one that failed.
@@ -66,9 +66,25 @@ pub(crate) fn count_tests(command: &mut Command) -> Outcome<(Tally, Outcome)> {
     drop(from);
     let status = child.wait().map_err(|error| cannot_run(command, &error))?;
     streamed.map_err(|error| format!("passing the tests' output on: {error}"))?;
-    let verdict =
-        if status.success() { Ok(()) } else { Err(format!("`{}`: {status}", show(command))) };
-    Ok((meter.finish(), verdict))
+    Ok((meter.finish(), verdict(command, status)))
+}
+
+/// [`count_tests`], whose output comes whole when the command has ended, for one that is not alone.
+pub(crate) fn count_quietly(command: &mut Command) -> Outcome<(Tally, Outcome)> {
+    announce(command);
+    let output = command.output().map_err(|error| cannot_run(command, &error))?;
+    let mut meter = Meter::default();
+    meter.feed(&output.stdout);
+    let passed_on = io::stdout().lock().write_all(&output.stdout);
+    passed_on.map_err(|error| format!("passing the tests' output on: {error}"))?;
+    if !output.status.success() {
+        eprint!("{}", String::from_utf8_lossy(&output.stderr));
+    }
+    Ok((meter.finish(), verdict(command, output.status)))
+}
+
+fn verdict(command: &Command, status: ExitStatus) -> Outcome {
+    if status.success() { Ok(()) } else { Err(format!("`{}`: {status}", show(command))) }
 }
 
 /// Copies by whatever chunk arrives, not by line: when a test hangs, its name is already out.
