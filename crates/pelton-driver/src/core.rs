@@ -39,6 +39,23 @@ pub struct Completion {
 pub trait OnCompletion {
     /// Called once for each completion, from inside the tick.
     fn on_completion(&mut self, completion: Completion);
+
+    /// A completion with this token is likely to be told of soon, after others. Called for some where there are many,
+    /// twice: from afar, and when what was asked for then may have come near. What it will need may be asked for; nothing
+    /// else is to be done here. The token may be one that was given long ago.
+    #[inline(always)]
+    fn comes(&mut self, token: Token, distance: Distance) {
+        let _ = (token, distance);
+    }
+}
+
+/// How far off a completion is that [comes](OnCompletion::comes).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Distance {
+    /// Time to ask for what the token itself names.
+    Far,
+    /// Time to ask for what is found there.
+    Near,
 }
 
 impl<F: FnMut(Completion)> OnCompletion for F {

@@ -72,6 +72,7 @@ mod op;
 mod parked;
 mod payload;
 mod pool;
+mod prefetch;
 pub mod probe;
 mod scratch;
 mod seam;
@@ -86,7 +87,7 @@ mod unix_address;
 
 pub use buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut, Slice, Spare};
 pub use config::{Backend, Config, ConfigError, Error};
-pub use core::{Completion, OnCompletion};
+pub use core::{Completion, Distance, OnCompletion};
 pub use counters::{Count, Counters, Snapshot};
 pub use descriptor::Fd;
 pub use directory::{Change, ChangeBuffer, Directory, DirectoryWatch};
@@ -107,6 +108,8 @@ pub use payload::{
     SendingWhole,
 };
 pub use pool::Lease;
+#[doc(hidden)]
+pub use prefetch::prefetch;
 pub use scratch::MAX_PARTS;
 pub use seam::{InCall, Prepared, RawEntry, Ready, Seam};
 pub use slot::{Flight, Key, OpId, Token};

@@ -23,6 +23,11 @@ impl Parked {
         self.last.get() == NIL
     }
 
+    /// The number of the one that came last; that of none where there is none.
+    pub(crate) fn last(&self) -> u32 {
+        self.last.get()
+    }
+
     /// The one that has waited longest.
     #[inline(always)]
     pub(crate) fn first<'a>(&self, arena: &'a Arena) -> Option<&'a Slot> {

@@ -26,7 +26,9 @@ use std::sync::Arc;
 use std::task::Waker;
 use std::time::Duration;
 
-use pelton_driver::{Backend, Completion, Driver, Flight, Key, Kind, OnCompletion, OpId, Token};
+use pelton_driver::{
+    Backend, Completion, Distance, Driver, Flight, Key, Kind, OnCompletion, OpId, Token,
+};
 
 use crate::fault::Fault;
 use crate::handle::Shared;
@@ -96,7 +98,6 @@ pub(crate) struct Reactor {
     ended: Cell<bool>,
     /// Nothing turns this reactor any more; only objects that outlive it hold it.
     left: Cell<bool>,
-    reported: Cell<task::TaskCounts>,
 }
 
 impl Reactor {
@@ -112,7 +113,6 @@ impl Reactor {
             stop_waiters: Wakers::default(),
             ended: Cell::new(false),
             left: Cell::new(false),
-            reported: Cell::default(),
         }
     }
 
@@ -160,6 +160,10 @@ impl Reactor {
         root: &task::RootTask<'_>,
         mut poll_root: impl FnMut() -> std::task::Poll<T>,
     ) -> Option<T> {
+        if !root.is_notified() && !self.tasks.has_queued() {
+            self.tick(None);
+            return None;
+        }
         let mut polls = 0;
         self.tasks.begin_batch();
         loop {
@@ -414,12 +418,7 @@ impl Reactor {
     /// Copies what the tasks counted to where other threads can read it.
     #[inline]
     fn report(&self) {
-        let (now, before) = (self.tasks.counts(), self.reported.get());
-        if now == before {
-            return;
-        }
-        self.reported.set(now);
-        let counters = self.driver.counters();
+        let (now, counters) = (self.tasks.counts(), self.driver.counters());
         counters.tasks_spawned.set(now.spawned);
         counters.tasks_live.set(now.live as u64);
         counters.polls.set(now.polls);
@@ -467,6 +466,16 @@ impl OnCompletion for Dispatcher<'_> {
         unsafe {
             let token = task::Token::from_raw(completion.token.0).unwrap_unchecked();
             self.resuming.resume(token);
+        }
+    }
+
+    #[inline(always)]
+    fn comes(&mut self, token: Token, distance: Distance) {
+        if place_of(token).is_none()
+            && let Some(token) = task::Token::from_raw(token.0)
+        {
+            // SAFETY: as above; what is not of an operation has no token, or the one of an operation before.
+            unsafe { self.resuming.comes(token, distance) };
         }
     }
 }

@@ -69,10 +69,15 @@ impl Driver {
 
     /// Closes the descriptors on which nothing is in flight any more. Not in the middle of a dispatch,
     /// which may still look at them.
+    #[inline]
     pub(super) fn settle(&self) {
-        if self.ticking.get() {
-            return;
+        if self.core.closable.len() > 0 && !self.ticking.get() {
+            self.close_closable();
         }
+    }
+
+    #[cold]
+    fn close_closable(&self) {
         let core = &*self.core;
         while let Some(index) = core.closable.pop() {
             let Some(entry) = core.fds.get(index) else { continue };

@@ -5,7 +5,7 @@ use std::io;
 use std::time::Duration;
 
 use super::{Driver, MOST_WAITING, Tick};
-use crate::core::{Completion, OnCompletion};
+use crate::core::{Completion, Distance, OnCompletion};
 use crate::op::Kind;
 use crate::slot::{OpId, State, Token, bits};
 use crate::sys::calls;
@@ -129,20 +129,31 @@ impl Driver {
     }
 
     /// Buffers have come back: as many receives as there are buffers may try again.
+    #[inline(always)]
     fn restart_stalled(&self) {
-        let core = &*self.core;
-        if core.stalled.is_empty() || mutant!("stall-not-restarted") {
-            return;
+        if !self.core.stalled.is_empty() && !mutant!("stall-not-restarted") {
+            self.restart_all_stalled();
         }
+    }
+
+    #[cold]
+    fn restart_all_stalled(&self) {
+        let core = &*self.core;
         for _ in 0..core.pool.available() {
             let Some(slot) = core.unstall() else { break };
             self.room.restart(core, slot);
         }
     }
 
+    #[inline(always)]
     fn until_next_timer(&self, timeout: Option<Duration>) -> Option<Duration> {
+        if self.core.wheel.is_empty() { timeout } else { self.or_next_timer(timeout) }
+    }
+
+    /// The timeout, or until the next timer is due if that is sooner.
+    fn or_next_timer(&self, timeout: Option<Duration>) -> Option<Duration> {
         let core = &*self.core;
-        if timeout == Some(Duration::ZERO) || core.wheel.is_empty() {
+        if timeout == Some(Duration::ZERO) {
             return timeout;
         }
         // Reseau #107: the deadline of a read that is parked is not waited for.
@@ -210,6 +221,11 @@ impl<T: OnCompletion> OnCompletion for Telling<'_, T> {
         if completion.more {
             self.driver.bound_multishot(completion.id);
         }
+    }
+
+    #[inline(always)]
+    fn comes(&mut self, token: Token, distance: Distance) {
+        self.on.comes(token, distance);
     }
 }
 

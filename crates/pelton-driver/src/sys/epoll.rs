@@ -128,6 +128,18 @@ impl Poller for Selector {
     }
 
     #[inline(always)]
+    fn left(&self) -> usize {
+        self.filled.get() - self.dispatched.get()
+    }
+
+    #[inline(always)]
+    fn ahead(&self, at: usize) -> Option<u64> {
+        let at = self.dispatched.get() + at;
+        // SAFETY: as in `next`.
+        (at < self.filled.get()).then(|| unsafe { (&*self.events.get())[at].u64 })
+    }
+
+    #[inline(always)]
     fn next(&self) -> Option<(u64, u32)> {
         let at = self.dispatched.get();
         if at >= self.filled.get() {

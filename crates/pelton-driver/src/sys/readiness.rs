@@ -24,13 +24,14 @@ use super::calls;
 use super::unix::{NO_DESCRIPTOR, errno};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
-use crate::core::{Core, Fifo, OnCompletion};
+use crate::core::{Core, Distance, Fifo, OnCompletion};
 use crate::descriptor::{Entry, Fd, flags};
 use crate::notify::Notifier;
 use crate::op::{Form, Kind, Op};
 use crate::parked::Parked;
 use crate::payload::Memory;
-use crate::slot::{OpId, Slot, State, bits};
+use crate::prefetch::prefetch;
+use crate::slot::{OpId, Slot, State, Token, bits};
 
 mod sendfile;
 mod usual;
@@ -39,6 +40,10 @@ mod usual;
 pub(crate) const WAKE: u64 = u64::MAX;
 /// How many items one multishot operation may yield before others have their turn.
 const SHARE: usize = 16;
+/// From how many events at a time on memory is asked for before it is needed, and for how many of them at a time: few
+/// enough that what has come is still there when it is used.
+const MANY: usize = 64;
+const AHEAD: usize = 16;
 
 /// What a room of readiness asks its kernel.
 pub(crate) trait Poller {
@@ -79,6 +84,17 @@ pub(crate) trait Poller {
         timeout: Option<Duration>,
         refused: impl FnMut(Fd, Direction, i32),
     ) -> io::Result<()>;
+
+    /// How many events have not been taken.
+    fn left(&self) -> usize {
+        0
+    }
+
+    /// What an event carries that has not been taken, by how many come before it.
+    fn ahead(&self, at: usize) -> Option<u64> {
+        let _ = at;
+        None
+    }
 
     /// The next event: what it carries, and what it tells.
     fn next(&self) -> Option<(u64, Self::Bits)>;
@@ -265,26 +281,68 @@ impl<P: Poller> Readiness<P> {
             entry.unset(flags::LISTED);
             self.run(core, index, entry, on);
         }
+        if self.poller.left() > MANY {
+            self.reap_many(core, on);
+        }
         while let Some((data, bits)) = self.poller.next() {
-            if data == WAKE {
-                core.shared.wake.drain();
-                continue;
+            self.dispatch(core, data, bits, on);
+        }
+    }
+
+    /// Takes events until there are not many left, and looks ahead.
+    #[cold]
+    #[inline(never)]
+    fn reap_many(&self, core: &Core, on: &mut impl OnCompletion) {
+        while self.poller.left() > MANY {
+            self.look_ahead(core, on);
+            for _ in 0..AHEAD {
+                let Some((data, bits)) = self.poller.next() else { break };
+                self.dispatch(core, data, bits, on);
             }
-            let id = OpId::from_user_data(data);
-            let fd = Fd { index: id.index(), generation: id.generation() };
-            let Some(entry) = named(core, fd) else {
-                core.counters().stale.add(1);
-                continue;
-            };
-            entry.flags.set(entry.flags.get() | P::ready(bits));
-            let unfinished = Unfinished { room: self, index: id.index(), entry };
-            self.run_plain(core, entry, on);
-            if !entry.writers.is_empty()
-                || (entry.has(flags::READABLE) && !entry.readers.is_empty())
-            {
-                self.run(core, id.index(), entry, on);
+        }
+    }
+
+    #[inline(always)]
+    fn dispatch(&self, core: &Core, data: u64, bits: P::Bits, on: &mut impl OnCompletion) {
+        if data == WAKE {
+            core.shared.wake.drain();
+            return;
+        }
+        let id = OpId::from_user_data(data);
+        let fd = Fd { index: id.index(), generation: id.generation() };
+        let Some(entry) = named(core, fd) else {
+            core.counters().stale.add(1);
+            return;
+        };
+        entry.flags.set(entry.flags.get() | P::ready(bits));
+        let unfinished = Unfinished { room: self, index: id.index(), entry };
+        self.run_plain(core, entry, on);
+        if !entry.writers.is_empty() || (entry.has(flags::READABLE) && !entry.readers.is_empty()) {
+            self.run(core, id.index(), entry, on);
+        }
+        std::mem::forget(unfinished);
+    }
+
+    /// Asks for the memory that the next events will need, in steps: where each leads to is found in what the one
+    /// before has asked for.
+    #[cold]
+    fn look_ahead(&self, core: &Core, on: &mut impl OnCompletion) {
+        let entry = |at| core.fds.get(OpId::from_user_data(self.poller.ahead(at)?).index());
+        (0..AHEAD).filter_map(entry).for_each(|entry| prefetch(entry));
+        let mut waiting = [None; AHEAD];
+        for (at, place) in waiting.iter_mut().enumerate() {
+            if let Some(slot) = entry(at).and_then(|entry| core.arena.get(entry.readers.last())) {
+                prefetch(slot);
+                *place = Some(slot);
             }
-            std::mem::forget(unfinished);
+        }
+        for distance in [Distance::Far, Distance::Near] {
+            for slot in waiting.iter().flatten() {
+                // In flight, so that the token is whom to tell.
+                if slot.state.get() == State::Busy {
+                    on.comes(Token(slot.token.get()), distance);
+                }
+            }
         }
     }
 

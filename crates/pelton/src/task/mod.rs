@@ -89,6 +89,8 @@ use std::future::Future;
 use std::ptr::NonNull;
 use std::task::{RawWakerVTable, Waker};
 
+use pelton_driver::{Distance, prefetch};
+
 pub use join::{JoinError, JoinHandle};
 pub(crate) use remote::Notify;
 pub(crate) use root::RootTask;
@@ -334,6 +336,23 @@ impl Resuming<'_> {
             self.core.wake_local(header);
         } else {
             self.core.poll(header, state);
+        }
+    }
+
+    /// Asks for the memory of a task that is about to be resumed: for its header, and then for its body.
+    ///
+    /// # Safety
+    /// As for [`Resuming::resume`].
+    #[inline(always)]
+    pub(crate) unsafe fn comes(&self, token: Token, distance: Distance) {
+        match distance {
+            Distance::Far => prefetch(token.0.as_ptr()),
+            Distance::Near => {
+                // SAFETY: as the caller says, and our headers exist as long as we do.
+                if let Some(body) = unsafe { HeaderRef::new(token.0) }.body.get() {
+                    body.prefetch();
+                }
+            }
         }
     }
 }

@@ -358,7 +358,7 @@ impl Ring {
         self.enter_waiting(wait, timeout, min_wait, true)
     }
 
-    #[inline]
+    #[inline(always)]
     fn enter_waiting(
         &self,
         wait: u32,
@@ -389,25 +389,8 @@ impl Ring {
             // SAFETY: every staged entry was written by the contract of `sqe`.
             unsafe { io_uring_enter(fd, staged, wait, flags) }
         } else {
-            // The kernel adds the clock to the timeout without a look at overflow, and would then
-            // return at once. A hundred years are enough.
-            const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
-            // Also where no timeout was asked for: without one the kernel does not wait on for a
-            // completion once the minimum is over, and an idle thread would wake each time.
-            let timeout = timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
-            let timeout = Timespec {
-                tv_sec: timeout.as_secs() as i64,
-                tv_nsec: timeout.subsec_nanos().into(),
-            };
-            let arg = io_uring_getevents_arg {
-                min_wait_usec: min_wait,
-                ts: io_uring_ptr::new(ptr::from_ref(&timeout).cast_mut().cast()),
-                ..Default::default()
-            };
-            flags |= IoringEnterFlags::EXT_ARG;
-            // SAFETY: as above; the kernel reads the argument and the timeout during the call, both
-            // outlive it, and there is no signal mask.
-            unsafe { io_uring_enter_arg(fd, staged, wait, flags, Some(&arg)) }
+            // SAFETY: every staged entry was written by the contract of `sqe`.
+            unsafe { enter_bounded(fd, staged, wait, flags, timeout, min_wait) }
         };
         if self.sq_flags.load(Ordering::Relaxed) & IoringSqFlags::CQ_OVERFLOW.bits() != 0 {
             self.cq_overflows.set(self.cq_overflows.get() + 1);
@@ -514,6 +497,37 @@ impl Ring {
     }
 }
 
+/// An entry whose wait has a bound, or a least time.
+///
+/// # Safety
+/// Every staged entry was written by the contract of [`Ring::sqe`].
+#[inline(never)]
+unsafe fn enter_bounded(
+    fd: BorrowedFd<'_>,
+    staged: u32,
+    wait: u32,
+    flags: IoringEnterFlags,
+    timeout: Option<Duration>,
+    min_wait: u32,
+) -> Result<u32, Errno> {
+    // The kernel adds the clock to the timeout without a look at overflow, and would then return at once. A hundred
+    // years are enough.
+    const LONGEST: Duration = Duration::from_secs(100 * 365 * 24 * 3600);
+    // Also where no timeout was asked for: without one the kernel does not wait on for a completion once the minimum
+    // is over, and an idle thread would wake each time.
+    let timeout = timeout.map_or(LONGEST, |timeout| timeout.min(LONGEST));
+    let timeout =
+        Timespec { tv_sec: timeout.as_secs() as i64, tv_nsec: timeout.subsec_nanos().into() };
+    let arg = io_uring_getevents_arg {
+        min_wait_usec: min_wait,
+        ts: io_uring_ptr::new(ptr::from_ref(&timeout).cast_mut().cast()),
+        ..Default::default()
+    };
+    // SAFETY: by the caller; the kernel reads the argument and the timeout during the call, both outlive it, and there
+    // is no signal mask.
+    unsafe { io_uring_enter_arg(fd, staged, wait, flags | IoringEnterFlags::EXT_ARG, Some(&arg)) }
+}
+
 /// Completions that are there, which are taken one by one, from a place in memory to the next. Where it was taken to is
 /// known to the ring when it is left: whoever makes one sees to that, also where a completion's handler panics.
 pub(crate) struct Batch<'a> {
@@ -531,7 +545,7 @@ impl Batch<'_> {
     /// its head.
     #[inline(always)]
     pub(crate) fn next(&mut self) -> Option<Cqe> {
-        if self.next == self.stop && !self.go_on() {
+        if self.next == self.stop && (self.at == self.tail || !self.go_on()) {
             return None;
         }
         // SAFETY: before `stop`, so there is an entry, which lies in the mapping that the ring holds. The kernel wrote it
