@@ -16,6 +16,7 @@ use crate::notify::Shared;
 use crate::op::Kind;
 use crate::payload::{self, Item, Leftover, Memory};
 use crate::pool;
+use crate::prefetch::CROWD;
 use crate::scratch::{NO_SCRATCH, Scratch};
 use crate::slot::{Arena, OpId, Slot, SlotList, State, Token, bits, plain};
 use crate::sys::{calls, errno};
@@ -88,6 +89,12 @@ pub(crate) struct Core {
 }
 
 impl Core {
+    /// True where there are so many descriptors that what is known of one has left the near caches when its turn comes.
+    #[inline(always)]
+    pub(crate) fn is_crowded(&self) -> bool {
+        self.fds.len() > CROWD
+    }
+
     #[inline(always)]
     pub(crate) fn counters(&self) -> &Counters {
         &self.shared.counters

@@ -244,12 +244,14 @@ impl Table {
     }
 
     /// Entries that exist, free ones too.
+    #[inline(always)]
     pub(crate) fn len(&self) -> u32 {
         self.used.get()
     }
 
+    /// Where the entry with this number is, or would be.
     #[inline(always)]
-    fn place(&self, index: u32) -> *mut Entry {
+    pub(crate) fn place(&self, index: u32) -> *mut Entry {
         self.memory.start().as_ptr().cast::<Entry>().wrapping_add(index as usize)
     }
 

@@ -4,6 +4,13 @@
 //! future in lines of memory that the kernel's work for the others has driven out of the nearer caches. Who is next is
 //! known, so their lines are asked for some completions ahead, and many are on their way at a time.
 
+/// From how many descriptors on it is worth the while: a connection has eight lines here and more than a hundred in the
+/// kernel, and a near cache thousands in all.
+pub(crate) const CROWD: u32 = 256;
+
+/// From how many completions at a time on: what is asked for has to come while the others are told of.
+pub(crate) const FEW: usize = 4;
+
 /// Asks for the line of memory at an address, which may be any: nothing is read.
 #[inline(always)]
 pub fn prefetch<T>(at: *const T) {

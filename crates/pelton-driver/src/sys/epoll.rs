@@ -15,6 +15,7 @@ use super::unix::{RawDescriptor, check, errno, last_errno};
 use crate::config::Error;
 use crate::core::Core;
 use crate::descriptor::{Entry, Fd, flags};
+use crate::slot::OpId;
 
 const EVENTS: usize = 256;
 const MOST_EVENTS: usize = 4096;
@@ -133,10 +134,13 @@ impl Poller for Selector {
     }
 
     #[inline(always)]
-    fn ahead(&self, at: usize) -> Option<u64> {
-        let at = self.dispatched.get() + at;
+    fn ahead(&self, into: &mut [u32]) -> usize {
         // SAFETY: as in `next`.
-        (at < self.filled.get()).then(|| unsafe { (&*self.events.get())[at].u64 })
+        let events = unsafe { &(&*self.events.get())[self.dispatched.get()..self.filled.get()] };
+        for (event, entry) in events.iter().zip(&mut *into) {
+            *entry = OpId::from_user_data(event.u64).index();
+        }
+        events.len().min(into.len())
     }
 
     #[inline(always)]

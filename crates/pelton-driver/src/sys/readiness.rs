@@ -30,7 +30,7 @@ use crate::notify::Notifier;
 use crate::op::{Form, Kind, Op};
 use crate::parked::Parked;
 use crate::payload::Memory;
-use crate::prefetch::prefetch;
+use crate::prefetch::{FEW, prefetch};
 use crate::slot::{OpId, Slot, State, Token, bits};
 
 mod sendfile;
@@ -40,9 +40,8 @@ mod usual;
 pub(crate) const WAKE: u64 = u64::MAX;
 /// How many items one multishot operation may yield before others have their turn.
 const SHARE: usize = 16;
-/// From how many events at a time on memory is asked for before it is needed, and for how many of them at a time: few
-/// enough that what has come is still there when it is used.
-const MANY: usize = 64;
+/// For how many events at a time memory is asked for before it is needed: few enough that what has come is still there
+/// when it is used.
 const AHEAD: usize = 16;
 
 /// What a room of readiness asks its kernel.
@@ -90,10 +89,11 @@ pub(crate) trait Poller {
         0
     }
 
-    /// What an event carries that has not been taken, by how many come before it.
-    fn ahead(&self, at: usize) -> Option<u64> {
-        let _ = at;
-        None
+    /// The numbers of the entries that the next events are of; as many as there are, or as there is room for. One that is
+    /// of none may say any number.
+    fn ahead(&self, into: &mut [u32]) -> usize {
+        let _ = into;
+        0
     }
 
     /// The next event: what it carries, and what it tells.
@@ -281,7 +281,7 @@ impl<P: Poller> Readiness<P> {
             entry.unset(flags::LISTED);
             self.run(core, index, entry, on);
         }
-        if self.poller.left() > MANY {
+        if core.is_crowded() {
             self.reap_many(core, on);
         }
         while let Some((data, bits)) = self.poller.next() {
@@ -289,11 +289,10 @@ impl<P: Poller> Readiness<P> {
         }
     }
 
-    /// Takes events until there are not many left, and looks ahead.
-    #[cold]
+    /// Takes events until there are few left, and looks ahead.
     #[inline(never)]
     fn reap_many(&self, core: &Core, on: &mut impl OnCompletion) {
-        while self.poller.left() > MANY {
+        while self.poller.left() >= FEW {
             self.look_ahead(core, on);
             for _ in 0..AHEAD {
                 let Some((data, bits)) = self.poller.next() else { break };
@@ -325,19 +324,26 @@ impl<P: Poller> Readiness<P> {
 
     /// Asks for the memory that the next events will need, in steps: where each leads to is found in what the one
     /// before has asked for.
-    #[cold]
+    #[inline(always)]
     fn look_ahead(&self, core: &Core, on: &mut impl OnCompletion) {
-        let entry = |at| core.fds.get(OpId::from_user_data(self.poller.ahead(at)?).index());
-        (0..AHEAD).filter_map(entry).for_each(|entry| prefetch(entry));
-        let mut waiting = [None; AHEAD];
-        for (at, place) in waiting.iter_mut().enumerate() {
-            if let Some(slot) = entry(at).and_then(|entry| core.arena.get(entry.readers.last())) {
+        let mut entries = [0; AHEAD];
+        let found = self.poller.ahead(&mut entries);
+        let entries = &entries[..found];
+        for &entry in entries {
+            prefetch(core.fds.place(entry));
+        }
+        let (mut slots, mut found) = ([None; AHEAD], 0);
+        for &entry in entries {
+            if let Some(entry) = core.fds.get(entry)
+                && let Some(slot) = core.arena.get(entry.readers.last())
+            {
                 prefetch(slot);
-                *place = Some(slot);
+                slots[found] = Some(slot);
+                found += 1;
             }
         }
         for distance in [Distance::Far, Distance::Near] {
-            for slot in waiting.iter().flatten() {
+            for slot in slots[..found].iter().flatten() {
                 // In flight, so that the token is whom to tell.
                 if slot.state.get() == State::Busy {
                     on.comes(Token(slot.token.get()), distance);
