@@ -203,6 +203,15 @@ impl Kind {
     pub fn is_multishot(self) -> bool {
         matches!(self, Kind::AcceptMulti | Kind::RecvMulti)
     }
+
+    /// True for those that take connections.
+    #[cfg_attr(
+        all(unix, not(target_os = "linux")),
+        allow(dead_code, reason = "a readiness room asks nobody")
+    )]
+    pub(crate) fn is_accept(self) -> bool {
+        matches!(self, Kind::Accept | Kind::AcceptMulti)
+    }
 }
 
 impl Op {

@@ -4,7 +4,7 @@ use super::accept::{self, AHEAD, Ahead};
 use super::home::{Home, Stage};
 use super::steps::Unfinished;
 use super::win32::family_of;
-use super::{Iocp, errno, is_accept, port};
+use super::{Iocp, errno, port};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::Kind;
@@ -92,7 +92,8 @@ impl Iocp {
         let Some(ahead) = self.aheads.get(number) else { return };
         let status = ahead.ended();
         let id = OpId::new(ahead.slot.get(), ahead.generation.get());
-        let Some(slot) = core.in_flight(id.user_data()).filter(|slot| is_accept(slot)) else {
+        let Some(slot) = core.in_flight(id.user_data()).filter(|slot| slot.kind.get().is_accept())
+        else {
             return self.aheads.release(number);
         };
         let (Some(home), Some(entry)) = (self.home_of(core, slot), core.entry_of(slot)) else {

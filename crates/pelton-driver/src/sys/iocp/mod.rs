@@ -298,7 +298,7 @@ impl Iocp {
                 core.finish_later(slot, core.cancelled(slot));
             }
             // With the blocking pool, in the middle of its own dispatch, or an accept.
-            _ if is_accept(slot) => self.cancel_accepts(home, entry),
+            _ if slot.kind.get().is_accept() => self.cancel_accepts(home, entry),
             _ => {}
         }
     }
@@ -499,10 +499,6 @@ fn sends(slot: &Slot) -> bool {
 /// Of one in the kernel: it waits for a handle to be signalled. A poll of a pipe is a read of nothing.
 fn awaits_signal(slot: &Slot, entry: &Entry) -> bool {
     slot.kind.get() == Kind::Poll && !windows::pipe::is_pipe(raw_of(entry))
-}
-
-fn is_accept(slot: &Slot) -> bool {
-    matches!(slot.kind.get(), Kind::Accept | Kind::AcceptMulti)
 }
 
 /// The error of a file's operation, where it has one.

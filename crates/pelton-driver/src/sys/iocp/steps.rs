@@ -8,7 +8,7 @@
 use super::home::{Home, Stage};
 use super::send::{how_much, sent};
 use super::status::{self, Status};
-use super::{Iocp, SHARE, Step, connect, errno, file_error, is_accept, is_receive, messages, own};
+use super::{Iocp, SHARE, Step, connect, errno, file_error, is_receive, messages, own};
 use super::{raw_of, sends};
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
@@ -144,11 +144,11 @@ impl Iocp {
         }
         home.take_back();
         let unwanted = slot.has(bits::CANCELLED) || entry.has(flags::CLOSING);
-        if unwanted && home.ahead.get() > 0 && is_accept(slot) {
+        if unwanted && home.ahead.get() > 0 && slot.kind.get().is_accept() {
             // The packets of what it has in the kernel end it.
         } else if unwanted {
             core.finish_now(slot, core.cancelled(slot), on);
-        } else if is_accept(slot) {
+        } else if slot.kind.get().is_accept() {
             self.refill(core, slot, home, entry, on);
         } else {
             self.run(core, slot, home, entry, on);

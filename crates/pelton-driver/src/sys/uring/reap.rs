@@ -140,7 +140,7 @@ impl Uring {
         if slot.has(bits::POLLING) || (result < 0 && try_again(slot.kind.get(), result)) {
             return self.dispatch_again(core, slot, cqe, on);
         }
-        if result == -errno::ECANCELED && accepts(slot.kind.get()) {
+        if result == -errno::ECANCELED && slot.kind.get().is_accept() {
             if may_restart(core, slot) {
                 // Roused, and not cancelled by anybody.
                 return self.dispatch_again(core, slot, cqe, on);
@@ -245,7 +245,7 @@ impl Uring {
         }
         for at in 0..core.arena.used() {
             let Some(slot) = core.arena.get(at) else { break };
-            let waits = slot.fd.get() == ended.fd.get() && accepts(slot.kind.get());
+            let waits = slot.fd.get() == ended.fd.get() && slot.kind.get().is_accept();
             if waits && !std::ptr::eq(slot, ended) && may_restart(core, slot) {
                 self.cancel(core, slot);
             }
@@ -483,10 +483,6 @@ fn try_again(kind: Kind, result: i32) -> bool {
         errno::ENOBUFS => matches!(kind, Kind::RecvPooled | Kind::RecvMulti),
         _ => false,
     }
-}
-
-fn accepts(kind: Kind) -> bool {
-    matches!(kind, Kind::Accept | Kind::AcceptMulti)
 }
 
 fn sends(kind: Kind) -> bool {
