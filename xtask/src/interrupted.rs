@@ -13,7 +13,7 @@ use crate::tally::Tally;
 /// What is injected, and the backend that meets it.
 const INJECTIONS: &[(&str, &str)] = &[
     ("io_uring_enter:error=EINTR:when=2+3", "io_uring"),
-    ("epoll_pwait2:error=EINTR:when=2+3", "epoll"),
+    ("epoll_pwait,epoll_pwait2:error=EINTR:when=2+3", "epoll"),
     ("io_uring_setup:error=EPERM", ""),
     ("io_uring_setup:error=ENOSYS", ""),
 ];

@@ -122,6 +122,7 @@ fn interrupted_calls_are_made_again_and_lose_nothing(on: &On) {
     // The test's own sends and receives are among them: the standard library makes them again too.
     let calls = [
         libc::SYS_io_uring_enter,
+        libc::SYS_epoll_pwait,
         libc::SYS_epoll_pwait2,
         libc::SYS_accept4,
         libc::SYS_recvfrom,
@@ -165,7 +166,7 @@ fn a_wait_that_fails_is_told_of_and_the_next_one_goes_on(on: &On) {
     let (socket, address) = listener();
     let fail = AtomicBool::new(false);
     with_answers(
-        &[libc::SYS_io_uring_enter, libc::SYS_epoll_pwait2],
+        &[libc::SYS_io_uring_enter, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2],
         |_| fail.load(SeqCst).then_some(libc::ENXIO),
         || {
             let driver = on.driver();

@@ -28,7 +28,7 @@ fn a_wait_that_the_kernel_refuses_is_told_to_the_hook_and_the_reactor_goes_on() 
     on_each_backend(|backend| {
         let refusing = Mutex::new(None::<Refusing>);
         with_answers(
-            &[libc::SYS_io_uring_enter, libc::SYS_epoll_pwait2],
+            &[libc::SYS_io_uring_enter, libc::SYS_epoll_pwait, libc::SYS_epoll_pwait2],
             |_| {
                 let mut refusing = refusing.lock().unwrap();
                 let Refusing { left, peer } = refusing.as_mut()?;

@@ -5,8 +5,10 @@
 
 use std::cell::{Cell, UnsafeCell};
 use std::io;
-use std::os::fd::{FromRawFd, OwnedFd};
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd};
 use std::time::Duration;
+
+use rustix::event::{Timespec, epoll};
 
 use super::calls;
 use super::descriptor::OwnedDescriptor;
@@ -61,17 +63,16 @@ impl Selector {
         core.counters().enters.add(1);
         // SAFETY: one thread, and no user code runs while this reference lives.
         let events = unsafe { &mut *self.events.get() };
-        if self.filled.get() == events.len() && events.len() < MOST_EVENTS {
-            events.resize(events.len() * 4, libc::epoll_event { events: 0, u64: 0 });
+        if self.filled.get() == events.len() {
+            grow(events);
         }
         self.filled.set(0);
         self.dispatched.set(0);
-        match epoll_wait(self.epoll.as_raw(), events, timeout, &self.pwait2) {
-            Ok(n) => self.filled.set(n),
-            // The tick goes on with what there is; nothing is lost, edges stay with the kernel.
-            Err(errno::EINTR) if !mutant!("ioxide-220") => {}
-            Err(error) => return Err(io::Error::from_raw_os_error(error)),
+        let n = epoll_wait(self.epoll.as_raw(), events, timeout, &self.pwait2);
+        if n < 0 {
+            return refused(-n);
         }
+        self.filled.set(n as usize);
         Ok(())
     }
 }
@@ -167,46 +168,90 @@ impl Poller for Selector {
     }
 }
 
-/// `epoll_pwait2`, or `epoll_wait` where there is none, which `pwait2` remembers.
-#[inline]
+/// The last wait has brought as much as there was room for.
+#[cold]
+fn grow(events: &mut Vec<libc::epoll_event>) {
+    if events.len() < MOST_EVENTS {
+        events.resize(events.len() * 4, libc::epoll_event { events: 0, u64: 0 });
+    }
+}
+
+/// A wait that has brought nothing, because of an error.
+#[cold]
+fn refused(error: i32) -> io::Result<()> {
+    if error == errno::EINTR && !mutant!("ioxide-220") {
+        // The tick goes on with what there is; nothing is lost, edges stay with the kernel.
+        return Ok(());
+    }
+    Err(io::Error::from_raw_os_error(error))
+}
+
+/// Waits for events, and says how many they are, or which error there was, negated; to the nanosecond where the kernel can, which `pwait2` remembers.
+#[inline(always)]
 pub(super) fn epoll_wait(
     raw: RawDescriptor,
     events: &mut [libc::epoll_event],
     timeout: Option<Duration>,
     pwait2: &Cell<bool>,
-) -> Result<usize, i32> {
-    let len = events.len() as i32;
+) -> i32 {
     if let Some(result) = calls::epoll_wait_simulated(raw, events, timeout) {
-        return if result < 0 { Err(-result) } else { Ok(result as usize) };
+        return result;
     }
+    let timeout = match timeout {
+        None => None,
+        Some(Duration::ZERO) => Some(&Timespec { tv_sec: 0, tv_nsec: 0 }),
+        Some(timeout) => return epoll_wait_for(raw, events, timeout, pwait2),
+    };
+    const _: () = {
+        assert!(size_of::<libc::epoll_event>() == size_of::<epoll::Event>());
+        assert!(align_of::<libc::epoll_event>() == align_of::<epoll::Event>());
+    };
+    // SAFETY: both are the kernel's own record of an event, in which any numbers stand.
+    let events =
+        unsafe { std::slice::from_raw_parts_mut(events.as_mut_ptr().cast(), events.len()) };
+    // SAFETY: the instance is open as long as its room is, which waits.
+    let epoll = unsafe { BorrowedFd::borrow_raw(raw) };
+    match epoll::wait::<_, &mut [epoll::Event]>(epoll, events, timeout) {
+        Ok(n) => n as i32,
+        Err(error) => -error.raw_os_error(),
+    }
+}
+
+/// `epoll_pwait2`, or `epoll_wait` where there is none.
+#[inline(never)]
+fn epoll_wait_for(
+    raw: RawDescriptor,
+    events: &mut [libc::epoll_event],
+    timeout: Duration,
+    pwait2: &Cell<bool>,
+) -> i32 {
+    let len = events.len() as i32;
     if pwait2.get() {
-        let timespec = timeout.map(|timeout| libc::timespec {
+        let timespec = libc::timespec {
             tv_sec: libc::time_t::try_from(timeout.as_secs()).unwrap_or(libc::time_t::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
-        });
-        let timespec = timespec.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        };
+        let timespec = std::ptr::from_ref(&timespec);
         let no_mask = std::ptr::null::<libc::sigset_t>();
         let call = libc::SYS_epoll_pwait2;
-        // SAFETY: the events are ours to fill, `len` of them; the time is null or lives on.
+        // SAFETY: the events are ours to fill, `len` of them; the time lives on.
         let result =
             unsafe { libc::syscall(call, raw, events.as_mut_ptr(), len, timespec, no_mask, 0) };
         if result >= 0 {
-            return Ok(result as usize);
+            return result as i32;
         }
         let error = last_errno();
         // Older than Linux 5.11, or a filter that does not know the call.
         if error != errno::ENOSYS && error != libc::EPERM {
-            return Err(error);
+            return -error;
         }
         pwait2.set(false);
     }
     // Rounded up: a wait that is cut to 0 ms would spin until the timer is due.
-    let millis = timeout.map_or(-1, |timeout| {
-        i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX)
-    });
+    let millis = i32::try_from(timeout.as_nanos().div_ceil(1_000_000)).unwrap_or(i32::MAX);
     // SAFETY: as above.
     let result = unsafe { libc::epoll_wait(raw, events.as_mut_ptr(), len, millis) };
-    if result >= 0 { Ok(result as usize) } else { Err(last_errno()) }
+    if result >= 0 { result } else { -last_errno() }
 }
 
 #[cold]

@@ -205,11 +205,13 @@ impl Queue {
             heard.resize(events.len(), libc::epoll_event { events: 0, u64: 0 });
             let n = epoll_wait(self.epoll.as_raw(), &mut heard, timeout, &Cell::new(true));
             notes = self.notes();
-            for event in &heard[..n.unwrap_or(0)] {
+            for event in &heard[..n.max(0) as usize] {
                 self.tell(&mut notes, event.events, event.u64);
             }
             notes.heard = heard;
-            n?;
+            if n < 0 {
+                return Err(-n);
+            }
         }
         let mut told = 0;
         while told < events.len()
