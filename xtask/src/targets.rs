@@ -55,7 +55,7 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
                 Some(kit) => kit,
                 None => kit.insert(Kit::ready()?),
             };
-            kit.library(target)?;
+            kit.types(target)?;
             for (package, features) in PORTABLE {
                 run(&mut by_kit(kit, target, package, features))?;
             }

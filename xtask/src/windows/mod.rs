@@ -74,7 +74,7 @@ fn checked(kit: &kit::Kit) -> Outcome {
         run(kit.cargo(TARGET, &words).envs(kit.lints()))?;
     }
     for target in CHECKED {
-        kit.library(target)?;
+        kit.types(target)?;
         for package in PORTABLE {
             run(&mut kit.cargo(target, &["check", "--package", package]))?;
         }
