@@ -24,7 +24,10 @@ pub(crate) const PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "rust-web-cl
 pub(crate) fn install(others: &[&str]) -> Outcome {
     // Its lists may be old, which is no reason to give up.
     let _ = run(Command::new("apt-get").args(["update", "-qq"]));
+    // Somebody else may be installing, which ends.
+    let wait = ["-o", "DPkg::Lock::Timeout=600"];
     let mut words = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    words.extend(wait);
     words.extend(PACKAGES.iter().chain(others));
     run(Command::new("apt-get").args(words).env("DEBIAN_FRONTEND", "noninteractive"))
 }

@@ -21,10 +21,11 @@ use crate::tally::Tally;
 
 /// How long one test may take. A packet that never comes is a hang.
 const LIMIT: Duration = Duration::from_secs(30);
-const AT_ONCE: usize = 2;
+/// They mostly wait.
+const AT_ONCE: usize = 3;
 const FLOOR: &str = ".ci/windows-floor";
 
-struct Program {
+pub(super) struct Program {
     /// As `package.target`.
     name: String,
     path: PathBuf,
@@ -228,7 +229,7 @@ fn watched(command: &mut Command, said: File, limit: Duration) -> Outcome<Option
 }
 
 /// Builds the test programs.
-fn built(kit: &Kit, rest: &[OsString]) -> Outcome<Vec<Program>> {
+pub(super) fn built(kit: &Kit, rest: &[OsString]) -> Outcome<Vec<Program>> {
     let mut words = vec!["test", "--no-run", "--message-format", "json-render-diagnostics"];
     if rest.is_empty() {
         words.extend(["--lib", "--tests", "--bins"]);
