@@ -24,7 +24,10 @@ pub(crate) const PACKAGES: &[&str] = &["rustc-web", "rust-web-src", "rust-web-cl
 pub(crate) fn install(others: &[&str]) -> Outcome {
     // Its lists may be old, which is no reason to give up.
     let _ = run(Command::new("apt-get").args(["update", "-qq"]));
+    // Somebody else may be installing, which ends.
+    let wait = ["-o", "DPkg::Lock::Timeout=600"];
     let mut words = vec!["install", "-y", "-qq", "--no-install-recommends"];
+    words.extend(wait);
     words.extend(PACKAGES.iter().chain(others));
     run(Command::new("apt-get").args(words).env("DEBIAN_FRONTEND", "noninteractive"))
 }
@@ -104,10 +107,28 @@ impl Kit {
         symlink(&own, &link).map_err(|error| about(&link, &error))
     }
 
-    /// The standard library of a target, made where it is not there yet: a minute or so.
+    /// The standard library of a target to link programs with, made where it is not there yet: a minute or two.
     pub(crate) fn library(&self, target: &str) -> Outcome {
-        let libraries = self.sysroot().join("lib/rustlib").join(target).join("lib");
-        if libraries.join("complete").exists() {
+        self.made(target, "complete", &["rlib", "rmeta"], &[("RUSTFLAGS", "")])
+    }
+
+    /// What a check needs of the standard library of a target, which is no code: made in half of the time.
+    pub(crate) fn types(&self, target: &str) -> Outcome {
+        if self.libraries(target).join("complete").exists() {
+            return Ok(());
+        }
+        let less = [("RUSTFLAGS", "-Zno-codegen"), ("CARGO_PROFILE_RELEASE_OPT_LEVEL", "0")];
+        self.made(target, "types", &["rmeta"], &less)
+    }
+
+    fn libraries(&self, target: &str) -> PathBuf {
+        self.sysroot().join("lib/rustlib").join(target).join("lib")
+    }
+
+    /// Makes a standard library, and leaves a mark that it is there with all its files of some kinds.
+    fn made(&self, target: &str, mark: &str, kinds: &[&str], how: &[(&str, &str)]) -> Outcome {
+        let libraries = self.libraries(target);
+        if libraries.join(mark).exists() {
             return Ok(());
         }
         let empty = self.folder.join("std");
@@ -119,20 +140,25 @@ impl Kit {
         let mut command = cargo();
         command.current_dir(&empty).args(["build", "--release", "--target", target]);
         command.arg("-Zbuild-std=std,test,panic_abort,panic_unwind");
-        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", RUSTC).env("RUSTFLAGS", "");
-        command.env("CARGO_TARGET_DIR", empty.join("target"));
+        command.env("RUSTC_BOOTSTRAP", "1").env("RUSTC", RUSTC);
+        command.envs(how.iter().copied()).env("CARGO_TARGET_DIR", empty.join("target"));
         run(&mut command)?;
+        // Types without code must not lie beside the same with it: the compiler would not know which to take.
+        if libraries.exists() {
+            fs::remove_dir_all(&libraries).map_err(|error| about(&libraries, &error))?;
+        }
         make_folder(&libraries)?;
         let built = empty.join("target").join(target).join("release/deps");
         for entry in fs::read_dir(&built).map_err(|error| about(&built, &error))? {
             let path = entry.map_err(|error| about(&built, &error))?.path();
             let name = path.file_name().expect("it has a name").to_owned();
-            let is_library = path.extension().is_some_and(|end| end == "rlib" || end == "rmeta");
-            if is_library && !name.to_string_lossy().starts_with("libempty-") {
+            let is_wanted =
+                path.extension().is_some_and(|end| kinds.iter().any(|kind| end == *kind));
+            if is_wanted && !name.to_string_lossy().starts_with("libempty-") {
                 fs::copy(&path, libraries.join(name)).map_err(|error| about(&path, &error))?;
             }
         }
-        write(&libraries.join("complete"), "")?;
+        write(&libraries.join(mark), "")?;
         // What it was made from is of no use any more.
         let made = empty.join("target").join(target);
         fs::remove_dir_all(&made).map_err(|error| about(&made, &error))

@@ -149,7 +149,7 @@ const VERBS: &[Verb] = &[
     #[cfg(unix)]
     Verb {
         name: "windows",
-        usage: "windows [--install] [--require] [--check] [--only NAME] [-- CARGO-TEST-ARGS…]",
+        usage: "windows [--install] [--require] [--check | --build] [--only NAME] [-- CARGO-TEST-ARGS…]",
         about: "the tests of Windows under Wine; --check lints its targets (skipped where missing)",
         run: windows::verb,
     },

@@ -32,7 +32,9 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
     let wanted = wanted(only.as_deref())?;
     let mut fetched = fetched();
     if install && wanted.iter().any(|target| !fetched.contains(target)) {
-        let installed = if kit::can_install() {
+        let installed = if kit::lacks().is_none() {
+            Ok(())
+        } else if kit::can_install() {
             kit::install(&[])
         } else {
             run(Command::new("rustup").args(["target", "add"]).args(LINTED))
@@ -56,7 +58,7 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
                 Some(kit) => kit,
                 None => kit.insert(Kit::ready()?),
             };
-            kit.library(target)?;
+            kit.types(target)?;
             for (package, features) in PORTABLE {
                 run(&mut by_kit(kit, target, package, features))?;
             }

@@ -52,14 +52,14 @@ impl Kit {
     /// Finds the kit of this compiler, or makes it.
     pub(super) fn ready() -> Outcome<Kit> {
         let kit = Kit { compiler: kit::Kit::ready()? };
-        kit.library(TARGET)?;
+        kit.compiler.library(TARGET)?;
         kit.prefix()?;
         Ok(kit)
     }
 
-    /// The standard library of a target, built where it is not there yet: a minute or two.
-    pub(super) fn library(&self, target: &str) -> Outcome {
-        self.compiler.library(target)
+    /// What a check needs of the standard library of a target.
+    pub(super) fn types(&self, target: &str) -> Outcome {
+        self.compiler.types(target)
     }
 
     /// Wine's own folder, with the library that it lacks.

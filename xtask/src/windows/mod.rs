@@ -24,7 +24,8 @@ pub(crate) const PORTABLE: &[&str] =
 
 pub(crate) fn verb(mut args: Args) -> Outcome {
     let (require, install) = (args.flag("--require"), args.flag("--install"));
-    let (check, only) = (args.flag("--check"), args.value("--only")?);
+    let (check, build) = (args.flag("--check"), args.flag("--build"));
+    let only = args.value("--only")?;
     let rest = args.rest()?;
     if install && let Err(error) = kit::install() {
         if require {
@@ -43,6 +44,9 @@ pub(crate) fn verb(mut args: Args) -> Outcome {
     let kit = kit::Kit::ready()?;
     if check {
         return checked(&kit);
+    }
+    if build {
+        return suite::built(&kit, &rest).map(|_| ());
     }
     suite::of(&kit, only.as_deref(), &rest)
 }
@@ -74,7 +78,7 @@ fn checked(kit: &kit::Kit) -> Outcome {
         run(kit.cargo(TARGET, &words).envs(kit.lints()))?;
     }
     for target in CHECKED {
-        kit.library(target)?;
+        kit.types(target)?;
         for package in PORTABLE {
             run(&mut kit.cargo(target, &["check", "--package", package]))?;
         }
