@@ -66,14 +66,13 @@ impl<F: FnMut(Completion)> OnCompletion for F {
     }
 }
 
+/// In this order: what every operation and every tick looks at lies together, and the wheel, which is 2 KiB, at the end.
+#[repr(C)]
 pub(crate) struct Core {
-    pub(crate) id: NonZeroU32,
-    pub(crate) start: Instant,
     pub(crate) arena: Arena,
     pub(crate) fds: Table,
     pub(crate) scratch: Scratch,
     pub(crate) items: Items,
-    pub(crate) wheel: Wheel,
     pub(crate) pool: pool::Owner,
     pub(crate) shared: Arc<Shared>,
     pub(crate) replies: Arc<Replies>,
@@ -86,6 +85,9 @@ pub(crate) struct Core {
     pub(crate) wakes: SlotList,
     /// Closing descriptors on which nothing is in flight any more.
     pub(crate) closable: Fifo<u32>,
+    pub(crate) id: NonZeroU32,
+    pub(crate) start: Instant,
+    pub(crate) wheel: Wheel,
 }
 
 impl Core {

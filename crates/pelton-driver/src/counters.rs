@@ -109,6 +109,7 @@ macro_rules! counters {
     };
 }
 
+// What every tick writes comes first, in one line of memory.
 counters! {
     /// Ticks of the driver.
     ticks,
@@ -116,6 +117,14 @@ counters! {
     enters,
     /// Completions reaped, the last and the others, those to nobody too.
     completions,
+    /// Tasks spawned.
+    tasks_spawned,
+    /// Tasks that have not finished.
+    tasks_live,
+    /// Times that a task was polled.
+    polls,
+    /// Tasks that panicked; each is an error of its handle.
+    task_panics,
     /// Completions that found the completion queue full, by the kernel's own count; nothing is lost.
     cq_overflows,
     /// Times that the submission queue was full and had to be flushed inside a tick.
@@ -158,14 +167,6 @@ counters! {
     blocking_jobs,
     /// Calls that changed what the kernel watches (`epoll_ctl`).
     registrations,
-    /// Tasks spawned.
-    tasks_spawned,
-    /// Tasks that have not finished.
-    tasks_live,
-    /// Times that a task was polled.
-    polls,
-    /// Tasks that panicked; each is an error of its handle.
-    task_panics,
     /// Closures posted from other threads that ran.
     posts,
     /// Closures posted from other threads that panicked.

@@ -82,15 +82,16 @@ fn fresh_id() -> Option<NonZeroU32> {
 /// driver.take(timer).expect("it is done")?;
 /// # Ok::<(), Box<dyn std::error::Error>>(())
 /// ```
+#[repr(C)] // What every tick looks at lies together.
 pub struct Driver {
     /// In here and not behind a pointer, which every operation would have to follow.
     core: ManuallyDrop<Core>,
-    room: ManuallyDrop<Room>,
-    backend: Backend,
-    fallback: Option<String>,
     ticking: Cell<bool>,
     /// Another thread has notified, and what it left has not been taken in yet.
     woken: Cell<bool>,
+    backend: Backend,
+    room: ManuallyDrop<Room>,
+    fallback: Option<String>,
     replies: UnsafeCell<VecDeque<(u64, i32)>>,
     shutdown_timeout: Duration,
 }

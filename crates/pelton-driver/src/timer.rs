@@ -47,14 +47,15 @@ fn grains(nanos: u64) -> u64 {
     grains.min((1 << (LEVELS as u32 * BUCKET_BITS)) - 1)
 }
 
-/// The wheel of one driver.
+/// The wheel of one driver. In this order, because its length is looked at by every tick.
+#[repr(C)]
 pub(crate) struct Wheel {
+    len: Cell<u32>,
     /// The moment up to which everything has fired, in grains.
     now: Cell<u64>,
     /// For each level, which buckets are not empty.
     occupied: [Cell<u64>; LEVELS],
     heads: UnsafeCell<[[u32; BUCKETS]; LEVELS]>,
-    len: Cell<u32>,
 }
 
 impl Wheel {

@@ -90,9 +90,9 @@ pub(crate) struct Reactor {
     pub(crate) shared: Arc<Shared>,
     pub(crate) settings: Settings,
     reads: Reads,
-    wakers: Wakers,
     /// How many operations may still end at once. Below zero where refusals came on top.
     budget: Cell<i32>,
+    wakers: Wakers,
     /// Those who wait for somebody to ask for the end.
     stop_waiters: Wakers,
     ended: Cell<bool>,

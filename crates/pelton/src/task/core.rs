@@ -25,11 +25,10 @@ pub(super) struct Core {
     pub(super) local: Local,
 }
 
-/// The owner's thread only.
-#[repr(align(128))]
+/// The owner's thread only. In this order, which begins with what every turn of the loop looks at.
+#[repr(C, align(128))]
 pub(super) struct Local {
     pub(super) queue: RunQueue,
-    pub(super) slab: Slab,
     pub(super) live: Cell<usize>,
     pub(super) spawned: Cell<u64>,
     pub(super) polls: Cell<u64>,
@@ -41,6 +40,7 @@ pub(super) struct Local {
     pub(super) forgotten: Cell<u64>,
     /// Set during a poll to end the batch of polls that it belongs to.
     pub(super) pause: Cell<bool>,
+    pub(super) slab: Slab,
 }
 
 #[inline]
