@@ -123,13 +123,8 @@ impl Wheel {
     }
 
     /// Moves the wheel to `nanos` since the driver's start and calls `fire` with each timeout that is
-    /// due, and with the one that comes next, if that is known. `fire` may insert and remove.
-    pub(crate) fn advance(
-        &self,
-        arena: &Arena,
-        nanos: u64,
-        mut fire: impl FnMut(&Slot, Option<&Slot>),
-    ) {
+    /// due. `fire` may insert and remove.
+    pub(crate) fn advance(&self, arena: &Arena, nanos: u64, mut fire: impl FnMut(&Slot)) {
         let to = nanos >> GRAIN_BITS;
         while let Some((level, bucket, start)) = self.next_bucket() {
             if start > to {
@@ -144,7 +139,7 @@ impl Wheel {
                 self.remove(arena, slot);
                 let due = grains(node(slot).due.get());
                 if due <= start {
-                    fire(slot, arena.get(self.head(place)));
+                    fire(slot);
                 } else {
                     self.len.set(self.len.get() + 1);
                     slot.set(bits::LINKED);
@@ -222,7 +217,7 @@ mod tests {
 
     fn drain(wheel: &Wheel, arena: &Arena, to: u64) -> Vec<u32> {
         let mut fired = Vec::new();
-        wheel.advance(arena, to, |slot, _| fired.push(arena.index(slot)));
+        wheel.advance(arena, to, |slot| fired.push(arena.index(slot)));
         fired
     }
 
@@ -310,7 +305,7 @@ mod tests {
             })
             .collect();
         let mut fired = 0;
-        wheel.advance(&arena, 5_000_000, |slot, _| {
+        wheel.advance(&arena, 5_000_000, |slot| {
             fired += 1;
             for other in &slots {
                 wheel.remove(&arena, other);

@@ -7,7 +7,6 @@ use std::time::Duration;
 use super::{Driver, MOST_WAITING, Tick};
 use crate::core::{Completion, Distance, OnCompletion};
 use crate::op::Kind;
-use crate::prefetch::CROWD;
 use crate::slot::{OpId, State, Token, bits};
 use crate::sys::calls;
 
@@ -169,13 +168,7 @@ impl Driver {
 
     fn fire_timers(&self, on: &mut dyn OnCompletion) {
         let core = &*self.core;
-        let crowded = core.wheel.len() > u64::from(CROWD);
-        core.wheel.advance(&core.arena, core.nanos(calls::now()), |slot, next| {
-            if let Some(next) = next.filter(|_| crowded) {
-                // Loads that nothing waits for but what they ask for.
-                on.comes(Token(next.token.get()), Distance::Far);
-                on.comes(Token(next.token.get()), Distance::Near);
-            }
+        core.wheel.advance(&core.arena, core.nanos(calls::now()), |slot| {
             core.counters().timers_fired.add(1);
             core.finish_now(slot, 0, on);
         });
