@@ -6,11 +6,11 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, PoisonError};
 
 use crate::args::Args;
 use crate::metadata;
-use crate::run::{count_quietly, count_tests, nightly, output_of, succeeds};
+use crate::run::{count_quietly, count_tests, locked, nightly, output_of, succeeds};
 use crate::suites;
 use crate::tally::Tally;
 use crate::{Outcome, run};
@@ -98,10 +98,6 @@ fn count_together<S: Send>(
     let (total, verdict) = told.into_inner().unwrap_or_else(PoisonError::into_inner);
     println!("{total}");
     verdict
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn ran_none(suite: &str) -> String {

@@ -4,6 +4,7 @@ use std::ffi::OsStr;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::Outcome;
 use crate::tally::{Meter, Tally};
@@ -81,6 +82,11 @@ pub(crate) fn count_quietly(command: &mut Command) -> Outcome<(Tally, Outcome)> 
         eprint!("{}", String::from_utf8_lossy(&output.stderr));
     }
     Ok((meter.finish(), verdict(command, output.status)))
+}
+
+/// Also where another thread has panicked with it.
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn verdict(command: &Command, status: ExitStatus) -> Outcome {

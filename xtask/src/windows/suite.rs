@@ -16,7 +16,7 @@ use super::kit::Kit;
 use super::skips::Skips;
 use super::{PORTABLE, TARGET};
 use crate::Outcome;
-use crate::run::{output_of, root, run};
+use crate::run::{locked, output_of, root, run};
 use crate::tally::Tally;
 
 /// How long one test may take. A packet that never comes is a hang.
@@ -134,10 +134,6 @@ fn all_of(
         }
     });
     Ok(told.into_inner().expect("no thread panicked"))
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
 const PASSED: &str = "test result: ok. 1 passed";
