@@ -66,28 +66,28 @@ impl<F: FnMut(Completion)> OnCompletion for F {
     }
 }
 
-/// In this order: what every operation and every tick looks at lies together, and the wheel, which is 2 KiB, at the end.
-#[repr(C)]
+/// In this order: what every operation and every tick looks at lies together, in as few lines of memory as can be.
+#[repr(C, align(64))]
 pub(crate) struct Core {
     pub(crate) arena: Arena,
     pub(crate) fds: Table,
-    pub(crate) scratch: Scratch,
-    pub(crate) items: Items,
-    pub(crate) pool: pool::Owner,
     pub(crate) shared: Arc<Shared>,
-    pub(crate) replies: Arc<Replies>,
     /// Operations that ended outside a tick's dispatch: their completions are delivered by the next tick,
     /// never inside the call that ended them.
     pub(crate) ready: Fifo<OpId>,
-    /// Pooled receives that found no buffer.
-    pub(crate) stalled: SlotList,
-    /// `Wake` operations.
-    pub(crate) wakes: SlotList,
     /// Closing descriptors on which nothing is in flight any more.
     pub(crate) closable: Fifo<u32>,
+    /// Pooled receives that found no buffer.
+    pub(crate) stalled: SlotList,
+    pub(crate) pool: pool::Owner,
+    pub(crate) wheel: Wheel,
+    pub(crate) items: Items,
+    pub(crate) scratch: Scratch,
+    pub(crate) replies: Arc<Replies>,
+    /// `Wake` operations.
+    pub(crate) wakes: SlotList,
     pub(crate) id: NonZeroU32,
     pub(crate) start: Instant,
-    pub(crate) wheel: Wheel,
 }
 
 impl Core {
@@ -112,9 +112,23 @@ impl Core {
             matches!(slot.state.get(), State::Busy | State::Orphan) && !slot.has(bits::LINKED)
         });
         if slot.is_none() {
-            self.counters().stale.add(1);
+            self.count_stale();
         }
         slot
+    }
+
+    /// Counts a completion, or an event, that is for nobody any more.
+    #[cold]
+    #[inline(never)]
+    pub(crate) fn count_stale(&self) {
+        self.counters().stale.add(1);
+    }
+
+    /// Nothing is in flight any more on the descriptor of this operation, which is closing.
+    #[cold]
+    #[inline(never)]
+    fn may_close(&self, slot: &Slot) {
+        self.closable.push(slot.fd.get());
     }
 
     /// The last completion of an operation: the kernel has let go. True when somebody waits to be told;
@@ -131,7 +145,7 @@ impl Core {
             // libxev #231: a descriptor is not closed where what was on it was cancelled.
             let left = mutant!("libxev-231") && slot.has(bits::CANCELLED);
             if entry.let_go() && !left {
-                self.closable.push(slot.fd.get());
+                self.may_close(slot);
             }
         }
         if slot.state.get() == State::Busy {
@@ -155,7 +169,7 @@ impl Core {
         on: &mut impl OnCompletion,
     ) {
         if entry.let_go() {
-            self.closable.push(slot.fd.get());
+            self.may_close(slot);
         }
         slot.arg.set(result as u32);
         slot.state.set(State::Told);

@@ -52,16 +52,22 @@ impl Count {
     }
 }
 
+/// Operations of one kind submitted so far, and those that have ended: one addition for each, and what is in flight is
+/// the difference. Side by side, so that one operation's life is counted in one line of memory.
+#[derive(Debug, Default)]
+struct OfKind {
+    started: Count,
+    ended: Count,
+}
+
 macro_rules! counters {
     ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The live numbers of one driver. Read them through [`Counters::snapshot`].
         #[derive(Debug, Default)]
+        #[repr(C, align(64))]
         pub struct Counters {
             $($(#[doc = $doc])+ pub $name: Count,)+
-            /// Operations submitted so far, and operations that have ended, by kind: one addition for each, and
-            /// what is in flight is the difference.
-            started: [Count; KINDS],
-            ended: [Count; KINDS],
+            by_kind: [OfKind; KINDS],
         }
 
         /// The numbers of one driver at one moment. Each is read by itself: two of them may be a few
@@ -80,15 +86,17 @@ macro_rules! counters {
             /// Operations in flight of one kind. Any thread.
             #[inline]
             pub fn in_flight_of(&self, kind: Kind) -> u64 {
-                let ended = self.ended[kind as usize].get();
-                self.started[kind as usize].get().saturating_sub(ended)
+                let of = &self.by_kind[kind as usize];
+                let ended = of.ended.get();
+                of.started.get().saturating_sub(ended)
             }
 
             /// All the numbers now. Any thread.
             pub fn snapshot(&self) -> Snapshot {
                 // First those that have ended: none of them is then missing among those that have begun.
-                let ended: [u64; KINDS] = std::array::from_fn(|kind| self.ended[kind].get());
-                let started: [u64; KINDS] = std::array::from_fn(|kind| self.started[kind].get());
+                let ended: [u64; KINDS] = std::array::from_fn(|kind| self.by_kind[kind].ended.get());
+                let started: [u64; KINDS] =
+                    std::array::from_fn(|kind| self.by_kind[kind].started.get());
                 Snapshot {
                     $($name: self.$name.get(),)+
                     submissions: started.iter().sum(),
@@ -176,7 +184,7 @@ counters! {
 impl Counters {
     #[inline]
     pub(crate) fn started(&self, kind: Kind) {
-        self.started[kind as usize].add(1);
+        self.by_kind[kind as usize].started.add(1);
     }
 
     /// One that has ended as it began.
@@ -189,7 +197,7 @@ impl Counters {
 
     #[inline]
     pub(crate) fn ended(&self, kind: Kind) {
-        self.ended[kind as usize].add(1);
+        self.by_kind[kind as usize].ended.add(1);
     }
 }
 

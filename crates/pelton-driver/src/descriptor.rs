@@ -227,7 +227,8 @@ impl Table {
     /// Reserves room for `capacity` descriptors.
     pub(crate) fn new(capacity: u32, driver: u32) -> Option<Table> {
         Some(Table {
-            memory: Zeroed::new(capacity as usize * size_of::<Entry>(), align_of::<Entry>())?,
+            // From the start of a line of memory on, so that an entry is in one and not in two.
+            memory: Zeroed::new(capacity as usize * size_of::<Entry>(), 64)?,
             used: Cell::new(0),
             free: Cell::new(NIL),
             open: Cell::new(0),

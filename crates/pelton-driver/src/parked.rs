@@ -80,6 +80,7 @@ impl Parked {
     }
 
     /// Takes one slot out of the middle; false when it is not in this list.
+    #[inline(never)]
     pub(crate) fn remove(&self, arena: &Arena, slot: &Slot) -> bool {
         let Some(last) = arena.get(self.last.get()) else { return false };
         let index = arena.index(slot);

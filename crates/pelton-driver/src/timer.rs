@@ -55,7 +55,8 @@ pub(crate) struct Wheel {
     now: Cell<u64>,
     /// For each level, which buckets are not empty.
     occupied: [Cell<u64>; LEVELS],
-    heads: UnsafeCell<[[u32; BUCKETS]; LEVELS]>,
+    /// Behind a pointer: 2 KiB would stand between what every tick looks at.
+    heads: Box<UnsafeCell<[[u32; BUCKETS]; LEVELS]>>,
 }
 
 impl Wheel {
@@ -63,7 +64,7 @@ impl Wheel {
         Wheel {
             now: Cell::new(0),
             occupied: Default::default(),
-            heads: UnsafeCell::new([[NIL; BUCKETS]; LEVELS]),
+            heads: Box::new(UnsafeCell::new([[NIL; BUCKETS]; LEVELS])),
             len: Cell::new(0),
         }
     }

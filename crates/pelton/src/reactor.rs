@@ -19,6 +19,7 @@
 //! of another executor, is kept in a table here, and the token is its number with the low bit set.
 
 use std::cell::{Cell, RefCell};
+use std::io;
 use std::ops::Deref;
 use std::ptr::NonNull;
 use std::rc::Rc;
@@ -133,10 +134,10 @@ impl Reactor {
     }
 
     /// The reactor of this thread, for those who can return an error.
-    pub(crate) fn here() -> std::io::Result<Rc<Reactor>> {
+    pub(crate) fn here() -> io::Result<Rc<Reactor>> {
         Reactor::try_current().ok_or_else(|| {
-            std::io::Error::new(
-                std::io::ErrorKind::NotConnected,
+            io::Error::new(
+                io::ErrorKind::NotConnected,
                 "no Pelton reactor runs on this thread: call this from inside `pelton::block_on` or a task",
             )
         })
@@ -203,11 +204,7 @@ impl Reactor {
         let woken = match self.driver.tick_with(timeout, dispatcher) {
             Ok(tick) => tick.woken,
             Err(error) => {
-                self.tell(&Fault::Wait(error));
-                if !self.driver.is_simulated() {
-                    // Not a spin at full speed, if it keeps being refused.
-                    std::thread::sleep(Duration::from_millis(10));
-                }
+                self.could_not_wait(error);
                 true
             }
         };
@@ -216,9 +213,16 @@ impl Reactor {
         self.tasks.drain_remote();
         if woken {
             self.run_posts();
-            if self.shared.inbox.stop_requested() {
-                self.stop_waiters.wake_all();
-            }
+        }
+    }
+
+    #[cold]
+    #[inline(never)]
+    fn could_not_wait(&self, error: io::Error) {
+        self.tell(&Fault::Wait(error));
+        if !self.driver.is_simulated() {
+            // Not a spin at full speed, if it keeps being refused.
+            std::thread::sleep(Duration::from_millis(10));
         }
     }
 
@@ -344,8 +348,9 @@ impl Reactor {
         MayGoOn::Later
     }
 
-    /// Runs the closures that other threads have posted, those that are there now. Each by itself: one
-    /// that panics is counted, and told of, and harms nobody.
+    /// Runs the closures that other threads have posted, those that are there now, and tells of the end where one has
+    /// asked for it. Each by itself: one that panics is counted, and told of, and harms nobody.
+    #[inline(never)]
     fn run_posts(&self) {
         for post in self.shared.inbox.take_posts() {
             self.driver.counters().posts.add(1);
@@ -353,6 +358,9 @@ impl Reactor {
                 self.driver.counters().post_panics.add(1);
                 self.tell(&Fault::PostPanicked);
             }
+        }
+        if self.shared.inbox.stop_requested() {
+            self.stop_waiters.wake_all();
         }
     }
 

@@ -48,6 +48,8 @@ impl Reads {
         }
     }
 
+    #[cold]
+    #[inline(never)]
     fn look_back(&self) {
         if self.together.replace(0) < MANY {
             self.alone.set(ALONE);

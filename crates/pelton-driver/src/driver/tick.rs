@@ -8,7 +8,7 @@ use super::{Driver, MOST_WAITING, Tick};
 use crate::core::{Completion, Distance, OnCompletion};
 use crate::op::Kind;
 use crate::slot::{OpId, State, Token, bits};
-use crate::sys::calls;
+use crate::sys::{Ticks, calls, in_room};
 
 impl Driver {
     /// Submits everything that is staged, waits for completions, a timer, or a notification from another
@@ -32,6 +32,16 @@ impl Driver {
     /// As for [`Driver::tick`].
     #[inline]
     pub fn tick_with(&self, timeout: Option<Duration>, on: impl OnCompletion) -> io::Result<Tick> {
+        in_room!(&*self.room, room => self.tick_in(room, timeout, on))
+    }
+
+    #[inline(always)]
+    fn tick_in(
+        &self,
+        room: &impl Ticks,
+        timeout: Option<Duration>,
+        on: impl OnCompletion,
+    ) -> io::Result<Tick> {
         if self.ticking.replace(true) {
             return Err(io::Error::new(
                 io::ErrorKind::Deadlock,
@@ -49,19 +59,19 @@ impl Driver {
         // Whoever has been told of something must get to act on it: no waiting then.
         let told = on.told > 0 && !mutant!("waits-after-telling");
         let must_act = told || core.ready.len() > 0 || self.woken.get();
-        let timeout = if must_act || self.room.has_work() {
+        let timeout = if must_act || room.has_work() {
             Some(Duration::ZERO)
         } else {
             self.until_next_timer(timeout)
         };
-        let waited = self.wait(timeout);
+        let waited = self.wait(room, timeout);
         // After every wait, whether it was broken by a wake or not; then drain.
         if core.shared.latch.clear() {
             // Kept here until it has been acted on, which a callback that panics puts off.
             self.woken.set(true);
         }
         if waited.is_ok() {
-            self.room.reap(core, &mut on);
+            room.reap(core, &mut on);
         }
         if !core.wheel.is_empty() {
             self.fire_timers(&mut on);
@@ -77,7 +87,7 @@ impl Driver {
     }
 
     #[inline(always)]
-    fn wait(&self, timeout: Option<Duration>) -> io::Result<()> {
+    fn wait(&self, room: &impl Ticks, timeout: Option<Duration>) -> io::Result<()> {
         let core = &*self.core;
         let may_sleep = || core.shared.latch.try_sleep() || mutant!("sleeps-without-latch");
         let timeout = if timeout == Some(Duration::ZERO) || !may_sleep() {
@@ -85,7 +95,7 @@ impl Driver {
         } else {
             timeout
         };
-        self.room.wait(core, timeout)
+        room.wait(core, timeout)
     }
 
     /// A multishot operation whose items nobody takes is cancelled, so that it hoards neither connections

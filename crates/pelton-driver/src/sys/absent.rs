@@ -8,7 +8,7 @@ use std::io;
 use std::process::Child;
 use std::time::Duration;
 
-use super::{OwnedDescriptor, RawDescriptor, Try, WakeSource};
+use super::{OwnedDescriptor, RawDescriptor, Ticks, Try, WakeSource};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -93,23 +93,25 @@ impl Absent {
         match *self {}
     }
 
-    pub(crate) fn has_work(&self) -> bool {
-        match *self {}
-    }
-
-    pub(crate) fn wait(&self, _: &Core, _: Option<Duration>) -> io::Result<()> {
-        match *self {}
-    }
-
-    pub(crate) fn reap(&self, _: &Core, _: &mut impl OnCompletion) {
-        match *self {}
-    }
-
     pub(crate) fn has_staged(&self) -> bool {
         match *self {}
     }
 
     pub(crate) fn retire(&self, _: &Core) {
+        match *self {}
+    }
+}
+
+impl Ticks for Absent {
+    fn has_work(&self) -> bool {
+        match *self {}
+    }
+
+    fn wait(&self, _: &Core, _: Option<Duration>) -> io::Result<()> {
+        match *self {}
+    }
+
+    fn reap(&self, _: &Core, _: &mut impl OnCompletion) {
         match *self {}
     }
 }

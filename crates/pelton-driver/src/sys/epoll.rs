@@ -54,7 +54,7 @@ impl Selector {
         if result < 0 { Err(io::Error::from_raw_os_error(-result)) } else { Ok(()) }
     }
 
-    /// Not generic, so that it is compiled once, with all of the wait in it.
+    #[inline(always)]
     fn wait_for_events(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
         if self.has_events() {
             // A callback panicked in the middle of the last batch: its edges come only once.

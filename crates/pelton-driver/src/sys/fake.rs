@@ -11,7 +11,7 @@ use std::io;
 use std::rc::Rc;
 use std::time::Duration;
 
-use super::{NO_DESCRIPTOR, OwnedDescriptor, Part, errno, part, part_base, part_len};
+use super::{NO_DESCRIPTOR, OwnedDescriptor, Part, Ticks, errno, part, part_base, part_len};
 use crate::config::Error;
 use crate::core::{Core, OnCompletion};
 use crate::descriptor::Entry;
@@ -292,33 +292,6 @@ impl Fake {
         }
     }
 
-    pub(crate) fn has_work(&self) -> bool {
-        !self.kernel.state.borrow().completions.is_empty()
-    }
-
-    pub(crate) fn wait(&self, core: &Core, _: Option<Duration>) -> io::Result<()> {
-        core.counters().enters.add(1);
-        let mut state = self.kernel.state.borrow_mut();
-        if state.obedient {
-            for user_data in std::mem::take(&mut state.cancels) {
-                if state.find(user_data).is_some() {
-                    state.complete(user_data, -errno::ECANCELED, false);
-                }
-            }
-        }
-        Ok(())
-    }
-
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
-        let there_now = self.kernel.state.borrow().completions.len();
-        for _ in 0..there_now {
-            // One by one, so that none is lost where a callback panics.
-            let Some(cqe) = self.kernel.state.borrow_mut().completions.pop_front() else { break };
-            core.counters().completions.add(1);
-            self.dispatch(core, cqe, on);
-        }
-    }
-
     fn dispatch(&self, core: &Core, cqe: Cqe, on: &mut impl OnCompletion) {
         let Cqe { user_data, result, more, descriptor, spurious } = cqe;
         let Some(slot) = core.in_flight(user_data) else { return };
@@ -413,6 +386,35 @@ impl Fake {
         // SAFETY: the unfilled rest of a buffer that is with this room.
         unsafe { ptr.write_bytes(0xAB, n as usize) };
         core.pool.commit(buffer, n)
+    }
+}
+
+impl Ticks for Fake {
+    fn has_work(&self) -> bool {
+        !self.kernel.state.borrow().completions.is_empty()
+    }
+
+    fn wait(&self, core: &Core, _: Option<Duration>) -> io::Result<()> {
+        core.counters().enters.add(1);
+        let mut state = self.kernel.state.borrow_mut();
+        if state.obedient {
+            for user_data in std::mem::take(&mut state.cancels) {
+                if state.find(user_data).is_some() {
+                    state.complete(user_data, -errno::ECANCELED, false);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+        let there_now = self.kernel.state.borrow().completions.len();
+        for _ in 0..there_now {
+            // One by one, so that none is lost where a callback panics.
+            let Some(cqe) = self.kernel.state.borrow_mut().completions.pop_front() else { break };
+            core.counters().completions.add(1);
+            self.dispatch(core, cqe, on);
+        }
     }
 }
 

@@ -104,6 +104,7 @@ pub(crate) use windows::{calls, file, pipe, socket};
 /// The kernel that a driver runs on. Those that this system has not got cannot be made.
 // One per driver, never moved after construction: the size of the largest does not matter.
 #[allow(clippy::large_enum_variant)]
+#[repr(C, u8)] // What it is stands before what it is made of, and not somewhere in the middle.
 #[allow(dead_code, reason = "no system makes all of them")]
 pub(crate) enum Room {
     Uring(choice::Uring),
@@ -112,6 +113,18 @@ pub(crate) enum Room {
     Iocp(choice::Iocp),
     #[cfg(any(test, feature = "fake-kernel"))]
     Fake(fake::Fake),
+}
+
+/// What a tick asks of a room: a tick is compiled once for each, so that it finds out once which one it has.
+pub(crate) trait Ticks {
+    /// True when a wait would return at once because there is something to reap.
+    fn has_work(&self) -> bool;
+
+    /// `Some(ZERO)` does not wait, and need not enter the kernel when there is nothing to submit.
+    fn wait(&self, core: &Core, timeout: Option<Duration>) -> std::io::Result<()>;
+
+    /// Dispatches what has completed.
+    fn reap(&self, core: &Core, on: &mut impl OnCompletion);
 }
 
 /// What came of a try of an operation that has no slot yet.
@@ -124,18 +137,21 @@ pub(crate) enum Try {
     Begun(u32),
 }
 
+/// Whatever room it is, with its own type.
 macro_rules! in_room {
     ($room:expr, $kernel:ident => $call:expr) => {
         match $room {
-            Room::Uring($kernel) => $call,
-            Room::Epoll($kernel) => $call,
-            Room::Kqueue($kernel) => $call,
-            Room::Iocp($kernel) => $call,
+            $crate::sys::Room::Uring($kernel) => $call,
+            $crate::sys::Room::Epoll($kernel) => $call,
+            $crate::sys::Room::Kqueue($kernel) => $call,
+            $crate::sys::Room::Iocp($kernel) => $call,
             #[cfg(any(test, feature = "fake-kernel"))]
-            Room::Fake($kernel) => $call,
+            $crate::sys::Room::Fake($kernel) => $call,
         }
     };
 }
+
+pub(crate) use in_room;
 
 impl Room {
     /// The room that the settings ask for, or the best that works here and why a better one does not.
@@ -344,21 +360,15 @@ impl Room {
         }
     }
 
-    /// True when a wait would return at once because there is something to reap.
-    #[inline(always)]
+    /// See [`Ticks::has_work`].
+    #[cfg(feature = "sim")]
     pub(crate) fn has_work(&self) -> bool {
         in_room!(self, kernel => kernel.has_work())
     }
 
-    /// `Some(ZERO)` does not wait, and need not enter the kernel when there is nothing to submit.
-    #[inline(always)]
+    /// See [`Ticks::wait`].
     pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> std::io::Result<()> {
         in_room!(self, kernel => kernel.wait(core, timeout))
-    }
-
-    #[inline(always)]
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
-        in_room!(self, kernel => kernel.reap(core, on));
     }
 
     /// True when entries wait to be taken by the kernel.

@@ -20,8 +20,8 @@ use std::io;
 use std::time::Duration;
 
 use super::attempt::{Attempt, attempt, attempt_of, interest_arg, shutdown_arg};
-use super::calls;
 use super::unix::{NO_DESCRIPTOR, errno};
+use super::{Ticks, calls};
 use crate::blocking::{self, FileJob};
 use crate::config::Error;
 use crate::core::{Core, Distance, Fifo, OnCompletion};
@@ -104,6 +104,7 @@ pub(crate) trait Poller {
 }
 
 /// The room of a kernel that tells of readiness.
+#[repr(C)] // What every tick looks at first.
 pub(crate) struct Readiness<P> {
     poller: P,
     /// Descriptors that may still be ready and have operations left to try.
@@ -251,18 +252,6 @@ impl<P: Poller> Readiness<P> {
         self.poller.forget(core, entry);
     }
 
-    #[inline(always)]
-    pub(crate) fn has_work(&self) -> bool {
-        self.listed.len() > 0 || self.poller.has_events()
-    }
-
-    #[inline(always)]
-    pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
-        self.poller.wait(core, timeout, |fd, direction, errno| {
-            self.refused(core, fd, direction, errno);
-        })
-    }
-
     /// A descriptor cannot be watched: what waits for that ends with the kernel's error, and the next one that
     /// has to wait asks again.
     #[cold]
@@ -274,18 +263,15 @@ impl<P: Poller> Readiness<P> {
         }
     }
 
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+    /// Goes on with the descriptors that have had their share of the tick before.
+    #[cold]
+    #[inline(never)]
+    fn reap_listed(&self, core: &Core, on: &mut impl OnCompletion) {
         for _ in 0..self.listed.len() {
             let Some(index) = self.listed.pop() else { break };
             let Some(entry) = core.fds.get(index) else { continue };
             entry.unset(flags::LISTED);
             self.run(core, index, entry, on);
-        }
-        if core.is_crowded() {
-            self.reap_many(core, on);
-        }
-        while let Some((data, bits)) = self.poller.next() {
-            self.dispatch(core, data, bits, on);
         }
     }
 
@@ -310,8 +296,7 @@ impl<P: Poller> Readiness<P> {
         let id = OpId::from_user_data(data);
         let fd = Fd { index: id.index(), generation: id.generation() };
         let Some(entry) = named(core, fd) else {
-            core.counters().stale.add(1);
-            return;
+            return core.count_stale();
         };
         entry.flags.set(entry.flags.get() | P::ready(bits));
         let unfinished = Unfinished { room: self, index: id.index(), entry };
@@ -495,14 +480,24 @@ impl<P: Poller> Readiness<P> {
     /// descriptor became ready since it was tried. True where it cannot be made, and has ended the operation.
     #[inline(always)]
     fn park(&self, core: &Core, slot: &Slot, entry: &Entry, direction: Direction) -> bool {
-        if !entry.has(P::watched(direction))
-            && let Err(error) = self.poller.register(core, slot.fd.get(), entry, direction)
-        {
-            let _ = core.finish(slot, -error.raw_os_error().unwrap_or(libc::EIO));
+        if !entry.has(P::watched(direction)) && self.cannot_watch(core, slot, entry, direction) {
             return true;
         }
         direction.queue(entry).push(&core.arena, slot);
         false
+    }
+
+    /// Registers a descriptor. True where that cannot be, and has ended the operation.
+    #[cold]
+    #[inline(never)]
+    fn cannot_watch(&self, core: &Core, slot: &Slot, entry: &Entry, direction: Direction) -> bool {
+        match self.poller.register(core, slot.fd.get(), entry, direction) {
+            Ok(()) => false,
+            Err(error) => {
+                let _ = core.finish(slot, -error.raw_os_error().unwrap_or(libc::EIO));
+                true
+            }
+        }
     }
 
     fn connect(&self, core: &Core, slot: &Slot, entry: &Entry) {
@@ -571,6 +566,33 @@ impl<P: Poller> Readiness<P> {
         let home = Notifier { shared: core.shared.clone() };
         if !blocking::submit(job, core.replies.clone(), home) {
             let _ = core.finish(slot, -libc::EAGAIN);
+        }
+    }
+}
+
+impl<P: Poller> Ticks for Readiness<P> {
+    #[inline(always)]
+    fn has_work(&self) -> bool {
+        self.listed.len() > 0 || self.poller.has_events()
+    }
+
+    #[inline(always)]
+    fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        self.poller.wait(core, timeout, |fd, direction, errno| {
+            self.refused(core, fd, direction, errno);
+        })
+    }
+
+    #[inline(always)]
+    fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+        if self.listed.len() > 0 {
+            self.reap_listed(core, on);
+        }
+        if core.is_crowded() {
+            self.reap_many(core, on);
+        }
+        while let Some((data, bits)) = self.poller.next() {
+            self.dispatch(core, data, bits, on);
         }
     }
 }

@@ -88,6 +88,7 @@ impl Remote {
         self.drain_all(wake)
     }
 
+    #[inline(never)]
     fn drain_all(&self, mut wake: impl FnMut(HeaderRef)) -> usize {
         // Acquire: the links, and what the waking threads did before. Later pushes found a stack whose
         // earlier ones they did not touch, so this swap synchronises with every one of them.

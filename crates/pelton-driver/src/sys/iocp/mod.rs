@@ -75,7 +75,7 @@ use super::status::{self, Status};
 use super::windows;
 use super::windows::calls;
 use super::windows::{KEY_ROOM, KEY_WAKE, RawDescriptor, buffer, raw_of};
-use super::{NO_DESCRIPTOR, Try, WakeSource};
+use super::{NO_DESCRIPTOR, Ticks, Try, WakeSource};
 use crate::config::{Config, Error};
 use crate::core::{Core, Fifo, OnCompletion};
 use crate::descriptor::{Entry, flags};
@@ -354,33 +354,6 @@ impl Iocp {
         self.give_back(entry);
     }
 
-    #[inline(always)]
-    pub(crate) fn has_work(&self) -> bool {
-        self.listed.len() > 0 || self.batch.has_left() || !self.aheads.owed.is_empty()
-    }
-
-    pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
-        if self.batch.has_left() {
-            // A callback panicked in the middle of the last batch: its packets come only once.
-            return Ok(());
-        }
-        core.counters().enters.add(1);
-        self.batch.wait(core.shared.wake.port(), timeout)
-    }
-
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
-        for _ in 0..self.listed.len() {
-            let Some(id) = self.listed.pop() else { break };
-            self.go_on(core, id, on);
-        }
-        if !self.aheads.owed.is_empty() {
-            self.owed(core, on);
-        }
-        while let Some(packet) = self.batch.next() {
-            self.dispatch(core, packet, on);
-        }
-    }
-
     /// Accepts that have ended and whose packets could not be posted.
     #[cold]
     fn owed(&self, core: &Core, on: &mut impl OnCompletion) {
@@ -484,6 +457,35 @@ impl Iocp {
 
     fn home_of(&self, core: &Core, slot: &Slot) -> Option<&Home> {
         self.homes.get(core.arena.index(slot))
+    }
+}
+
+impl Ticks for Iocp {
+    #[inline(always)]
+    fn has_work(&self) -> bool {
+        self.listed.len() > 0 || self.batch.has_left() || !self.aheads.owed.is_empty()
+    }
+
+    fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        if self.batch.has_left() {
+            // A callback panicked in the middle of the last batch: its packets come only once.
+            return Ok(());
+        }
+        core.counters().enters.add(1);
+        self.batch.wait(core.shared.wake.port(), timeout)
+    }
+
+    fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+        for _ in 0..self.listed.len() {
+            let Some(id) = self.listed.pop() else { break };
+            self.go_on(core, id, on);
+        }
+        if !self.aheads.owed.is_empty() {
+            self.owed(core, on);
+        }
+        while let Some(packet) = self.batch.next() {
+            self.dispatch(core, packet, on);
+        }
     }
 }
 

@@ -96,6 +96,8 @@ impl WakeSource {
 
     /// Takes out what a pipe holds, so that it never fills. An eventfd keeps its count: 2^64 wakes are
     /// more than a process has.
+    #[cold]
+    #[inline(never)]
     pub(crate) fn drain(&self) {
         if let Object::Pipe { read, .. } = &self.0 {
             let mut bytes = [0; 512];

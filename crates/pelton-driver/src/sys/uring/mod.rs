@@ -22,10 +22,11 @@ use std::time::Duration;
 
 use rustix::io::Errno;
 
+use super::Ticks;
 use super::attempt::{interest_arg, poll_events, shutdown_arg};
 use super::unix::{NO_DESCRIPTOR, RawDescriptor, errno, receive_flags};
 use crate::config::{Config, Error};
-use crate::core::Core;
+use crate::core::{Core, OnCompletion};
 use crate::descriptor::{Entry, flags};
 use crate::op::{Form, Kind, Op};
 use crate::payload::Memory;
@@ -318,34 +319,6 @@ impl Uring {
         self.ring.staged() > 0 || self.has_backlog()
     }
 
-    #[inline(always)]
-    pub(crate) fn has_work(&self) -> bool {
-        self.ring.cq_ready() > 0
-    }
-
-    #[inline(always)]
-    pub(crate) fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
-        if self.has_backlog() {
-            return self.wait_with_backlog(core);
-        }
-        if timeout == Some(Duration::ZERO) {
-            if mutant!("libxev-224") && !self.ring.needs_enter() {
-                return Ok(());
-            }
-            if mutant!("overflow-not-looked-at") && self.ring.staged() == 0 {
-                return Ok(());
-            }
-            if self.ring.staged() == 0 && !self.ring.needs_enter() {
-                return Ok(());
-            }
-            return self.enter(core, 0, None);
-        }
-        if self.batch_wait > 0 {
-            return self.gather(core, timeout);
-        }
-        self.enter(core, 1, timeout)
-    }
-
     /// Waits until a batch has gathered or its time is over, and then for one completion.
     #[cold]
     fn gather(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
@@ -396,5 +369,40 @@ impl Uring {
             }
             Err(error) => Err(error.into()),
         }
+    }
+}
+
+impl Ticks for Uring {
+    #[inline(always)]
+    fn has_work(&self) -> bool {
+        self.ring.cq_ready() > 0
+    }
+
+    #[inline(always)]
+    fn wait(&self, core: &Core, timeout: Option<Duration>) -> io::Result<()> {
+        if self.has_backlog() {
+            return self.wait_with_backlog(core);
+        }
+        if timeout == Some(Duration::ZERO) {
+            if mutant!("libxev-224") && !self.ring.needs_enter() {
+                return Ok(());
+            }
+            if mutant!("overflow-not-looked-at") && self.ring.staged() == 0 {
+                return Ok(());
+            }
+            if self.ring.staged() == 0 && !self.ring.needs_enter() {
+                return Ok(());
+            }
+            return self.enter(core, 0, None);
+        }
+        if self.batch_wait > 0 {
+            return self.gather(core, timeout);
+        }
+        self.enter(core, 1, timeout)
+    }
+
+    #[inline(always)]
+    fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+        self.reap_all(core, on);
     }
 }

@@ -53,7 +53,7 @@ fn look_ahead(core: &Core, ahead: &[io_uring_cqe], on: &mut impl OnCompletion) {
 
 impl Uring {
     #[inline(always)]
-    pub(crate) fn reap(&self, core: &Core, on: &mut impl OnCompletion) {
+    pub(super) fn reap_all(&self, core: &Core, on: &mut impl OnCompletion) {
         let mut reaping = Reaping { core, ring: &self.ring, batch: self.ring.batch() };
         if core.is_crowded() {
             look_ahead(core, reaping.batch.ahead(AHEAD), on);
