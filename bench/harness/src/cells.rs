@@ -63,6 +63,11 @@ pub(crate) const MODES_MANY: &str = "modes-c64";
 
 const SLICE: Duration = Duration::from_millis(100);
 
+/// Slices where few requests share a wait, which spread most: short ones, so that what a neighbour does is in few of
+/// them, and many, for quartiles that are known.
+const SHORT: Duration = Duration::from_millis(50);
+const MANY: usize = 4;
+
 impl Cell {
     /// How far the median of the copy may be from 1 before the cell is discarded.
     pub(crate) fn tolerance(&self) -> f64 {
@@ -99,6 +104,8 @@ pub(crate) fn all() -> Vec<Cell> {
     };
     let open = |id, title, connections, rate| Cell {
         pace: Pace::Open { rate },
+        slice: SHORT,
+        slices: MANY,
         ..echo(id, title, 64, 1, connections, false)
     };
     let modes = |id, title, connections| Cell {
@@ -120,7 +127,11 @@ pub(crate) fn all() -> Vec<Cell> {
         quick,
     };
     vec![
-        echo("echo-64b-c1", "Echo, 64 B, 1 connection", 64, 1, 1, true),
+        Cell {
+            slice: SHORT,
+            slices: MANY,
+            ..echo("echo-64b-c1", "Echo, 64 B, 1 connection", 64, 1, 1, true)
+        },
         echo("echo-64b-c64", "Echo, 64 B, 64 connections", 64, 1, 64, true),
         echo("echo-64b-c512", "Echo, 64 B, 512 connections", 64, 1, 512, false),
         echo("echo-64b-c64-d16", "Echo, 16 × 64 B in one send, 64 connections", 64, 16, 64, false),
@@ -143,9 +154,6 @@ pub(crate) fn all() -> Vec<Cell> {
         modes(MODES_MANY, "Where a continuation runs: echo, 64 B, 64 connections", 64),
         Cell {
             reference: TOKIO,
-            // Short, so that what a neighbour does is in few of them, and many, for a median.
-            slice: Duration::from_millis(50),
-            slices: 4,
             ..open("latency-50k", "Echo, 64 B, 256 connections, 50 000 a second", 256, 50_000)
         },
         Cell {

@@ -105,7 +105,7 @@ impl Selection {
         if self.quick {
             Protocol { rounds: 5, sets: 2, attempts: 2 }
         } else {
-            Protocol { rounds: 16, sets: 2, attempts: 3 }
+            Protocol { rounds: 8, sets: 4, attempts: 3 }
         }
     }
 

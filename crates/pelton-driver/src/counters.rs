@@ -61,13 +61,14 @@ struct OfKind {
 }
 
 macro_rules! counters {
-    ($($(#[doc = $doc:literal])+ $name:ident,)+) => {
+    ($($(#[doc = $hot_doc:literal])+ $hot:ident),+; $($(#[doc = $doc:literal])+ $name:ident,)+) => {
         /// The live numbers of one driver. Read them through [`Counters::snapshot`].
         #[derive(Debug, Default)]
         #[repr(C, align(64))]
         pub struct Counters {
-            $($(#[doc = $doc])+ pub $name: Count,)+
+            $($(#[doc = $hot_doc])+ pub $hot: Count,)+
             by_kind: [OfKind; KINDS],
+            $($(#[doc = $doc])+ pub $name: Count,)+
         }
 
         /// The numbers of one driver at one moment. Each is read by itself: two of them may be a few
@@ -75,6 +76,7 @@ macro_rules! counters {
         #[derive(Clone, Debug, Default, PartialEq, Eq)]
         #[non_exhaustive]
         pub struct Snapshot {
+            $($(#[doc = $hot_doc])+ pub $hot: u64,)+
             $($(#[doc = $doc])+ pub $name: u64,)+
             /// Operations submitted.
             pub submissions: u64,
@@ -98,6 +100,7 @@ macro_rules! counters {
                 let started: [u64; KINDS] =
                     std::array::from_fn(|kind| self.by_kind[kind].started.get());
                 Snapshot {
+                    $($hot: self.$hot.get(),)+
                     $($name: self.$name.get(),)+
                     submissions: started.iter().sum(),
                     in_flight: std::array::from_fn(|kind| started[kind].saturating_sub(ended[kind])),
@@ -110,6 +113,7 @@ macro_rules! counters {
             pub fn fields(&self) -> Vec<(&'static str, u64, &'static str)> {
                 vec![
                     ("submissions", self.submissions, "Operations submitted."),
+                    $((stringify!($hot), self.$hot, concat!($($hot_doc),+).trim_ascii()),)+
                     $((stringify!($name), self.$name, concat!($($doc),+).trim_ascii()),)+
                 ]
             }
@@ -117,7 +121,15 @@ macro_rules! counters {
     };
 }
 
-// What every tick writes comes first, in one line of memory.
+// What every tick writes comes first and fills one line of memory; then the counts by kind, of which those that nearly
+// all operations are share one.
+const _: () = {
+    assert!(std::mem::offset_of!(Counters, by_kind) == 64);
+    assert!(size_of::<OfKind>() == 16 && (Kind::Recv as usize).is_multiple_of(4));
+    assert!(Kind::RecvPooled as usize / 4 == Kind::Recv as usize / 4);
+    assert!(Kind::Send as usize / 4 == Kind::Recv as usize / 4);
+};
+
 counters! {
     /// Ticks of the driver.
     ticks,
@@ -134,7 +146,7 @@ counters! {
     /// Tasks that panicked; each is an error of its handle.
     task_panics,
     /// Completions that found the completion queue full, by the kernel's own count; nothing is lost.
-    cq_overflows,
+    cq_overflows;
     /// Times that the submission queue was full and had to be flushed inside a tick.
     sq_full,
     /// Entries refused by a kernel that was busy; what was staged was kept.

@@ -52,13 +52,17 @@ impl Driver {
         let core = &*self.core;
         core.counters().ticks.add(1);
         let mut on = Telling { driver: self, told: 0, on };
+        let mut must_act = self.woken.get();
         if core.ready.len() > 0 {
             self.deliver_ready(&mut on);
+            // Whoever has been told of something must get to act on it: no waiting then.
+            let told = on.told > 0 && !mutant!("waits-after-telling");
+            must_act |= told || core.ready.len() > 0;
         }
-        self.restart_stalled();
-        // Whoever has been told of something must get to act on it: no waiting then.
-        let told = on.told > 0 && !mutant!("waits-after-telling");
-        let must_act = told || core.ready.len() > 0 || self.woken.get();
+        if !core.stalled.is_empty() && !mutant!("stall-not-restarted") {
+            self.restart_stalled();
+            must_act |= core.ready.len() > 0;
+        }
         let timeout = if must_act || room.has_work() {
             Some(Duration::ZERO)
         } else {
@@ -139,15 +143,8 @@ impl Driver {
     }
 
     /// Buffers have come back: as many receives as there are buffers may try again.
-    #[inline(always)]
-    fn restart_stalled(&self) {
-        if !self.core.stalled.is_empty() && !mutant!("stall-not-restarted") {
-            self.restart_all_stalled();
-        }
-    }
-
     #[cold]
-    fn restart_all_stalled(&self) {
+    fn restart_stalled(&self) {
         let core = &*self.core;
         for _ in 0..core.pool.available() {
             let Some(slot) = core.unstall() else { break };
