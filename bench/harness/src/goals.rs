@@ -429,7 +429,7 @@ impl Judge<'_> {
             for server in servers {
                 let name = format!("{id} {server} vs {other}");
                 let ratio = cell.and_then(|cell| cell.ratio_to(server, other, Slice::cost_ns));
-                let band = cell.map_or(1.0, |cell| cell.band(Slice::cost_ns));
+                let band = cell.map_or(1.0, |cell| cell.band_of(other, Slice::cost_ns));
                 parts.push(Part::ratio(name, limit, ratio, band));
             }
         }
@@ -491,6 +491,7 @@ mod tests {
     use super::*;
     use crate::cells;
     use crate::report::model::tests::{cell, result, slice};
+    use crate::roster::COPY_EPOLL;
 
     /// A cell in which each server costs this much, and the copy as much as the reference.
     fn measured(
@@ -534,6 +535,22 @@ mod tests {
         assert_eq!(missed.verdict(), Verdict::Missed);
         let worst = missed.worst().expect("parts");
         assert!(worst.name.contains(URING_OWNED), "{}", worst.name);
+    }
+
+    #[test]
+    fn what_is_compared_with_epoll_is_judged_by_the_copy_of_epoll() {
+        let costs = [(RAW_URING, 1000), (RAW_EPOLL, 1000), (EPOLL_LEASED, 1050)];
+        let verdict = |copies: [u64; 4]| {
+            let mut measured = measured("echo-64b-c1", RAW_URING, &costs);
+            for (round, cost) in (1..).zip(copies) {
+                measured.slices.push(slice(COPY_EPOLL, 0, round, cost));
+            }
+            let goal = goal(4, &result(vec![measured]), "");
+            let name = format!("echo-64b-c1 {EPOLL_LEASED} vs {RAW_EPOLL}");
+            goal.parts.iter().find(|part| part.name == name).expect("a part").verdict
+        };
+        assert_eq!(verdict([1000; 4]), Verdict::Missed);
+        assert_eq!(verdict([960, 960, 1040, 1040]), Verdict::Met);
     }
 
     #[test]

@@ -369,7 +369,7 @@ fn estimate(
     let cells: Duration = selection
         .cells
         .iter()
-        .map(|cell| protocol.time(cell, selection.of_cell(cell, missing).len()))
+        .map(|cell| protocol.time(cell, &selection.of_cell(cell, missing)))
         .sum();
     let rounds =
         if selection.quick { 1 } else { 1 + selection.cells.len().div_ceil(CELLS_BETWEEN) as u32 };

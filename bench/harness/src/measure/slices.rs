@@ -22,7 +22,7 @@ use crate::machine::{LOAD_CPU, SERVER_CPU};
 use crate::report::model::{CellResult, Latency, Row, Slice};
 use crate::report::progress::Progress;
 use crate::rng::Rng;
-use crate::roster::{self, COPY};
+use crate::roster::{self, COPY, COPY_EPOLL, RAW_EPOLL};
 use crate::server::{Server, Start};
 
 /// How much is measured.
@@ -42,8 +42,9 @@ struct Target {
 
 impl Protocol {
     /// How long a cell takes when the first attempt is good, without starting the servers.
-    pub(crate) fn time(&self, cell: &Cell, servers: usize) -> Duration {
-        cell.slice * ((self.rounds * cell.slices + 1) * self.sets * (servers + 1)) as u32
+    pub(crate) fn time(&self, cell: &Cell, wanted: &[&str]) -> Duration {
+        let processes = wanted.len() + 1 + usize::from(has_copy_of_epoll(cell, wanted));
+        cell.slice * ((self.rounds * cell.slices + 1) * self.sets * processes) as u32
     }
 }
 
@@ -133,6 +134,10 @@ fn once(
     Ok(summarise(cell, wanted, slices, &histograms, failed, details))
 }
 
+fn has_copy_of_epoll(cell: &Cell, wanted: &[&str]) -> bool {
+    wanted.contains(&RAW_EPOLL) && cell.reference != RAW_EPOLL
+}
+
 fn start(
     cell: &Cell,
     wanted: &[&'static str],
@@ -141,6 +146,9 @@ fn start(
 ) -> Result<Vec<Target>> {
     let mut names: Vec<(&str, &str)> =
         vec![(cell.reference, cell.reference), (COPY, cell.reference)];
+    if has_copy_of_epoll(cell, wanted) {
+        names.push((COPY_EPOLL, RAW_EPOLL));
+    }
     names.extend(wanted.iter().filter(|name| **name != cell.reference).map(|name| (*name, *name)));
     let mut targets = Vec::new();
     let cpus: &[usize] = match cell.client {

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::{Build, Machine, Tree};
 use crate::measure::stats::{self, Quartiles};
-use crate::roster::COPY;
+use crate::roster::{COPY, COPY_EPOLL, RAW_EPOLL, RAW_EPOLL_OWNED};
 
 /// The version of this format.
 pub(crate) const FORMAT: u32 = 1;
@@ -189,6 +189,16 @@ impl CellResult {
     /// How much two copies of the reference differ here, as a factor.
     pub(crate) fn band(&self, reading: impl Fn(&Slice) -> f64) -> f64 {
         stats::band(self.ratio_to(COPY, &self.reference, reading))
+    }
+
+    /// How much two copies of what others are divided by differ here, as a factor; of the reference, where there is no
+    /// copy of that.
+    pub(crate) fn band_of(&self, other: &str, reading: impl Fn(&Slice) -> f64) -> f64 {
+        let copy = match other {
+            RAW_EPOLL | RAW_EPOLL_OWNED => self.ratio_to(COPY_EPOLL, RAW_EPOLL, &reading),
+            _ => None,
+        };
+        if copy.is_some() { stats::band(copy) } else { self.band(reading) }
     }
 
     fn pairs(&self, server: &str, other: &str, f: impl Fn(&Slice) -> f64) -> Vec<(f64, f64)> {
