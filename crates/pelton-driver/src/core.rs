@@ -1,7 +1,7 @@
 //! What every room works on: the slots, the descriptors, the timers, the pool, and the one way in which
 //! an operation ends.
 
-use std::cell::UnsafeCell;
+use std::cell::{Cell, UnsafeCell};
 use std::collections::VecDeque;
 use std::io;
 use std::num::NonZeroU32;
@@ -72,14 +72,14 @@ pub(crate) struct Core {
     pub(crate) arena: Arena,
     pub(crate) fds: Table,
     pub(crate) shared: Arc<Shared>,
+    /// Pooled receives that found no buffer.
+    pub(crate) stalled: SlotList,
+    pub(crate) pool: pool::Owner,
     /// Operations that ended outside a tick's dispatch: their completions are delivered by the next tick,
     /// never inside the call that ended them.
     pub(crate) ready: Fifo<OpId>,
     /// Closing descriptors on which nothing is in flight any more.
     pub(crate) closable: Fifo<u32>,
-    /// Pooled receives that found no buffer.
-    pub(crate) stalled: SlotList,
-    pub(crate) pool: pool::Owner,
     pub(crate) wheel: Wheel,
     pub(crate) items: Items,
     pub(crate) scratch: Scratch,
@@ -450,29 +450,38 @@ pub(crate) fn uses_scratch(kind: Kind) -> bool {
     )
 }
 
-/// A first-in, first-out queue of plain values for one thread.
-pub(crate) struct Fifo<T>(UnsafeCell<VecDeque<T>>);
+/// A first-in, first-out queue of plain values for one thread. Every tick asks how long it is and seldom more, so that
+/// is here and the rest behind a pointer.
+pub(crate) struct Fifo<T> {
+    len: Cell<usize>,
+    values: Box<UnsafeCell<VecDeque<T>>>,
+}
 
 impl<T: Copy> Fifo<T> {
     pub(crate) fn new() -> Fifo<T> {
-        Fifo(UnsafeCell::new(VecDeque::with_capacity(64)))
+        let values = Box::new(UnsafeCell::new(VecDeque::with_capacity(64)));
+        Fifo { len: Cell::new(0), values }
     }
 
     #[inline]
     pub(crate) fn push(&self, value: T) {
         // SAFETY: one thread; a `Copy` value runs no code of its own, so no second reference is made.
-        unsafe { &mut *self.0.get() }.push_back(value);
+        let values = unsafe { &mut *self.values.get() };
+        values.push_back(value);
+        self.len.set(values.len());
     }
 
     #[inline]
     pub(crate) fn pop(&self) -> Option<T> {
         // SAFETY: as above.
-        unsafe { &mut *self.0.get() }.pop_front()
+        let values = unsafe { &mut *self.values.get() };
+        let first = values.pop_front();
+        self.len.set(values.len());
+        first
     }
 
-    #[inline]
+    #[inline(always)]
     pub(crate) fn len(&self) -> usize {
-        // SAFETY: as above.
-        unsafe { &*self.0.get() }.len()
+        self.len.get()
     }
 }

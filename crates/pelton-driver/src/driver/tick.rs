@@ -63,11 +63,10 @@ impl Driver {
             self.restart_stalled();
             must_act |= core.ready.len() > 0;
         }
-        let timeout = if must_act || room.has_work() {
-            Some(Duration::ZERO)
-        } else {
-            self.until_next_timer(timeout)
-        };
+        let mut timeout = if must_act || room.has_work() { Some(Duration::ZERO) } else { timeout };
+        if !core.wheel.is_empty() {
+            timeout = self.or_next_timer(timeout);
+        }
         let waited = self.wait(room, timeout);
         // After every wait, whether it was broken by a wake or not; then drain.
         if core.shared.latch.clear() {
@@ -152,12 +151,8 @@ impl Driver {
         }
     }
 
-    #[inline(always)]
-    fn until_next_timer(&self, timeout: Option<Duration>) -> Option<Duration> {
-        if self.core.wheel.is_empty() { timeout } else { self.or_next_timer(timeout) }
-    }
-
     /// The timeout, or until the next timer is due if that is sooner.
+    #[inline(never)]
     fn or_next_timer(&self, timeout: Option<Duration>) -> Option<Duration> {
         let core = &*self.core;
         if timeout == Some(Duration::ZERO) {

@@ -31,7 +31,7 @@ impl Epoll {
         let epoll = create(simulated).map_err(|error| Error::Os { what: "epoll_create", error })?;
         Ok(Readiness::on(Selector {
             epoll,
-            events: UnsafeCell::new(vec![libc::epoll_event { events: 0, u64: 0 }; EVENTS]),
+            events: UnsafeCell::new(room_for(EVENTS)),
             filled: Cell::new(0),
             dispatched: Cell::new(0),
             pwait2: Cell::new(true),
@@ -41,10 +41,10 @@ impl Epoll {
 
 pub(crate) struct Selector {
     epoll: OwnedDescriptor,
-    events: UnsafeCell<Vec<libc::epoll_event>>,
+    events: UnsafeCell<Box<[libc::epoll_event]>>,
     /// How many of `events` the last wait has filled, and how many of those have been dispatched.
-    filled: Cell<usize>,
-    dispatched: Cell<usize>,
+    filled: Cell<u32>,
+    dispatched: Cell<u32>,
     pwait2: Cell<bool>,
 }
 
@@ -63,7 +63,7 @@ impl Selector {
         core.counters().enters.add(1);
         // SAFETY: one thread, and no user code runs while this reference lives.
         let events = unsafe { &mut *self.events.get() };
-        if self.filled.get() == events.len() {
+        if self.filled.get() as usize == events.len() {
             grow(events);
         }
         self.filled.set(0);
@@ -72,7 +72,7 @@ impl Selector {
         if n < 0 {
             return refused(-n);
         }
-        self.filled.set(n as usize);
+        self.filled.set(n as u32);
         Ok(())
     }
 }
@@ -131,13 +131,14 @@ impl Poller for Selector {
 
     #[inline(always)]
     fn left(&self) -> usize {
-        self.filled.get() - self.dispatched.get()
+        (self.filled.get() - self.dispatched.get()) as usize
     }
 
     #[inline(always)]
     fn ahead(&self, into: &mut [u32]) -> usize {
         // SAFETY: as in `next`.
-        let events = unsafe { &(&*self.events.get())[self.dispatched.get()..self.filled.get()] };
+        let events = unsafe { &*self.events.get() };
+        let events = &events[self.dispatched.get() as usize..self.filled.get() as usize];
         for (event, entry) in events.iter().zip(&mut *into) {
             *entry = OpId::from_user_data(event.u64).index();
         }
@@ -152,7 +153,7 @@ impl Poller for Selector {
         }
         self.dispatched.set(at + 1);
         // SAFETY: one thread; the event is copied and the reference ends before user code runs.
-        let event = unsafe { (&*self.events.get())[at] };
+        let event = unsafe { (&*self.events.get())[at as usize] };
         Some((event.u64, event.events))
     }
 
@@ -170,10 +171,14 @@ impl Poller for Selector {
 
 /// The last wait has brought as much as there was room for.
 #[cold]
-fn grow(events: &mut Vec<libc::epoll_event>) {
+fn grow(events: &mut Box<[libc::epoll_event]>) {
     if events.len() < MOST_EVENTS {
-        events.resize(events.len() * 4, libc::epoll_event { events: 0, u64: 0 });
+        *events = room_for(events.len() * 4);
     }
+}
+
+fn room_for(events: usize) -> Box<[libc::epoll_event]> {
+    vec![libc::epoll_event { events: 0, u64: 0 }; events].into()
 }
 
 /// A wait that has brought nothing, because of an error.

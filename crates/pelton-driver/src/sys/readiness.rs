@@ -104,11 +104,10 @@ pub(crate) trait Poller {
 }
 
 /// The room of a kernel that tells of readiness.
-#[repr(C)] // What every tick looks at first.
 pub(crate) struct Readiness<P> {
-    poller: P,
     /// Descriptors that may still be ready and have operations left to try.
     listed: Fifo<u32>,
+    poller: P,
 }
 
 impl<P: Poller> Readiness<P> {
