@@ -103,9 +103,9 @@ impl Selection {
 
     fn protocol(&self) -> Protocol {
         if self.quick {
-            Protocol { rounds: 5, sets: 2, attempts: 2 }
+            Protocol { rounds: 5, sets: 2, most_sets: 2, attempts: 2 }
         } else {
-            Protocol { rounds: 8, sets: 4, attempts: 3 }
+            Protocol { rounds: 8, sets: 4, most_sets: 12, attempts: 3 }
         }
     }
 

@@ -19,7 +19,7 @@ use crate::cells::{Cell, Client};
 use crate::error::{Error, Result};
 use crate::load::{self, Driver};
 use crate::machine::{LOAD_CPU, SERVER_CPU};
-use crate::report::model::{CellResult, Latency, Row, Slice};
+use crate::report::model::{self, CellResult, Latency, Row, Slice};
 use crate::report::progress::Progress;
 use crate::rng::Rng;
 use crate::roster::{self, COPY, COPY_EPOLL, RAW_EPOLL};
@@ -29,7 +29,10 @@ use crate::server::{Server, Start};
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Protocol {
     pub(crate) rounds: usize,
+    /// Sets of processes, one after the other.
     pub(crate) sets: usize,
+    /// As many at most where the controls are not known well enough with those.
+    pub(crate) most_sets: usize,
     pub(crate) attempts: usize,
 }
 
@@ -95,7 +98,12 @@ fn once(
     let mut histograms: HashMap<String, Histogram<u64>> = HashMap::new();
     let mut failed: BTreeMap<String, String> = BTreeMap::new();
     let mut details: BTreeMap<String, String> = BTreeMap::new();
-    for set in 0..protocol.sets {
+    // How long it goes on is for the controls to say and not for those that are judged by them.
+    let goes_on = |set: usize, slices: &[Slice]| {
+        set < protocol.sets || (set < protocol.most_sets && !are_controls_known(cell, slices))
+    };
+    let mut set = 0;
+    while goes_on(set, &slices) {
         let mut targets = start(cell, wanted, programs, &mut failed)?;
         for target in &targets {
             details.insert(target.name.clone(), target.server.detail.clone());
@@ -127,11 +135,19 @@ fn once(
                 failed.insert(target.name.clone(), error.to_string());
             }
         }
+        set += 1;
     }
     if let Some(what) = failed.get(cell.reference) {
         return Err(Error::Load(format!("{}: no reference: {what}", cell.id)));
     }
     Ok(summarise(cell, wanted, slices, &histograms, failed, details))
+}
+
+fn are_controls_known(cell: &Cell, slices: &[Slice]) -> bool {
+    [(COPY, cell.reference), (COPY_EPOLL, RAW_EPOLL)].into_iter().all(|(copy, of)| {
+        let ratios = model::ratios(slices, copy, of, Slice::cost_ns);
+        copy == COPY_EPOLL && ratios.is_empty() || stats::are_quartiles_known(&ratios)
+    })
 }
 
 fn has_copy_of_epoll(cell: &Cell, wanted: &[&str]) -> bool {

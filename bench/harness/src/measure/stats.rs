@@ -48,6 +48,17 @@ pub(crate) fn median_interval(readings: &[f64]) -> Option<Quartiles> {
     })
 }
 
+/// True where each quartile is known to one per cent: where its own 68 % interval, whatever the distribution, is no
+/// wider than that to either side.
+pub(crate) fn are_quartiles_known(readings: &[f64]) -> bool {
+    const WITHIN: f64 = 0.01;
+    let step = (0.25 * 0.75 / readings.len().max(1) as f64).sqrt();
+    [0.25, 0.75].into_iter().all(|q| {
+        let ends = (quantile(readings, q - step), quantile(readings, q + step));
+        matches!(ends, (Some(low), Some(high)) if (high - low) / 2.0 <= WITHIN)
+    })
+}
+
 /// How far the quartiles of a copy of the reference stray from 1, as a factor of at least 1. Two
 /// copies of one program differ by this much, so no difference below it says anything.
 pub(crate) fn band(copy: Option<Quartiles>) -> f64 {
@@ -92,6 +103,17 @@ mod tests {
         assert_eq!(median_meets(interval, 1.0, 1.05), Some(true));
         assert_eq!(median_meets(interval, 1.0, 1.01), Some(false));
         assert_eq!(median_meets(interval, 1.0, 2.0), None, "the control says nothing");
+    }
+
+    #[test]
+    fn quartiles_are_known_by_many_readings_or_by_tame_ones() {
+        let spread = |n: u32, by: f64| -> Vec<f64> {
+            (0..n).map(|at| 1.0 + by * (f64::from(at) / f64::from(n) - 0.5)).collect()
+        };
+        assert!(are_quartiles_known(&spread(32, 0.05)));
+        assert!(!are_quartiles_known(&spread(32, 0.4)));
+        assert!(are_quartiles_known(&spread(512, 0.4)));
+        assert!(!are_quartiles_known(&[]));
     }
 
     #[test]

@@ -171,8 +171,7 @@ impl CellResult {
         other: &str,
         reading: impl Fn(&Slice) -> f64,
     ) -> Vec<f64> {
-        let pairs = self.pairs(server, other, reading);
-        pairs.iter().map(|(own, other)| own / other).collect()
+        ratios(&self.slices, server, other, reading)
     }
 
     /// The same for differences.
@@ -182,7 +181,7 @@ impl CellResult {
         other: &str,
         reading: impl Fn(&Slice) -> f64,
     ) -> Option<Quartiles> {
-        let pairs = self.pairs(server, other, reading);
+        let pairs = pairs(&self.slices, server, other, reading);
         Quartiles::of(&pairs.iter().map(|(own, other)| own - other).collect::<Vec<_>>())
     }
 
@@ -200,20 +199,35 @@ impl CellResult {
         };
         if copy.is_some() { stats::band(copy) } else { self.band(reading) }
     }
+}
 
-    fn pairs(&self, server: &str, other: &str, f: impl Fn(&Slice) -> f64) -> Vec<(f64, f64)> {
-        let of = |name: &str| -> HashMap<(usize, usize), f64> {
-            let own = self.slices.iter().filter(|s| s.server == name && s.requests > 0);
-            own.map(|s| ((s.set, s.round), f(s))).collect()
-        };
-        let others = of(other);
-        let mut pairs: Vec<_> = of(server)
-            .into_iter()
-            .filter_map(|(at, own)| others.get(&at).map(|other| (at, own, *other)))
-            .collect();
-        pairs.sort_by_key(|(at, ..)| *at);
-        pairs.into_iter().map(|(_, own, other)| (own, other)).collect()
-    }
+/// A server's readings divided by another's in the same rounds.
+pub(crate) fn ratios(
+    slices: &[Slice],
+    server: &str,
+    other: &str,
+    reading: impl Fn(&Slice) -> f64,
+) -> Vec<f64> {
+    pairs(slices, server, other, reading).iter().map(|(own, other)| own / other).collect()
+}
+
+fn pairs(
+    slices: &[Slice],
+    server: &str,
+    other: &str,
+    reading: impl Fn(&Slice) -> f64,
+) -> Vec<(f64, f64)> {
+    let of = |name: &str| -> HashMap<(usize, usize), f64> {
+        let own = slices.iter().filter(|s| s.server == name && s.requests > 0);
+        own.map(|s| ((s.set, s.round), reading(s))).collect()
+    };
+    let others = of(other);
+    let mut pairs: Vec<_> = of(server)
+        .into_iter()
+        .filter_map(|(at, own)| others.get(&at).map(|other| (at, own, *other)))
+        .collect();
+    pairs.sort_by_key(|(at, ..)| *at);
+    pairs.into_iter().map(|(_, own, other)| (own, other)).collect()
 }
 
 impl RunResult {
