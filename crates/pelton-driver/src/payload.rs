@@ -6,17 +6,17 @@
 //! later, the key's holder or nobody, finds it owned.
 
 use std::io;
-use std::net::SocketAddr;
 
 use crate::buf::{IoBuf, IoBufMut, IoVectored, IoVectoredMut};
 use crate::core::Core;
 use crate::pool::Lease;
 use crate::slot::Slot;
 use crate::sys::OwnedDescriptor;
-use crate::unix_address::UnixAddr;
 
 mod held;
 
+pub(crate) use connection::put_descriptor;
+pub use connection::{Accepted, Accepting, Connecting, ConnectingUnix};
 pub use file::SendingFile;
 pub(crate) use file::source_of;
 use held::{Held, no_memory};
@@ -140,6 +140,7 @@ macro_rules! payload {
 }
 
 // Behind the macro.
+mod connection;
 mod file;
 mod message;
 mod own;
@@ -453,125 +454,6 @@ impl<V: IoVectoredMut> Sealed for FillingAll<V> {
             left -= here;
         }
         (result, bufs)
-    }
-}
-
-/// Connecting to an address, which is copied to where the kernel can read it.
-#[derive(Debug)]
-pub struct Connecting(pub SocketAddr);
-
-payload!([] Connecting => io::Result<usize>);
-
-#[allow(private_interfaces)]
-impl Sealed for Connecting {
-    type Outcome = io::Result<usize>;
-
-    const SCRATCH: bool = true;
-
-    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
-        slot.progress.set(core.scratch.claim());
-        core.scratch.get(slot.progress.get()).set_address(&self.0);
-        Ok(Memory::NONE)
-    }
-
-    fn refuse(self, error: io::Error) -> Self::Outcome {
-        Err(error)
-    }
-
-    fn unplace(core: &Core, slot: &Slot) -> Connecting {
-        let address = core.scratch.get(slot.progress.get()).peer();
-        Connecting(address.expect("the address that `place` has written"))
-    }
-
-    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
-        outcome(slot)
-    }
-}
-
-/// Connecting a Unix socket to an address, which is copied to where the kernel can read it.
-#[derive(Debug)]
-pub struct ConnectingUnix(pub UnixAddr);
-
-payload!([] ConnectingUnix => io::Result<usize>);
-
-#[allow(private_interfaces)]
-impl Sealed for ConnectingUnix {
-    type Outcome = io::Result<usize>;
-
-    const SCRATCH: bool = true;
-
-    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
-        slot.progress.set(core.scratch.claim());
-        core.scratch.get(slot.progress.get()).set_unix_address(&self.0);
-        Ok(Memory::NONE)
-    }
-
-    fn refuse(self, error: io::Error) -> Self::Outcome {
-        Err(error)
-    }
-
-    fn unplace(core: &Core, slot: &Slot) -> ConnectingUnix {
-        let address = core.scratch.get(slot.progress.get()).unix_address();
-        ConnectingUnix(address.expect("the address that `place` has written"))
-    }
-
-    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
-        outcome(slot)
-    }
-}
-
-/// Accepting one connection.
-#[derive(Debug)]
-pub struct Accepting;
-
-payload!([] Accepting => io::Result<Accepted>);
-
-/// A connection that was accepted. Closed when it is dropped.
-#[derive(Debug)]
-pub struct Accepted {
-    /// The connection.
-    pub descriptor: OwnedDescriptor,
-    /// The peer's address; none for the families that have no IP address, and for multishot accepts.
-    pub peer: Option<SocketAddr>,
-}
-
-const DESCRIPTOR: &VTable = &VTable { drop: Held::<OwnedDescriptor>::drop, memory: no_memory };
-
-/// Puts a descriptor that the kernel has just made into the slot of the operation that made it.
-pub(crate) fn put_descriptor(slot: &Slot, descriptor: OwnedDescriptor) {
-    Held::put(slot, descriptor, DESCRIPTOR);
-}
-
-#[allow(private_interfaces)]
-impl Sealed for Accepting {
-    type Outcome = io::Result<Accepted>;
-
-    const SCRATCH: bool = true;
-
-    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
-        slot.progress.set(core.scratch.claim());
-        Ok(Memory::NONE)
-    }
-
-    fn refuse(self, error: io::Error) -> Self::Outcome {
-        Err(error)
-    }
-
-    fn unplace(_: &Core, _: &Slot) -> Accepting {
-        Accepting
-    }
-
-    fn finish(core: &Core, slot: &Slot) -> io::Result<Accepted> {
-        outcome(slot)?;
-        if slot.vtable.get().is_none() {
-            return Err(nothing_there());
-        }
-        // SAFETY: the only thing that an accept's slot ever holds is the descriptor it brought, and it
-        // holds something.
-        let descriptor = unsafe { Held::take_last(slot) };
-        // Only now: where the accept failed nobody has written an address.
-        let peer = core.scratch.get(slot.progress.get()).peer();
-        Ok(Accepted { descriptor, peer })
     }
 }
 
