@@ -6,7 +6,6 @@ mod common;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Barrier, Mutex, mpsc};
 use std::thread::ThreadId;
-use std::time::Duration;
 
 use common::{eventually, inside_each_backend, join, on_each_backend, runtime};
 use pelton::{Builder, CallError, Fault, Handle};
