@@ -212,6 +212,10 @@ impl Entry {
     }
 }
 
+/// The block begins with a line of memory, so that an entry lies in one and not in two.
+const LINE: usize = 64;
+const _: () = assert!(LINE.is_multiple_of(align_of::<Entry>()));
+
 /// The table: entries in one block that is reserved at the start and touched as it is used.
 pub(crate) struct Table {
     memory: Zeroed,
@@ -227,8 +231,7 @@ impl Table {
     /// Reserves room for `capacity` descriptors.
     pub(crate) fn new(capacity: u32, driver: u32) -> Option<Table> {
         Some(Table {
-            // From the start of a line of memory on, so that an entry is in one and not in two.
-            memory: Zeroed::new(capacity as usize * size_of::<Entry>(), 64)?,
+            memory: Zeroed::new(capacity as usize * size_of::<Entry>(), LINE)?,
             used: Cell::new(0),
             free: Cell::new(NIL),
             open: Cell::new(0),

@@ -99,11 +99,10 @@ fn once(
     let mut failed: BTreeMap<String, String> = BTreeMap::new();
     let mut details: BTreeMap<String, String> = BTreeMap::new();
     // How long it goes on is for the controls to say and not for those that are judged by them.
-    let goes_on = |set: usize, slices: &[Slice]| {
-        set < protocol.sets || (set < protocol.most_sets && !are_controls_known(cell, slices))
-    };
     let mut set = 0;
-    while goes_on(set, &slices) {
+    while set < protocol.sets
+        || (set < protocol.most_sets && !are_controls_known(cell, &slices, &failed))
+    {
         let mut targets = start(cell, wanted, programs, &mut failed)?;
         for target in &targets {
             details.insert(target.name.clone(), target.server.detail.clone());
@@ -143,10 +142,13 @@ fn once(
     Ok(summarise(cell, wanted, slices, &histograms, failed, details))
 }
 
-fn are_controls_known(cell: &Cell, slices: &[Slice]) -> bool {
+/// Of a control that is not measured, because a process of it has failed or the cell has none, nothing more can be known.
+fn are_controls_known(cell: &Cell, slices: &[Slice], failed: &BTreeMap<String, String>) -> bool {
     [(COPY, cell.reference), (COPY_EPOLL, RAW_EPOLL)].into_iter().all(|(copy, of)| {
         let ratios = model::ratios(slices, copy, of, Slice::cost_ns);
-        copy == COPY_EPOLL && ratios.is_empty() || stats::are_quartiles_known(&ratios)
+        let is_measured =
+            !ratios.is_empty() && ![copy, of].iter().any(|name| failed.contains_key(*name));
+        !is_measured || stats::are_quartiles_known(&ratios)
     })
 }
 
