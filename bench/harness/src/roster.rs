@@ -42,6 +42,21 @@ pub(crate) const HTTP_COMPIO: &str = "http-compio";
 pub(crate) const AXUM_PELTON: &str = "axum-pelton";
 pub(crate) const AXUM_TOKIO: &str = "axum-tokio";
 
+/// The copies that are measured where others are divided by `reference`: each with what it is a second process of.
+pub(crate) fn copies(
+    reference: &'static str,
+    wanted: &[&str],
+) -> Vec<(&'static str, &'static str)> {
+    let of_epoll = wanted.contains(&RAW_EPOLL) && reference != RAW_EPOLL;
+    std::iter::once((COPY, reference)).chain(of_epoll.then_some((COPY_EPOLL, RAW_EPOLL))).collect()
+}
+
+/// The copy that says how far to trust what is divided by `other`, and what it is a copy of. `None` where the copy of
+/// the reference does.
+pub(crate) fn copy_for(other: &str) -> Option<(&'static str, &'static str)> {
+    [RAW_EPOLL, RAW_EPOLL_OWNED].contains(&other).then_some((COPY_EPOLL, RAW_EPOLL))
+}
+
 /// Pelton's four ways to echo.
 pub(crate) const PELTON_ECHO: [&str; 4] = [URING_OWNED, URING_LEASED, EPOLL_OWNED, EPOLL_LEASED];
 
@@ -147,6 +162,14 @@ pub(crate) fn is_http(name: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_raw_epoll_loop_has_a_copy_where_it_is_not_the_reference() {
+        let both = copies(RAW_URING, &[RAW_EPOLL, TOKIO]);
+        assert_eq!(both, [(COPY, RAW_URING), (COPY_EPOLL, RAW_EPOLL)]);
+        assert_eq!(copies(RAW_EPOLL, &[RAW_EPOLL]), [(COPY, RAW_EPOLL)]);
+        assert_eq!(copies(TOKIO, &[URING_OWNED]), [(COPY, TOKIO)]);
+    }
 
     #[test]
     fn names_are_unique_and_none_is_the_copy() {

@@ -101,6 +101,7 @@ impl Selection {
         })
     }
 
+    /// For a cell of which goals speak; others need no more sets than the least.
     fn protocol(&self) -> Protocol {
         if self.quick {
             Protocol { rounds: 5, sets: 2, most_sets: 2, attempts: 2 }
@@ -195,6 +196,8 @@ pub(crate) fn measure(
         } else if wanted.len() < 2 {
             Err(Error::Load("nothing to compare the reference with".into()))
         } else {
+            let most_sets = if goals::names(cell.id) { protocol.most_sets } else { protocol.sets };
+            let protocol = Protocol { most_sets, ..protocol };
             slices::measure(cell, &wanted, protocol, programs, &mut rng, &progress)
         };
         match result {
@@ -215,6 +218,7 @@ pub(crate) fn measure(
             seed: selection.seed,
             rounds: protocol.rounds,
             sets: protocol.sets,
+            most_sets: protocol.most_sets,
             precedence: precedence.taken(),
         },
         details,

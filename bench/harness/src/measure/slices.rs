@@ -15,14 +15,14 @@ use hdrhistogram::Histogram;
 use super::Programs;
 use super::cpu::Clocks;
 use super::stats;
-use crate::cells::{Cell, Client};
+use crate::cells::{self, Cell, Client};
 use crate::error::{Error, Result};
 use crate::load::{self, Driver};
 use crate::machine::{LOAD_CPU, SERVER_CPU};
 use crate::report::model::{self, CellResult, Latency, Row, Slice};
 use crate::report::progress::Progress;
 use crate::rng::Rng;
-use crate::roster::{self, COPY, COPY_EPOLL, RAW_EPOLL};
+use crate::roster::{self, COPY};
 use crate::server::{Server, Start};
 
 /// How much is measured.
@@ -31,7 +31,8 @@ pub(crate) struct Protocol {
     pub(crate) rounds: usize,
     /// Sets of processes, one after the other.
     pub(crate) sets: usize,
-    /// As many at most where the controls are not known well enough with those.
+    /// As many at most where the controls are not known well enough with those. The later ones are of the servers that
+    /// goals speak of.
     pub(crate) most_sets: usize,
     pub(crate) attempts: usize,
 }
@@ -46,8 +47,12 @@ struct Target {
 impl Protocol {
     /// How long a cell takes when the first attempt is good, without starting the servers.
     pub(crate) fn time(&self, cell: &Cell, wanted: &[&str]) -> Duration {
-        let processes = wanted.len() + 1 + usize::from(has_copy_of_epoll(cell, wanted));
-        cell.slice * ((self.rounds * cell.slices + 1) * self.sets * processes) as u32
+        self.time_of_set(cell, wanted) * self.sets as u32
+    }
+
+    fn time_of_set(&self, cell: &Cell, wanted: &[&str]) -> Duration {
+        let processes = wanted.len() + roster::copies(cell.reference, wanted).len();
+        cell.slice * ((self.rounds * cell.slices + 1) * processes) as u32
     }
 }
 
@@ -99,11 +104,17 @@ fn once(
     let mut failed: BTreeMap<String, String> = BTreeMap::new();
     let mut details: BTreeMap<String, String> = BTreeMap::new();
     // How long it goes on is for the controls to say and not for those that are judged by them.
+    let judged: Vec<_> =
+        wanted.iter().copied().filter(|name| cells::goal_servers().contains(name)).collect();
     let mut set = 0;
     while set < protocol.sets
         || (set < protocol.most_sets && !are_controls_known(cell, &slices, &failed))
     {
-        let mut targets = start(cell, wanted, programs, &mut failed)?;
+        let of_set = if set < protocol.sets { wanted } else { &judged };
+        if set >= protocol.sets {
+            progress.extend(protocol.time_of_set(cell, of_set));
+        }
+        let mut targets = start(cell, of_set, programs, &mut failed)?;
         for target in &targets {
             details.insert(target.name.clone(), target.server.detail.clone());
         }
@@ -144,16 +155,13 @@ fn once(
 
 /// Of a control that is not measured, because a process of it has failed or the cell has none, nothing more can be known.
 fn are_controls_known(cell: &Cell, slices: &[Slice], failed: &BTreeMap<String, String>) -> bool {
-    [(COPY, cell.reference), (COPY_EPOLL, RAW_EPOLL)].into_iter().all(|(copy, of)| {
+    let servers: Vec<&str> = slices.iter().map(|slice| slice.server.as_str()).collect();
+    roster::copies(cell.reference, &servers).into_iter().all(|(copy, of)| {
         let ratios = model::ratios(slices, copy, of, Slice::cost_ns);
         let is_measured =
             !ratios.is_empty() && ![copy, of].iter().any(|name| failed.contains_key(*name));
         !is_measured || stats::are_quartiles_known(&ratios)
     })
-}
-
-fn has_copy_of_epoll(cell: &Cell, wanted: &[&str]) -> bool {
-    wanted.contains(&RAW_EPOLL) && cell.reference != RAW_EPOLL
 }
 
 fn start(
@@ -162,11 +170,8 @@ fn start(
     programs: &Programs,
     failed: &mut BTreeMap<String, String>,
 ) -> Result<Vec<Target>> {
-    let mut names: Vec<(&str, &str)> =
-        vec![(cell.reference, cell.reference), (COPY, cell.reference)];
-    if has_copy_of_epoll(cell, wanted) {
-        names.push((COPY_EPOLL, RAW_EPOLL));
-    }
+    let mut names = vec![(cell.reference, cell.reference)];
+    names.extend(roster::copies(cell.reference, wanted));
     names.extend(wanted.iter().filter(|name| **name != cell.reference).map(|name| (*name, *name)));
     let mut targets = Vec::new();
     let cpus: &[usize] = match cell.client {

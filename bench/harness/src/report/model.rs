@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::machine::{Build, Machine, Tree};
 use crate::measure::stats::{self, Quartiles};
-use crate::roster::{COPY, COPY_EPOLL, RAW_EPOLL, RAW_EPOLL_OWNED};
+use crate::roster::{self, COPY};
 
 /// The version of this format.
 pub(crate) const FORMAT: u32 = 1;
@@ -41,6 +41,9 @@ pub(crate) struct Used {
     pub(crate) seed: u64,
     pub(crate) rounds: usize,
     pub(crate) sets: usize,
+    /// As many at most, of what goals judge, where the controls asked for more.
+    #[serde(default)]
+    pub(crate) most_sets: usize,
     /// The session was put before all others.
     pub(crate) precedence: bool,
 }
@@ -193,10 +196,7 @@ impl CellResult {
     /// How much two copies of what others are divided by differ here, as a factor; of the reference, where there is no
     /// copy of that.
     pub(crate) fn band_of(&self, other: &str, reading: impl Fn(&Slice) -> f64) -> f64 {
-        let copy = match other {
-            RAW_EPOLL | RAW_EPOLL_OWNED => self.ratio_to(COPY_EPOLL, RAW_EPOLL, &reading),
-            _ => None,
-        };
+        let copy = roster::copy_for(other).and_then(|(copy, of)| self.ratio_to(copy, of, &reading));
         if copy.is_some() { stats::band(copy) } else { self.band(reading) }
     }
 }
@@ -294,7 +294,14 @@ pub(crate) mod tests {
                 pressure: Some(0.5),
             },
             build: Build::default(),
-            protocol: Used { quick: true, seed: 7, rounds: 1, sets: 1, precedence: false },
+            protocol: Used {
+                quick: true,
+                seed: 7,
+                rounds: 1,
+                sets: 1,
+                most_sets: 1,
+                precedence: false,
+            },
             details: BTreeMap::new(),
             missing: BTreeMap::new(),
             cells,

@@ -27,6 +27,11 @@ impl Progress {
         self.0.inc(by.as_millis() as u64);
     }
 
+    /// There is more to do than was thought.
+    pub(crate) fn extend(&self, by: Duration) {
+        self.0.inc_length(by.as_millis() as u64);
+    }
+
     pub(crate) fn note(&self, what: &str) {
         if self.0.is_hidden() {
             eprintln!("{what}");

@@ -56,7 +56,7 @@ pub(crate) fn provenance(result: &RunResult) -> String {
         machine.pressure.map_or(String::new(), |p| format!("; pressure at the start {p} %"));
     format!(
         "{} UTC, commit {}, {} s. {}{}, {} processors, {} MiB, Linux {}, {}{pressure}. {}{}. {} rounds \
-         in {} sets of processes, seed {}{}{}.\n",
+         in {}{} sets of processes, seed {}{}{}.\n",
         result.started,
         result.tree.label(),
         result.took_s,
@@ -74,6 +74,11 @@ pub(crate) fn provenance(result: &RunResult) -> String {
         },
         result.protocol.rounds,
         result.protocol.sets,
+        if result.protocol.most_sets > result.protocol.sets {
+            format!(" to {}", result.protocol.most_sets)
+        } else {
+            String::new()
+        },
         result.protocol.seed,
         if result.protocol.precedence { ", before other sessions" } else { "" },
         if result.protocol.quick { ". **A quick run: coarse**" } else { "" },

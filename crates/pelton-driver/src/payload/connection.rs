@@ -14,65 +14,45 @@ use crate::unix_address::UnixAddr;
 #[derive(Debug)]
 pub struct Connecting(pub SocketAddr);
 
-payload!([] Connecting => io::Result<usize>);
-
-#[allow(private_interfaces)]
-impl Sealed for Connecting {
-    type Outcome = io::Result<usize>;
-
-    const SCRATCH: bool = true;
-
-    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
-        slot.progress.set(core.scratch.claim());
-        core.scratch.get(slot.progress.get()).set_address(&self.0);
-        Ok(Memory::NONE)
-    }
-
-    fn refuse(self, error: io::Error) -> Self::Outcome {
-        Err(error)
-    }
-
-    fn unplace(core: &Core, slot: &Slot) -> Connecting {
-        let address = core.scratch.get(slot.progress.get()).peer();
-        Connecting(address.expect("the address that `place` has written"))
-    }
-
-    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
-        outcome(slot)
-    }
-}
-
 /// Connecting a Unix socket to an address, which is copied to where the kernel can read it.
 #[derive(Debug)]
 pub struct ConnectingUnix(pub UnixAddr);
 
-payload!([] ConnectingUnix => io::Result<usize>);
+/// What differs is how the scratch keeps the address.
+macro_rules! connecting {
+    ($payload:ident, $put:ident, $get:ident) => {
+        payload!([] $payload => io::Result<usize>);
 
-#[allow(private_interfaces)]
-impl Sealed for ConnectingUnix {
-    type Outcome = io::Result<usize>;
+        #[allow(private_interfaces)]
+        impl Sealed for $payload {
+            type Outcome = io::Result<usize>;
 
-    const SCRATCH: bool = true;
+            const SCRATCH: bool = true;
 
-    fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
-        slot.progress.set(core.scratch.claim());
-        core.scratch.get(slot.progress.get()).set_unix_address(&self.0);
-        Ok(Memory::NONE)
-    }
+            fn place(self, core: &Core, slot: &Slot) -> Result<Memory, NoRoom> {
+                slot.progress.set(core.scratch.claim());
+                core.scratch.get(slot.progress.get()).$put(&self.0);
+                Ok(Memory::NONE)
+            }
 
-    fn refuse(self, error: io::Error) -> Self::Outcome {
-        Err(error)
-    }
+            fn refuse(self, error: io::Error) -> Self::Outcome {
+                Err(error)
+            }
 
-    fn unplace(core: &Core, slot: &Slot) -> ConnectingUnix {
-        let address = core.scratch.get(slot.progress.get()).unix_address();
-        ConnectingUnix(address.expect("the address that `place` has written"))
-    }
+            fn unplace(core: &Core, slot: &Slot) -> Self {
+                let address = core.scratch.get(slot.progress.get()).$get();
+                $payload(address.expect("the address that `place` has written"))
+            }
 
-    fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
-        outcome(slot)
-    }
+            fn finish(_: &Core, slot: &Slot) -> io::Result<usize> {
+                outcome(slot)
+            }
+        }
+    };
 }
+
+connecting!(Connecting, set_address, peer);
+connecting!(ConnectingUnix, set_unix_address, unix_address);
 
 /// Accepting one connection.
 #[derive(Debug)]
