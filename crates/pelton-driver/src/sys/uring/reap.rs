@@ -7,57 +7,22 @@
 //! slot stays busy and is submitted again, unless a cancel was asked for meanwhile or the descriptor is
 //! closing.
 
-use rustix::io_uring::io_uring_cqe;
-
 use super::entry;
 use super::ring::{Batch, Cqe, Ring};
 use super::{CANCEL, Uring, WAKE};
-use crate::core::{Core, Distance, OnCompletion};
+use crate::core::{Core, OnCompletion};
 use crate::descriptor::flags;
 use crate::op::Kind;
 use crate::payload::{self, Item};
-use crate::prefetch::{FEW, prefetch};
 use crate::seam;
-use crate::slot::{NIL, OpId, Slot, Standing, State, Token, bits, plain};
+use crate::slot::{NIL, OpId, Slot, Standing, State, bits, plain};
 use crate::sys::descriptor::own;
 use crate::sys::unix::errno;
-
-/// For how many completions memory is asked for before it is needed. The kernel seldom hands over more at a time.
-const AHEAD: usize = 32;
-
-/// Asks for the memory that the next completions will need, in steps: where each leads to is found in what the one
-/// before has asked for.
-#[inline(never)]
-fn look_ahead(core: &Core, ahead: &[io_uring_cqe], on: &mut impl OnCompletion) {
-    let id = |cqe: &io_uring_cqe| OpId::from_user_data(cqe.user_data.u64_());
-    if ahead.len() < FEW {
-        return;
-    }
-    for cqe in ahead {
-        prefetch(core.arena.place(id(cqe)));
-    }
-    for distance in [Distance::Far, Distance::Near] {
-        for cqe in ahead {
-            // In flight, so that the token is whom to tell.
-            if let Some(slot) = core.arena.find(id(cqe))
-                && slot.state.get() == State::Busy
-            {
-                on.comes(Token(slot.token.get()), distance);
-                if distance == Distance::Far {
-                    core.entry_of(slot).into_iter().for_each(|entry| prefetch(entry));
-                }
-            }
-        }
-    }
-}
 
 impl Uring {
     #[inline(always)]
     pub(super) fn reap_all(&self, core: &Core, on: &mut impl OnCompletion) {
         let mut reaping = Reaping { core, ring: &self.ring, batch: self.ring.batch() };
-        if core.is_crowded() {
-            look_ahead(core, reaping.batch.ahead(AHEAD), on);
-        }
         // Bounded by what is there now, so that a tick ends.
         while let Some(cqe) = reaping.batch.next() {
             if !self.dispatch_plain(core, cqe, on) {

@@ -557,17 +557,6 @@ impl Batch<'_> {
         Some(Cqe { user_data: cqe.user_data.u64_(), res: cqe.res, flags: cqe.flags.bits() })
     }
 
-    /// The next completions: those that lie behind one another, and `most` of them.
-    #[inline(always)]
-    pub(crate) fn ahead(&self, most: usize) -> &[io_uring_cqe] {
-        // SAFETY: both are in the entries' memory, or at its end, and `next` is not behind `stop`. What lies between them
-        // is as in `next`.
-        unsafe {
-            let left = self.stop.offset_from_unsigned(self.next);
-            std::slice::from_raw_parts(self.next, left.min(most))
-        }
-    }
-
     /// Goes to the completions behind `stop`, which begin where the memory does or have not been looked at. False where
     /// there are none.
     #[inline(always)]
