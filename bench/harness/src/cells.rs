@@ -16,8 +16,11 @@ pub(crate) struct Cell {
     pub(crate) connections: usize,
     pub(crate) pace: Pace,
     pub(crate) client: Client,
-    /// How long one server is driven at a time.
+    /// How long one server is driven for one reading.
     pub(crate) slice: Duration,
+    /// In how many turns, between which the others have theirs: what a neighbour does for a moment is then in a part of
+    /// many slices, and not in the whole of one.
+    pub(crate) turns: u32,
     /// How many times as many slices as usual.
     pub(crate) slices: usize,
     /// The server that the others are divided by.
@@ -62,11 +65,9 @@ pub(crate) const MODES_ONE: &str = "modes-c1";
 pub(crate) const MODES_MANY: &str = "modes-c64";
 
 const SLICE: Duration = Duration::from_millis(100);
-
-/// Slices where few requests share a wait, which spread most: short ones, so that what a neighbour does is in few of
-/// them, and many, for quartiles that are known.
-const SHORT: Duration = Duration::from_millis(50);
-const MANY: usize = 4;
+const TURNS: u32 = 4;
+/// Where few requests share a wait, readings spread most: more of them, for quartiles that are known.
+const MORE: usize = 2;
 
 impl Cell {
     /// How far the median of the copy may be from 1 before the cell is discarded.
@@ -97,6 +98,7 @@ pub(crate) fn all() -> Vec<Cell> {
         pace: Pace::Closed,
         client: Client::Spins,
         slice: SLICE,
+        turns: TURNS,
         slices: 1,
         reference: RAW_URING,
         servers: echo_servers(),
@@ -104,8 +106,7 @@ pub(crate) fn all() -> Vec<Cell> {
     };
     let open = |id, title, connections, rate| Cell {
         pace: Pace::Open { rate },
-        slice: SHORT,
-        slices: MANY,
+        slices: MORE,
         ..echo(id, title, 64, 1, connections, false)
     };
     let modes = |id, title, connections| Cell {
@@ -121,17 +122,14 @@ pub(crate) fn all() -> Vec<Cell> {
         pace: Pace::Closed,
         client: Client::Spins,
         slice: SLICE,
+        turns: TURNS,
         slices: 1,
         reference: HTTP_TOKIO,
         servers: vec![HTTP_TOKIO, HTTP_URING, HTTP_EPOLL, HTTP_COMPIO],
         quick,
     };
     vec![
-        Cell {
-            slice: SHORT,
-            slices: MANY,
-            ..echo("echo-64b-c1", "Echo, 64 B, 1 connection", 64, 1, 1, true)
-        },
+        Cell { slices: MORE, ..echo("echo-64b-c1", "Echo, 64 B, 1 connection", 64, 1, 1, true) },
         echo("echo-64b-c64", "Echo, 64 B, 64 connections", 64, 1, 64, true),
         echo("echo-64b-c512", "Echo, 64 B, 512 connections", 64, 1, 512, false),
         echo("echo-64b-c64-d16", "Echo, 16 × 64 B in one send, 64 connections", 64, 16, 64, false),
@@ -188,6 +186,7 @@ pub(crate) fn all() -> Vec<Cell> {
         },
         Cell {
             slice: Duration::from_millis(250),
+            turns: 1,
             servers: vec![HTTP_TOKIO, HTTP_URING, HTTP_EPOLL],
             ..http(
                 "http-delay",
@@ -202,6 +201,7 @@ pub(crate) fn all() -> Vec<Cell> {
             client: Client::SleepsBeside,
             // Two threads on two processors settle slowly.
             slice: Duration::from_millis(400),
+            turns: 1,
             reference: AXUM_TOKIO,
             servers: vec![AXUM_TOKIO, AXUM_PELTON],
             ..http("axum-both-cores", "axum, 64 connections, both processors", "/", 1, 64, true)

@@ -61,6 +61,13 @@ impl Reading {
     }
 }
 
+impl std::ops::AddAssign for Reading {
+    fn add_assign(&mut self, more: Reading) {
+        self.process += more.process;
+        self.softirq += more.softirq;
+    }
+}
+
 fn process_time(pid: i32) -> Result<u64> {
     // What clock_getcpuclockid(3) computes: the process's clock, scheduler's own count.
     let clock = (!pid << 3) | 2;

@@ -1,7 +1,8 @@
 //! Processor time per request, in paired and interleaved slices.
 //!
-//! All the servers of a cell are up at once. One at a time is driven for a slice, in an order that
-//! is shuffled every round, so that whatever the machine does meets all of them. A server's ratio
+//! All the servers of a cell are up at once. One at a time is driven for a turn, in an order that
+//! is shuffled each time, so that whatever the machine does meets all of them; a slice is a few such turns
+//! together, and a round is a slice of each. A server's ratio
 //! is its time per request divided by the reference's in the same round; the first round is
 //! dropped, and the whole is done again with new processes. A second process of the reference runs
 //! beside it: what that one's ratio strays from 1 is the resolution of the cell, and a cell whose
@@ -13,7 +14,7 @@ use std::time::Duration;
 use hdrhistogram::Histogram;
 
 use super::Programs;
-use super::cpu::Clocks;
+use super::cpu::{Clocks, Reading};
 use super::stats;
 use crate::cells::{self, Cell, Client};
 use crate::error::{Error, Result};
@@ -119,25 +120,28 @@ fn once(
             details.insert(target.name.clone(), target.server.detail.clone());
         }
         for round in 0..=protocol.rounds * cell.slices {
-            rng.shuffle(&mut targets);
-            let mut broken = Vec::new();
-            for (order, target) in targets.iter_mut().enumerate() {
-                match slice(cell, target) {
-                    Ok((slice, latency)) if round > 0 => {
-                        slices.push(Slice { set, round, order, ..slice });
-                        let all = histograms.entry(target.name.clone());
-                        all.or_insert_with(load::latencies).add(&latency).ok();
-                    }
-                    Ok(_) => {}
-                    Err(error) => {
+            let mut taken: BTreeMap<String, Taken> = BTreeMap::new();
+            for _ in 0..cell.turns {
+                rng.shuffle(&mut targets);
+                let mut broken = Vec::new();
+                for (order, target) in targets.iter_mut().enumerate() {
+                    let of_target =
+                        taken.entry(target.name.clone()).or_insert_with(|| Taken::new(order));
+                    if let Err(error) = of_target.turn(cell, target) {
                         let error = target.server.alive().err().unwrap_or(error);
                         failed.insert(target.name.clone(), error.to_string());
                         broken.push(target.name.clone());
                     }
+                    progress.advance(cell.slice / cell.turns);
                 }
-                progress.advance(cell.slice);
+                targets.retain(|target| !broken.contains(&target.name));
             }
-            targets.retain(|target| !broken.contains(&target.name));
+            for target in targets.iter().filter(|_| round > 0) {
+                let Some(taken) = taken.remove(&target.name) else { continue };
+                let all = histograms.entry(target.name.clone());
+                all.or_insert_with(load::latencies).add(&taken.latency).ok();
+                slices.push(taken.into_slice(&target.name, set, round));
+            }
         }
         for target in &mut targets {
             let sound = target.server.alive().and_then(|()| target.server.identify());
@@ -199,25 +203,57 @@ fn start(
     Ok(targets)
 }
 
-fn slice(cell: &Cell, target: &mut Target) -> Result<(Slice, Histogram<u64>)> {
-    let before = target.clocks.settled()?;
-    let driven = target.driver.drive(cell.slice)?;
-    let used = target.clocks.settled()?.since(before);
-    let quantile = |q| driven.latency.value_at_quantile(q);
-    let slice = Slice {
-        server: target.name.clone(),
-        set: 0,
-        round: 0,
-        order: 0,
-        requests: driven.requests,
-        wall_ns: driven.wall.as_nanos() as u64,
-        idle_ns: driven.idle.as_nanos() as u64,
-        cpu_ns: used.process,
-        softirq_ns: used.softirq,
-        p50_ns: quantile(0.5),
-        p99_ns: quantile(0.99),
-    };
-    Ok((slice, driven.latency))
+/// What the turns of a slice have come to so far.
+struct Taken {
+    /// The place in the order of the first one.
+    order: usize,
+    requests: u64,
+    wall: Duration,
+    idle: Duration,
+    used: Reading,
+    latency: Histogram<u64>,
+}
+
+impl Taken {
+    fn new(order: usize) -> Self {
+        Self {
+            order,
+            requests: 0,
+            wall: Duration::ZERO,
+            idle: Duration::ZERO,
+            used: Reading::default(),
+            latency: load::latencies(),
+        }
+    }
+
+    /// Drives the server for one turn.
+    fn turn(&mut self, cell: &Cell, target: &mut Target) -> Result<()> {
+        let before = target.clocks.settled()?;
+        let driven = target.driver.drive(cell.slice / cell.turns)?;
+        self.used += target.clocks.settled()?.since(before);
+        self.requests += driven.requests;
+        self.wall += driven.wall;
+        self.idle += driven.idle;
+        self.latency.add(&driven.latency).expect("histograms with the same bounds");
+        Ok(())
+    }
+
+    fn into_slice(self, server: &str, set: usize, round: usize) -> Slice {
+        let quantile = |q| self.latency.value_at_quantile(q);
+        Slice {
+            server: server.to_owned(),
+            set,
+            round,
+            order: self.order,
+            requests: self.requests,
+            wall_ns: self.wall.as_nanos() as u64,
+            idle_ns: self.idle.as_nanos() as u64,
+            cpu_ns: self.used.process,
+            softirq_ns: self.used.softirq,
+            p50_ns: quantile(0.5),
+            p99_ns: quantile(0.99),
+        }
+    }
 }
 
 /// Below this the server waited for the client, or for a fixed rate.

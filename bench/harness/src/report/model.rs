@@ -88,13 +88,13 @@ pub(crate) struct Latency {
     pub(crate) p999_ns: u64,
 }
 
-/// One server, driven once.
+/// One server, driven for one reading.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Slice {
     pub(crate) server: String,
     pub(crate) set: usize,
     pub(crate) round: usize,
-    /// Its place in the round's order.
+    /// Its place in the order of the round's first turn.
     pub(crate) order: usize,
     pub(crate) requests: u64,
     pub(crate) wall_ns: u64,
