@@ -61,6 +61,11 @@ pub(crate) struct Ready {
     pub(crate) detail: String,
 }
 
+/// glibc gives the end of its heap back to the system whenever 128 KiB are free there, and takes it again, page by page.
+/// Where the end is depends on what a server happened to allocate last: of two that allocate alike, one pays for it at
+/// every burst of short connections and the other never. So none does.
+const KEEPS_HEAP: (&str, &str) = ("MALLOC_TRIM_THRESHOLD_", "268435456");
+
 impl Server {
     pub(crate) fn start(start: &Start<'_>) -> Result<Self> {
         let name = &start.spec.name;
@@ -96,6 +101,7 @@ impl Server {
         ));
         let errors = File::create(&stderr).during(format!("creating {}", stderr.display()))?;
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(errors);
+        command.env(KEEPS_HEAP.0, KEEPS_HEAP.1);
         let cpus = start.cpus.to_vec();
         let batch = start.batch;
         // SAFETY: the closure runs in the child between fork and exec and makes system calls only:

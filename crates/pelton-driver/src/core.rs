@@ -41,8 +41,8 @@ pub trait OnCompletion {
     /// Called once for each completion, from inside the tick.
     fn on_completion(&mut self, completion: Completion);
 
-    /// A completion with this token is likely to be told of soon, after others. Called for some where there are many,
-    /// twice: from afar, and when what was asked for then may have come near. What it will need may be asked for; nothing
+    /// A completion with this token is likely to be told of soon, after others. Called, where readiness is waited for
+    /// (epoll, kqueue), for some where there are many, twice: from afar, and when what was asked for then may have come near. What it will need may be asked for; nothing
     /// else is to be done here. The token may be one that was given long ago.
     #[inline(always)]
     fn comes(&mut self, token: Token, distance: Distance) {

@@ -100,8 +100,11 @@ fn what_comes_is_told_of(on: &On) {
     assert_eq!(listener.far, listener.near, "from afar first, and then near");
     let told: HashSet<_> = listener.told.iter().collect();
     assert!(listener.far.iter().all(|comes| told.contains(comes)));
-    if matches!(on.backend, Backend::IoUring | Backend::Epoll) {
-        assert!(!listener.far.is_empty(), "with so many descriptors somebody comes");
+    match on.backend {
+        Backend::Epoll => assert!(!listener.far.is_empty(), "of so many somebody comes"),
+        // A ring looks at no completion before it tells of it.
+        Backend::IoUring => assert!(listener.far.is_empty()),
+        _ => {}
     }
     for key in keys.into_iter().flatten() {
         driver.end(key).0.unwrap();
