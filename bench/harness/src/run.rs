@@ -65,10 +65,10 @@ impl Selection {
             all.into_iter().filter(|cell| ids.contains(&cell.id)).collect()
         };
         let whole = wish.cells.is_empty();
-        // The short run is coarse: it has no time for more slices in some cells than in others.
-        let slices = |cell: &Cell| if wish.quick { 1 } else { cell.slices };
+        // The short run is coarse: it has no time for more slices in some cells than in others, nor for many turns.
+        let coarse = |cell: Cell| Cell { slices: 1, turns: 1, ..cell };
         let cells: Vec<Cell> =
-            cells.into_iter().map(|cell| Cell { slices: slices(&cell), ..cell }).collect();
+            cells.into_iter().map(|cell| if wish.quick { coarse(cell) } else { cell }).collect();
         if wish.quick && !whole && wish.servers.is_empty() {
             // A cell that was asked for by name may be about these, which the short run is not.
             let variants = cells.iter().flat_map(|cell| cell.servers.iter().copied());
